@@ -1,0 +1,1 @@
+"""Any-order masked training of LLaDA2-MoE agents on trajectories."""

@@ -1,0 +1,184 @@
+"""Checkpoints: Orbax, asynchronous; parameters, optimizer, data iterator and description saved together.
+
+    RUN/config.json                the resolved configuration
+    RUN/tokenizer/                 what AutoTokenizer.from_pretrained opens
+    RUN/checkpoints/STEP/params    the model's tree, also read alone (evaluation, export)
+    RUN/checkpoints/STEP/optimizer the optimizer's tree
+    RUN/checkpoints/STEP/data      where the data iterator stands
+    RUN/checkpoints/STEP/meta      configuration, the model's config.json, fingerprint of the data
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import orbax.checkpoint as ocp
+from jax.sharding import Mesh
+from orbax.checkpoint import checkpoint_managers
+
+from anyorder_jax import sharding
+from anyorder_jax.config import CheckpointConfig, Config, freeze, to_json
+from anyorder_jax.model import transformer
+from anyorder_jax.model.config import ModelConfig
+from anyorder_jax.state import TrainState
+
+ITEMS = ("params", "optimizer", "data", "meta")
+
+
+class Restored(NamedTuple):
+    """A checkpoint read back: the state, where the data iterator stood, and what was stored about the run."""
+
+    state: TrainState
+    data: Mapping[str, Any]
+    meta: Mapping[str, Any]
+
+
+class Checkpointer:
+    """Saves and restores one run's state; a thin shell around Orbax's manager."""
+
+    def __init__(self, workdir: str | Path, config: CheckpointConfig) -> None:
+        keep: list[checkpoint_managers.PreservationPolicy] = [checkpoint_managers.LatestN(config.keep_last)]
+        if config.keep_best:
+            keep.append(
+                checkpoint_managers.BestN(
+                    get_metric_fn=lambda metrics: -metrics["loss"],
+                    n=config.keep_best,
+                    keep_checkpoints_without_metrics=False,
+                )
+            )
+        self._manager = ocp.CheckpointManager(
+            (Path(workdir) / "checkpoints").absolute(),
+            item_names=ITEMS,
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=checkpoint_managers.AnyPreservationPolicy(keep),
+                cleanup_tmp_directories=True,
+            ),
+        )
+
+    def latest_step(self) -> int | None:
+        """The newest complete checkpoint's step."""
+        return self._manager.latest_step()
+
+    def save(
+        self,
+        state: TrainState,
+        data: Mapping[str, Any],
+        meta: Mapping[str, Any],
+        validation_loss: float | None = None,
+    ) -> None:
+        """Starts saving; returns once the state is copied to the host, so that training may go on."""
+        step = int(state.step)
+        if step in self._manager.all_steps():
+            return
+        args = ocp.args.Composite(
+            params=ocp.args.StandardSave(state.params),
+            optimizer=ocp.args.StandardSave(state.opt_state),
+            data=ocp.args.JsonSave(dict(data)),
+            meta=ocp.args.JsonSave(dict(meta)),
+        )
+        metrics = None if validation_loss is None else {"loss": float(validation_loss)}
+        self._manager.save(step, args=args, metrics=metrics)
+
+    def restore(self, step: int, shapes: TrainState) -> Restored:
+        """Reads checkpoint `step` onto the shardings of `shapes` (which may be another mesh than it was saved from).
+
+        Raises:
+          ValueError: when the checkpoint holds another model or optimizer than `shapes`.
+        """
+        args = ocp.args.Composite(
+            params=ocp.args.StandardRestore(shapes.params),
+            optimizer=ocp.args.StandardRestore(shapes.opt_state),
+            data=ocp.args.JsonRestore(),
+            meta=ocp.args.JsonRestore(),
+        )
+        restored = self._manager.restore(step, args=args)
+        count = jax.device_put(jax.numpy.int32(step), shapes.step.sharding)
+        return Restored(TrainState(count, restored.params, restored.optimizer), restored.data, restored.meta)
+
+    def read_meta(self, step: int) -> Mapping[str, Any]:
+        """What was stored about the run, without reading any array."""
+        return self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
+
+    def wait(self) -> None:
+        """Blocks until what was started is on disk."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits and releases the manager."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+
+def find(path: str | Path) -> tuple[Path, int]:
+    """(run directory, step) of a run directory (its newest step) or of one of its `checkpoints/STEP` folders.
+
+    Raises:
+      FileNotFoundError: when there is no checkpoint there.
+    """
+    path = Path(path).absolute()
+    if path.name.isdigit() and path.parent.name == "checkpoints" and (path / "params").is_dir():
+        return path.parent.parent, int(path.name)
+    steps = []
+    with contextlib.suppress(OSError):
+        steps = [int(p.name) for p in (path / "checkpoints").iterdir() if p.name.isdigit()]
+    if not steps:
+        raise FileNotFoundError(
+            f"{path}: no checkpoint here. Expected a run directory with checkpoints/STEP/, or such a STEP folder; "
+            "`python -m anyorder_jax.train --workdir=...` makes one."
+        )
+    return path, max(steps)
+
+
+def load_for_inference(
+    path: str | Path, mesh: Mesh | None = None
+) -> tuple[Config, ModelConfig, Any, Path]:
+    """(config, model config, params, tokenizer directory) of a run or step directory; the optimizer is not read.
+
+    Args:
+      path: RUN or RUN/checkpoints/STEP.
+      mesh: where the weights go (None: the first device).
+
+    Raises:
+      FileNotFoundError: when there is no checkpoint there.
+    """
+    run, step = find(path)
+    folder = run / "checkpoints" / str(step)
+    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+        meta = reader.restore(folder / "meta")
+    config = freeze(meta["config"])
+    model_config = ModelConfig.from_hf(meta["model"])
+    parameters = transformer.parameters(model_config, config.model.param_dtype)
+    first = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    placed = (
+        jax.tree.map(lambda p: first, parameters, is_leaf=lambda p: hasattr(p, "axes"))
+        if mesh is None
+        else sharding.weight_shardings(parameters, mesh)
+    )
+    shapes = jax.tree.map(
+        lambda p, s: jax.ShapeDtypeStruct(p.shape, p.dtype, sharding=s),
+        parameters, placed, is_leaf=lambda p: hasattr(p, "axes"),
+    )  # fmt: skip
+    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
+        params = reader.restore(folder / "params", args=ocp.args.StandardRestore(shapes))
+    return config, model_config, params, run / "tokenizer"
+
+
+def describe(config: Config, model_config: ModelConfig, fingerprint: Mapping[str, Any]) -> dict[str, Any]:
+    """The `meta` item: all that is needed to rebuild the model and to notice other data."""
+    return {
+        "config": json.loads(to_json(config)),
+        "model": model_config.to_hf(),
+        "data": dict(fingerprint),
+    }
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes beside, then renames: a reader sees the old file or the new one, never half of it."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)

@@ -1,0 +1,365 @@
+"""Collect: an expert plays episodes of one environment; they land in shards that any trainer can read.
+
+    python -m anyorder_jax.collect --env=BabyAI-GoToObj-v0 --num_episodes=1500 --output_dir=data/goto
+        [--num_validation_episodes=200 --num_test_episodes=200 --seed=0 --noise=0.0]
+        [--num_workers=2 --max_seconds_per_episode=20]
+
+    worker 0 |  seeds 0..3    8..11   ...
+    worker 1 |  seeds 4..7   12..15   ...     ->     0 1 2 x 4 5 6 ...     ->    train/shard-00000.jsonl, ...
+                                                                                 manifest.json
+
+Results are taken in the order of their seeds. A seed that the expert does not solve (x) is named in the
+manifest and never written; the next seed takes its place. So the bytes depend on the arguments alone,
+neither on the number of workers nor on interruptions: a shard appears under its name when it is whole, and
+the same command goes on where a killed one stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import contextlib
+import dataclasses
+import fcntl
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from tqdm import tqdm
+
+from anyorder_jax.data import sources
+from anyorder_jax.environments.base import Environment, ExpertError
+from anyorder_jax.environments.play import play_episode
+from anyorder_jax.environments.pool import Pool, serve
+from anyorder_jax.environments.registry import make_environment
+
+# A level that fails so often in a row is beyond the expert. The weakest usable one solves 29% of its seeds.
+_MAX_FAILURES_IN_A_ROW = 50
+_REPORT_EVERY_SECONDS = 10.0
+
+
+class _OutOfTimeError(BaseException):
+    """Raised by the alarm. No `Exception`: neither simulator nor expert may swallow it."""
+
+
+def _on_alarm(signum: int, frame: FrameType | None) -> None:
+    raise _OutOfTimeError
+
+
+def _attempt(environment: Environment, seed: int, noise: float, max_seconds: float) -> tuple[bool, bytes]:
+    """(solved, the line of a shard or the reason why not). Needs `_on_alarm` to be in place."""
+    try:
+        signal.setitimer(signal.ITIMER_REAL, max_seconds)
+        try:
+            return True, sources.encode(play_episode(environment, seed, noise))
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    except _OutOfTimeError:
+        reason = f"no end within {max_seconds:g} seconds"
+    except ExpertError as error:
+        reason = str(error)
+    except Exception as error:  # a seed that crashes the simulator costs that seed, not the collection
+        reason = f"{type(error).__name__}: {error}"
+    return False, " ".join(reason.split()).encode()
+
+
+def _work(environment_id: str, noise: float, max_seconds: float) -> None:
+    """The worker process: plays the seeds that the parent asks for."""
+    signal.signal(signal.SIGALRM, _on_alarm)
+    environment = make_environment(environment_id)
+    serve(lambda seed: _attempt(environment, seed, noise, max_seconds))
+    environment.close()
+
+
+class _Progress:
+    """A bar on a terminal; in a log, a line every few seconds."""
+
+    def __init__(self, split: str, total: int):
+        self._split, self._total, self._num_done, self._num_failures = split, total, 0, 0
+        self._start = self._last = time.monotonic()
+        is_terminal = sys.stderr.isatty()
+        self._bar = tqdm(total=total, desc=f"collect {split}", unit="episode") if is_terminal else None
+
+    def skip(self, num_episodes: int) -> None:
+        """Takes out of the count what an earlier run has collected."""
+        self._total -= num_episodes
+        if self._bar is not None:
+            self._bar.total = self._total
+
+    def update(self, is_solved: bool) -> None:
+        self._num_done += is_solved
+        self._num_failures += not is_solved
+        if self._bar is not None:
+            self._bar.update(int(is_solved))
+        elif time.monotonic() - self._last > _REPORT_EVERY_SECONDS:
+            self._last = time.monotonic()
+            self._print()
+
+    def _print(self) -> None:
+        rate = self._num_done / max(time.monotonic() - self._start, 1e-9)
+        failures = f", {self._num_failures} failed" if self._num_failures else ""
+        line = f"collect {self._split}: {self._num_done}/{self._total} episodes, {rate:.0f}/s{failures}"
+        print(line, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        elif self._num_done or self._num_failures:
+            self._print()
+
+
+def _solved_lines(
+    pool: Pool, seeds: range, num_needed: int, environment: str, failures: list[tuple[int, str]]
+) -> Iterator[tuple[int, bytes]]:
+    """Yields (seed, line) of the first `num_needed` solved seeds; puts the others into `failures`."""
+    num_failures_in_a_row = num_solved = 0
+    for seed, is_solved, line in pool.results(seeds, num_needed):
+        if is_solved:
+            num_failures_in_a_row = 0
+            num_solved += 1
+            yield seed, line
+            continue
+        failures.append((seed, line.decode()))
+        num_failures_in_a_row += 1
+        if num_failures_in_a_row == _MAX_FAILURES_IN_A_ROW:
+            reasons = collections.Counter(reason for _, reason in failures[-_MAX_FAILURES_IN_A_ROW:])
+            listed = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3))
+            raise ValueError(
+                f"collect: the expert failed on {_MAX_FAILURES_IN_A_ROW} seeds of {environment} in a row, "
+                f"up to seed {seed} ({listed}). It cannot play this level; choose another one."
+            )
+    if num_solved < num_needed:
+        raise ValueError(
+            f"collect: seeds {seeds.start}..{seeds.stop - 1} of {environment} are used up and "
+            f"{num_needed - num_solved} episodes still missing. Ask for fewer episodes."
+        )
+
+
+def _collect_shard(
+    pool: Pool, directory: Path, file: str, seeds: range, size: int, environment: str, progress: _Progress
+) -> sources.Shard:
+    """Writes the first `size` solved episodes of `seeds` as one shard."""
+    failures: list[tuple[int, str]] = []
+    num_steps, last_seed = 0, seeds.start
+
+    def lines() -> Iterator[bytes]:
+        nonlocal num_steps, last_seed
+        num_failures_before = 0
+        for seed, line in _solved_lines(pool, seeds, size, environment, failures):
+            for _ in range(len(failures) - num_failures_before):
+                progress.update(is_solved=False)
+            num_failures_before = len(failures)
+            progress.update(is_solved=True)
+            num_steps += line.count(b'{"kind":"action"')
+            last_seed = seed
+            yield line
+
+    num_bytes, sha256 = sources.write_shard(directory / file, lines())
+    return sources.Shard(
+        file, size, num_steps, num_bytes, sha256, (seeds.start, last_seed + 1), tuple(failures)
+    )
+
+
+def _is_intact(directory: Path, shard: sources.Shard) -> bool:
+    path = directory / shard.file
+    return path.is_file() and path.stat().st_size == shard.num_bytes and sources.sha256(path) == shard.sha256
+
+
+def _collect_split(pool: Pool, directory: Path, manifest: sources.Manifest, split: str) -> sources.Manifest:
+    """Brings one split to its full number of shards, writing the manifest after each new one.
+
+    Returns:
+      The manifest as it stands then.
+    """
+    num_episodes = manifest.settings["num_episodes"][split]
+    if num_episodes == 0:
+        return manifest
+    seeds = sources.seed_range(manifest.settings["seed"], split)
+    shards = list(manifest.splits.get(split, ()))
+    size = manifest.settings["episodes_per_shard"]
+    with contextlib.closing(_Progress(split, num_episodes)) as progress:
+        for index in range(-(-num_episodes // size)):
+            size_here = min(size, num_episodes - index * size)
+            old = shards[index] if index < len(shards) else None
+            if old is not None and old.seeds[0] == seeds.start and _is_intact(directory, old):
+                progress.skip(size_here)
+            else:
+                file = f"{split}/shard-{index:05d}.jsonl"
+                new = _collect_shard(pool, directory, file, seeds, size_here, manifest.environment, progress)
+                shards[index : index + 1] = [new]
+                splits = {**manifest.splits, split: tuple(shards)}
+                manifest = dataclasses.replace(manifest, splits=splits, is_complete=False)
+                sources.write_manifest(directory, manifest)
+            seeds = range(shards[index].seeds[1], seeds.stop)
+    return manifest
+
+
+def _existing(directory: Path, wanted: sources.Manifest) -> sources.Manifest:
+    """The manifest of an earlier run with these arguments, or `wanted`, written, when there was none."""
+    if not (directory / "manifest.json").exists():
+        strays = sorted(path for split in sources.SPLITS for path in (directory / split).glob("*.jsonl*"))
+        if strays:
+            raise ValueError(
+                f"collect: {strays[0]} is there, but no manifest says what it is. Choose another directory."
+            )
+        sources.write_manifest(directory, wanted)
+        return wanted
+    found = sources.read_manifest(directory)
+    asked = {"env": wanted.environment, **wanted.settings}
+    there = {"env": found.environment, **found.settings}
+    different = sorted(key for key in asked.keys() | there.keys() if asked.get(key) != there.get(key))
+    if different:
+        listed = ", ".join(f"{key} is {there.get(key)}, asked {asked.get(key)}" for key in different)
+        raise ValueError(
+            f"collect: {directory} holds another collection ({listed}). Choose another directory, "
+            "or delete it."
+        )
+    return found
+
+
+@contextlib.contextmanager
+def _only_collector(directory: Path) -> Iterator[None]:
+    """Lets one process at a time collect into `directory`; a killed one leaves no lock behind."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = open(directory / ".lock", "wb")  # noqa: SIM115 (closed below)
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"collect: {directory} cannot be written ({error.strerror}). Choose another directory.",
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(
+                f"collect: another process collects into {directory}; waiting.", file=sys.stderr, flush=True
+            )
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def collect(
+    environment: str,
+    output_dir: str | Path,
+    *,
+    num_episodes: int,
+    num_validation_episodes: int = 200,
+    num_test_episodes: int = 200,
+    seed: int = 0,
+    noise: float = 0.0,
+    num_workers: int = 0,
+    max_seconds_per_episode: float = 20.0,
+    episodes_per_shard: int = 500,
+) -> Path:
+    """Collects episodes that an environment's expert solves. Does nothing that an earlier call has done.
+
+    Args:
+      environment: e.g. "BabyAI-GoToObj-v0".
+      output_dir: gets `manifest.json`, `train/`, `validation/`, `test/`.
+      num_episodes: of the training split; 0 leaves a split out.
+      num_validation_episodes: of the validation split.
+      num_test_episodes: of the test split.
+      seed: chooses the seed ranges of the splits (`sources.seed_range`), >= 0.
+      noise: share of steps that do a wrong action (marked; see `play_episode`), in [0, 1).
+      num_workers: processes; 0: one per CPU. The bytes do not depend on it.
+      max_seconds_per_episode: wall-clock limit; a seed that passes it counts as failed.
+      episodes_per_shard: episodes in a file, >= 1.
+
+    Returns:
+      `output_dir`.
+
+    Raises:
+      ValueError: an unknown environment, an impossible number, a directory with another collection, or a
+        level that the expert cannot play.
+      OSError: a full or read-only disk, naming the file.
+      RuntimeError: a worker process died. What was written whole stays.
+    """
+    counts = {"train": num_episodes, "validation": num_validation_episodes, "test": num_test_episodes}
+    for name, value, is_good, expected in (
+        *((f"{split} episodes", count, count >= 0, ">= 0") for split, count in counts.items()),
+        ("seed", seed, seed >= 0, ">= 0"),
+        ("noise", noise, 0 <= noise < 1, "a share in [0, 1)"),
+        ("num_workers", num_workers, num_workers >= 0, ">= 0"),
+        ("max_seconds_per_episode", max_seconds_per_episode, max_seconds_per_episode > 0, "> 0"),
+        ("episodes_per_shard", episodes_per_shard, episodes_per_shard >= 1, ">= 1"),
+    ):
+        if not is_good:
+            raise ValueError(f"collect: {name}: expected {expected}, got {value}.")
+    played = make_environment(environment)  # here, so that an unknown id fails before anything is written
+    settings = {
+        "seed": seed,
+        "noise": float(noise),
+        "expert": played.expert_name,
+        "version": played.version,
+        "episodes_per_shard": episodes_per_shard,
+        "num_episodes": counts,
+    }
+    played.close()
+    directory = Path(output_dir)
+    worker = ["-m", "anyorder_jax.collect", "--worker", f"--env={environment}", f"--noise={noise!r}"]
+    worker.append(f"--max_seconds_per_episode={max_seconds_per_episode!r}")
+    with _only_collector(directory), Pool(worker, num_workers or os.cpu_count() or 1) as pool:
+        manifest = _existing(directory, sources.Manifest(environment, settings, is_complete=False))
+        for split in sources.SPLITS:
+            manifest = _collect_split(pool, directory, manifest, split)
+        if not manifest.is_complete:
+            sources.write_manifest(directory, dataclasses.replace(manifest, is_complete=True))
+    return directory
+
+
+def _arguments(arguments: Sequence[str] | None) -> dict[str, Any]:
+    parser = argparse.ArgumentParser(
+        prog="python -m anyorder_jax.collect",
+        description="Collects expert episodes of one environment. The defaults are those of `collect`.",
+        argument_default=argparse.SUPPRESS,  # what is not given is not passed on: defaults live in one place
+        allow_abbrev=False,
+    )
+    flags: tuple[tuple[str, Callable[[str], Any], str], ...] = (
+        ("output_dir", str, "gets manifest.json, train/, validation/, test/"),
+        ("num_episodes", int, "training episodes"),
+        ("num_validation_episodes", int, "validation episodes"),
+        ("num_test_episodes", int, "test episodes"),
+        ("seed", int, "chooses the episode seeds"),
+        ("noise", float, "share of steps that do a wrong action, marked as such"),
+        ("num_workers", int, "processes; 0: one per CPU"),
+        ("max_seconds_per_episode", float, "an episode that takes longer counts as failed"),
+        ("episodes_per_shard", int, "episodes in a file"),
+    )
+    parser.add_argument("--env", dest="environment", required=True, help="e.g. BabyAI-GoToObj-v0")
+    for name, kind, text in flags:
+        parser.add_argument(f"--{name}", type=kind, help=text)
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    parsed = vars(parser.parse_args(arguments))
+    missing = sorted({"output_dir", "num_episodes"} - parsed.keys())
+    if missing and "worker" not in parsed:
+        parser.error(f"these are needed: {', '.join(f'--{name}' for name in missing)}")
+    return parsed
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line. What a person can mend is one sentence and exit code 1."""
+    options = _arguments(arguments)
+    if options.pop("worker", False):
+        _work(options["environment"], options["noise"], options["max_seconds_per_episode"])
+        return
+    try:
+        directory = collect(**options)
+    except KeyboardInterrupt:
+        raise SystemExit("interrupted; the same command goes on where this one stopped") from None
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
+        raise SystemExit(f"error: {error}") from error
+    for split, shards in sources.read_manifest(directory).splits.items():
+        num_episodes = sum(shard.num_episodes for shard in shards)
+        num_steps = sum(shard.num_steps for shard in shards)
+        num_failures = sum(len(shard.failures) for shard in shards)
+        print(f"{directory / split}: {num_episodes} episodes, {num_steps} steps, {num_failures} failed seeds")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,333 @@
+"""Configuration: every key a run can set, its default (here and nowhere else), and the values it refuses.
+
+A recipe in `configs/` is a short program: `config = defaults()`, then the lines that differ. The command line changes
+single keys (`--config.masking.rate=0.3`). `freeze` turns the result into these dataclasses and checks it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from anyorder_jax.types import GRANULARITIES
+
+ORDERS = ("any_order", "causal", "prefix", "suffix", "forward", "inverse", "goal")
+
+
+def _require(condition: bool, where: str, expected: str, value: object) -> None:
+    if not condition:
+        raise ValueError(f"config.{where}: expected {expected}, got {value!r}.")
+
+
+def parse_mixture(text: str, allowed: tuple[str, ...], where: str) -> dict[str, float]:
+    """Reads a weighted mixture: `"any_order"` or `"any_order:0.5,causal:0.5"` -> {name: weight}, weights sum to 1.
+
+    Raises:
+      ValueError: for an unknown or doubled name, or a weight that is not positive.
+    """
+    mixture: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, weight_text = part.strip().partition(":")
+        if name not in allowed:
+            near = difflib.get_close_matches(name, allowed)
+            hint = f" Did you mean {near}?" if near else ""
+            raise ValueError(f"config.{where}: unknown name {name!r} in {text!r}; known: {', '.join(allowed)}.{hint}")
+        _require(name not in mixture, where, "each name once", text)
+        try:
+            weight = float(weight_text) if weight_text else 1.0
+        except ValueError:
+            raise ValueError(f"config.{where}: the weight in {part!r} is not a number.") from None
+        _require(0 < weight < float("inf"), where, "weights > 0", text)
+        mixture[name] = weight
+    total = sum(mixture.values())
+    return {name: weight / total for name, weight in mixture.items()}
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where trajectories come from and how they become rows."""
+
+    environment: str = "BabyAI-GoToObj-v0"  # collected when `path` is empty
+    path: str = ""  # a folder with manifest.json and train/ validation/ test/
+    cache_dir: str = "data"  # where collected episodes are kept
+    num_episodes: int = 5000  # training episodes to collect, or to use of `path` (0: all)
+    num_validation_episodes: int = 200
+    num_test_episodes: int = 200
+    noise: float = 0.0  # share of expert steps replaced by a wrong action (marked, never a target)
+    tokenizer: str = ""  # a Hugging Face model directory; empty: the built-in word-level tokenizer
+    profile: str = "joint"  # "joint": one word a cell; "attributes": three words a cell
+    window: int = 4  # steps in an example, ending at any step of the episode; 0: whole trajectories
+    row_length: int = 232  # L, tokens in a packed row
+    num_threads: int = 2
+    prefetch: int = 8  # batches made ahead
+
+    def __post_init__(self) -> None:
+        _require(self.num_episodes >= 0, "data.num_episodes", "an integer >= 0", self.num_episodes)
+        _require(self.profile in ("joint", "attributes"), "data.profile", "'joint' or 'attributes'", self.profile)
+        _require(0 <= self.noise < 1, "data.noise", "a share in [0, 1)", self.noise)
+        _require(self.window >= 0, "data.window", "steps >= 1, or 0 for whole trajectories", self.window)
+        _require(self.row_length >= 8, "data.row_length", "an integer >= 8", self.row_length)
+        _require(self.num_threads >= 1, "data.num_threads", "an integer >= 1", self.num_threads)
+        _require(self.prefetch >= 1, "data.prefetch", "an integer >= 1", self.prefetch)
+
+
+@dataclass(frozen=True)
+class MaskingConfig:
+    """What is hidden, how often. `order` and `granularity` may be mixtures, e.g. "any_order:0.5,causal:0.5"."""
+
+    order: str = "any_order"
+    granularity: str = "unit"
+    rate: float = 0.5  # p, the probability of hiding a slot
+    rate_max: float = 0.0  # > rate: p is drawn per example from U[rate, rate_max]
+    rate_end: float = 0.0  # with a schedule: p moves from `rate` to `rate_end` over training
+    schedule: str = "constant"  # "constant", "linear" or "cosine"
+    observation_rate_scale: float = 1.0  # p of an observation = p * this (0: observations are never hidden)
+    action_rate_scale: float = 1.0
+    goal_rate_scale: float = 1.0
+    causal_step: str = "last"  # which action `causal` asks: "last" of the example (windows), or "any"
+    complementary: bool = False  # also train on the inverse of every mask, in the same batch
+
+    def __post_init__(self) -> None:
+        parse_mixture(self.order, ORDERS, "masking.order")
+        parse_mixture(self.granularity, GRANULARITIES, "masking.granularity")
+        _require(0 < self.rate <= 1, "masking.rate", "a probability in (0, 1]", self.rate)
+        _require(
+            self.rate_max == 0 or self.rate < self.rate_max <= 1,
+            "masking.rate_max", f"0, or a probability in (rate = {self.rate}, 1]", self.rate_max,
+        )  # fmt: skip
+        _require(
+            self.schedule in ("constant", "linear", "cosine"),
+            "masking.schedule", "'constant', 'linear' or 'cosine'", self.schedule,
+        )  # fmt: skip
+        scheduled = self.schedule != "constant"
+        _require(
+            0 < self.rate_end <= 1 if scheduled else self.rate_end == 0,
+            "masking.rate_end", "in (0, 1] with a schedule and 0 without", self.rate_end,
+        )  # fmt: skip
+        _require(
+            not (scheduled and self.rate_max), "masking.rate_max", "0 when a schedule is set", self.rate_max
+        )
+        for name in ("observation_rate_scale", "action_rate_scale", "goal_rate_scale"):
+            _require(getattr(self, name) >= 0, f"masking.{name}", "a number >= 0", getattr(self, name))
+        _require(
+            self.causal_step in ("last", "any"), "masking.causal_step", "'last' or 'any'", self.causal_step
+        )
+
+
+@dataclass(frozen=True)
+class ModelSelection:
+    """Which LLaDA2 is trained: a preset from random weights, or a checkpoint at `path`."""
+
+    preset: str = "tiny"  # model/presets.py
+    path: str = ""  # a Hugging Face style directory (split or merged experts) or an Orbax checkpoint
+    compute_dtype: str = "float32"  # "float32" or "bfloat16"
+    param_dtype: str = "float32"
+    remat: str = "none"  # "none", "full", "dots", "save_moe_out"
+
+    def __post_init__(self) -> None:
+        for name in ("compute_dtype", "param_dtype"):
+            _require(
+                getattr(self, name) in ("float32", "bfloat16"),
+                f"model.{name}", "'float32' or 'bfloat16'", getattr(self, name),
+            )  # fmt: skip
+        _require(
+            self.remat in ("none", "full", "dots", "save_moe_out"),
+            "model.remat", "'none', 'full', 'dots' or 'save_moe_out'", self.remat,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW with warm-up and cosine decay, clipping by the global norm."""
+
+    learning_rate: float = 2e-3
+    end_learning_rate: float = 1e-4
+    warmup_steps: int = 100
+    b1: float = 0.9
+    b2: float = 0.98
+    eps: float = 1e-8
+    weight_decay: float = 0.01
+    decay: str = "matrices"  # "matrices": not norms, biases; "all": as dFactory
+    clip_norm: float = 1.0
+    update_pad_embedding: bool = True  # False: the pad row gets no gradient, as torch's padding_idx
+
+    def __post_init__(self) -> None:
+        for name in ("learning_rate", "eps", "clip_norm"):
+            _require(getattr(self, name) > 0, f"optimizer.{name}", "a number > 0", getattr(self, name))
+        for name in ("end_learning_rate", "warmup_steps", "weight_decay"):
+            _require(getattr(self, name) >= 0, f"optimizer.{name}", "a number >= 0", getattr(self, name))
+        for name in ("b1", "b2"):
+            _require(0 <= getattr(self, name) < 1, f"optimizer.{name}", "in [0, 1)", getattr(self, name))
+        _require(self.decay in ("matrices", "all"), "optimizer.decay", "'matrices' or 'all'", self.decay)
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """How the cross-entropies of hidden targets are weighed; the equations stand in `loss.py`."""
+
+    normalisation: str = "kind"  # "kind", "token" (dFactory) or "rate" (1/t, MDLM)
+    observation_weight: float = 1.0  # used by "kind"
+    action_weight: float = 1.0
+    other_weight: float = 0.3  # goal, thought, tool, user, reward
+
+    def __post_init__(self) -> None:
+        _require(
+            self.normalisation in ("kind", "token", "rate"),
+            "loss.normalisation", "'kind', 'token' or 'rate'", self.normalisation,
+        )  # fmt: skip
+        for name in ("observation_weight", "action_weight", "other_weight"):
+            _require(getattr(self, name) >= 0, f"loss.{name}", "a number >= 0", getattr(self, name))
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Length and batch of a run."""
+
+    num_steps: int = 6000
+    batch_size: int = 8  # packed rows in an update, over all hosts and micro-batches
+    accumulation_steps: int = 1  # micro-batches in an update
+    on_nonfinite: str = "stop"  # "stop", or "skip" the update
+
+    def __post_init__(self) -> None:
+        for name in ("num_steps", "batch_size", "accumulation_steps"):
+            _require(getattr(self, name) >= 1, f"train.{name}", "an integer >= 1", getattr(self, name))
+        _require(
+            self.batch_size % self.accumulation_steps == 0,
+            "train.batch_size", f"a multiple of accumulation_steps = {self.accumulation_steps}", self.batch_size,
+        )  # fmt: skip
+        _require(
+            self.on_nonfinite in ("stop", "skip"), "train.on_nonfinite", "'stop' or 'skip'", self.on_nonfinite
+        )
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """Devices per mesh axis; one of them may be -1 (all that is left)."""
+
+    data: int = -1
+    fsdp: int = 1
+    expert: int = 1
+    tensor: int = 1
+    num_cpu_devices: int = 0  # > 0: split the CPU into so many devices (without a GPU or TPU)
+
+    def __post_init__(self) -> None:
+        sizes = (self.data, self.fsdp, self.expert, self.tensor)
+        _require(all(s == -1 or s >= 1 for s in sizes), "mesh", "sizes >= 1, or -1 once", sizes)
+        _require(sizes.count(-1) <= 1, "mesh", "at most one -1", sizes)
+        _require(self.num_cpu_devices >= 0, "mesh.num_cpu_devices", "an integer >= 0", self.num_cpu_devices)
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """When state is saved, and how much of it is kept."""
+
+    save_every_steps: int = 1000
+    keep_last: int = 2
+    keep_best: int = 1  # by validation loss
+
+    def __post_init__(self) -> None:
+        _require(self.save_every_steps >= 1, "checkpoint.save_every_steps", "an integer >= 1",
+                 self.save_every_steps)  # fmt: skip
+        _require(self.keep_last >= 1, "checkpoint.keep_last", "an integer >= 1", self.keep_last)
+        _require(self.keep_best >= 0, "checkpoint.keep_best", "an integer >= 0", self.keep_best)
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    """What a run writes while it trains."""
+
+    every_steps: int = 50
+    validate_every_steps: int = 1000
+    num_validation_rows: int = 64
+    wandb_project: str = ""  # set: also log there (extra `wandb`)
+
+    def __post_init__(self) -> None:
+        for name in ("every_steps", "validate_every_steps", "num_validation_rows"):
+            _require(getattr(self, name) >= 1, f"log.{name}", "an integer >= 1", getattr(self, name))
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run. Printed, saved as `config.json` in the run directory, and stored in every checkpoint."""
+
+    seed: int = 0
+    data: DataConfig = field(default_factory=DataConfig)
+    masking: MaskingConfig = field(default_factory=MaskingConfig)
+    model: ModelSelection = field(default_factory=ModelSelection)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.seed < 2**32, "seed", "an integer in [0, 2^32)", self.seed)
+        grains = parse_mixture(self.masking.granularity, GRANULARITIES, "masking.granularity")
+        _require(
+            not ("attribute" in grains and self.data.profile == "joint"),
+            "data.profile", "'attributes' for masking.granularity 'attribute' (a joint word has no parts)",
+            self.data.profile,
+        )  # fmt: skip
+        orders = parse_mixture(self.masking.order, ORDERS, "masking.order")
+        _require(
+            not ("causal" in orders and self.data.window == 0 and self.masking.causal_step == "last"),
+            "masking.causal_step",
+            "'any' with whole trajectories (data.window = 0), or only final actions would be learned",
+            self.masking.causal_step,
+        )  # fmt: skip
+
+
+def defaults(variant: str = "") -> ConfigDict:
+    """Every key with its default, locked: a recipe or a flag that mistypes one fails and names its neighbours.
+
+    Args:
+      variant: what follows the colon of `--config=recipe.py:variant`. "": the recipe itself. "smoke": the whole way
+        in about a minute, at a size that shows only that it works.
+    """
+    if variant not in ("", "smoke"):
+        raise ValueError(f"--config: unknown variant {variant!r}; known: 'smoke', or none.")
+    config = ConfigDict(dataclasses.asdict(Config())).lock()
+    if variant == "smoke":
+        config.data.num_episodes, config.data.num_validation_episodes, config.data.num_test_episodes = 200, 50, 50
+        config.train.num_steps, config.optimizer.warmup_steps = 200, 20
+        config.log.every_steps, config.log.validate_every_steps = 20, 100
+        config.checkpoint.save_every_steps = 100
+    return config
+
+
+def _build(cls: type, values: Mapping[str, Any], where: str) -> Any:
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    unknown = sorted(set(values) - set(fields))
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], fields)
+        raise ValueError(f"{where}: unknown key {unknown[0]!r}. Did you mean one of {near or sorted(fields)}?")
+    built = {}
+    for name, value in values.items():
+        default = fields[name].default_factory
+        if isinstance(value, Mapping):
+            built[name] = _build(default, value, f"{where}.{name}")  # type: ignore[arg-type]
+        else:
+            built[name] = value
+    return cls(**built)
+
+
+def freeze(config: Mapping[str, Any] | ConfigDict) -> Config:
+    """Checks a ConfigDict (or the dictionary of a saved `config.json`) and makes it a `Config`.
+
+    Raises:
+      ValueError: for an unknown key or a refused value, naming the key and what was expected.
+    """
+    values = config.to_dict() if isinstance(config, ConfigDict) else dict(config)
+    return _build(Config, values, "config")
+
+
+def to_json(config: Config) -> str:
+    """The resolved configuration as indented JSON; `freeze(json.loads(...))` gives it back."""
+    return json.dumps(dataclasses.asdict(config), indent=2) + "\n"

@@ -1,0 +1,1 @@
+"""Data: from recorded trajectories to batches (sources, units, tokenization, packing, pipeline)."""

@@ -1,0 +1,261 @@
+"""The input pipeline: a corpus of tokenised examples, packed, masked and batched; any host can make any
+row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import grain
+import numpy as np
+
+from anyorder_jax import keys
+from anyorder_jax.config import Config
+from anyorder_jax.data import packing, units
+from anyorder_jax.data.tokenization import Vocabulary
+from anyorder_jax.types import Batch, Codec, Field, Hidden, Tokenised, Trajectory
+
+Sampler = Callable[[np.random.Generator, Tokenised, float], Hidden]
+"""Draws what is hidden in an example; the last argument is the position in training, in [0, 1]."""
+
+Complement = Callable[[Tokenised, Hidden], Hidden]
+"""Hides what the first draw showed (LLaDA2.0 report, section 5.1)."""
+
+
+class Corpus(NamedTuple):
+    """All examples of a split, ready to be cut out.
+
+    trajectories: tokenised, whole. ids: their record ids. record_E, end_step_E: int32, example e is the
+    window of trajectory record_E[e] that ends at end_step_E[e]. length_E: int32, its tokens. window: steps, 0
+    for whole ones.
+    """
+
+    trajectories: tuple[units.TokenisedTrajectory, ...]
+    ids: tuple[str, ...]
+    record_E: np.ndarray
+    end_step_E: np.ndarray
+    length_E: np.ndarray
+    window: int
+
+    @classmethod
+    def build(
+        cls, trajectories: Sequence[Trajectory], codec: Codec, vocabulary: Vocabulary, window: int
+    ) -> Corpus:
+        """Tokenises everything once.
+
+        Args:
+          trajectories: the split's records.
+          codec: of their environment.
+          vocabulary: made from that codec.
+          window: H > 0: one example for every step at which a window of H steps can end, the last observation
+            (which no action follows) included; 0: one example a trajectory.
+
+        Raises:
+          ValueError: for a trajectory without steps, or with words that the vocabulary lacks, by its id.
+        """
+        tokenised, record_E, end_step_E, length_E = [], [], [], []
+        for record, trajectory in enumerate(trajectories):
+            try:
+                whole = units.tokenise(trajectory, codec, vocabulary)
+            except ValueError as error:
+                raise ValueError(f"trajectory {trajectory.id}: {error}") from error
+            if whole.num_steps == 0:
+                raise ValueError(
+                    f"trajectory {trajectory.id}: expected a goal and at least one step, got no step."
+                )
+            end_S = np.arange(whole.num_steps) if window else np.array([whole.num_steps - 1])
+            first_S = np.maximum(0, end_S - (window or whole.num_steps) + 1)
+            tokenised.append(whole)
+            record_E.append(np.full(len(end_S), record))
+            end_step_E.append(end_S)
+            length_E.append(whole.token_S1[0] + whole.token_S1[end_S + 1] - whole.token_S1[first_S])
+
+        def join(parts: list[np.ndarray]) -> np.ndarray:
+            return np.concatenate(parts).astype(np.int32) if parts else np.zeros(0, np.int32)
+
+        ids = tuple(trajectory.id for trajectory in trajectories)
+        return cls(tuple(tokenised), ids, join(record_E), join(end_step_E), join(length_E), window)
+
+    def example(self, e: int) -> Tokenised:
+        """Example number e."""
+        whole = self.trajectories[self.record_E[e]]
+        return units.window(whole, int(self.end_step_E[e]), self.window) if self.window else whole
+
+    def name(self, e: int) -> str:
+        """What errors and reports call example e."""
+        where = f", {self.window} steps to step {self.end_step_E[e]}" if self.window else ""
+        return f"trajectory {self.ids[self.record_E[e]]}{where}"
+
+    def pack(self, row_length: int, seed: int) -> packing.Plan:
+        """The plan of rows. Raises ValueError if an example is longer than a row, by its name."""
+        return packing.pack(self.length_E, row_length, seed, name=self.name)
+
+
+class RowMaker(NamedTuple):
+    """Makes rows: cuts the examples, draws what is hidden, puts the mask tokens in."""
+
+    corpus: Corpus
+    sampler: Sampler
+    complement: Complement | None
+    row_length: int
+    mask_id: int
+    pad_id: int
+
+    def empty(self, num_rows: int) -> Batch:
+        """Rows of nothing but padding."""
+        shape = (num_rows, self.row_length)
+        return Batch(
+            tokens=np.full(shape, self.pad_id, np.int32),
+            targets=np.full(shape, self.pad_id, np.int32),
+            is_target=np.zeros(shape, bool),
+            positions=np.zeros(shape, np.int32),
+            segment_ids=np.zeros(shape, np.int32),
+            kind=np.full(shape, -1, np.int8),
+            field=np.full(shape, Field.FRAME, np.int8),
+            rate=np.ones(shape, np.float32),
+            example=np.full(shape, -1, np.int32),
+        )
+
+    def row(
+        self, examples: Sequence[int], generator: Callable[[int], np.random.Generator], progress: float
+    ) -> Batch:
+        """One row, [1, L], or with `complement` the row and its complement, [2, L].
+
+        Args:
+          examples: numbers of the examples in the row.
+          generator: the generator of example e's draw.
+          progress: position in training, in [0, 1].
+        """
+        batch = self.empty(1 if self.complement is None else 2)
+        stop = 0
+        for segment, e in enumerate(examples, start=1):
+            example = self.corpus.example(e)
+            start, stop = stop, stop + len(example)
+            here = slice(start, stop)
+            batch.targets[:, here] = example.tokens_L
+            batch.positions[:, here] = np.arange(len(example))
+            batch.segment_ids[:, here] = segment
+            kind_U1 = np.append(example.kind_U, np.int8(-1))  # its last entry is that of frames, unit -1
+            batch.kind[:, here] = kind_U1[example.slots_GL[0]]
+            batch.field[:, here] = example.field_L
+            batch.example[:, here] = e
+            draws = [self.sampler(generator(e), example, progress)]
+            if self.complement is not None:
+                draws.append(self.complement(example, draws[0]))
+            for r, hidden in enumerate(draws):
+                batch.tokens[r, here] = np.where(hidden.is_hidden_L, self.mask_id, example.tokens_L)
+                batch.is_target[r, here] = hidden.is_target_L
+                batch.rate[r, here] = hidden.rate
+        return batch
+
+
+def _stack(rows: Sequence[Batch]) -> Batch:
+    return Batch(*map(np.concatenate, zip(*rows, strict=True)))
+
+
+def make_pipeline(
+    config: Config,
+    corpus: Corpus,
+    sampler: Sampler,
+    *,
+    mask_id: int,
+    pad_id: int,
+    num_steps_total: int,
+    complement: Complement | None = None,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> grain.DatasetIterator[Batch]:
+    """An endless iterator of training batches; one batch is one update.
+
+    The plan's rows are shuffled anew in every epoch into one global order g = 0, 1, ...; batch b holds the
+    rows b*B .. b*B + B-1 of it, and host h of P makes every P-th of them. A draw is a function of (seed,
+    epoch, example). So hosts, threads and restarts change nothing, and the state is a batch number, the same
+    on every host. With `masking.complementary` B/2 rows of that order make a batch: rows 2i and 2i+1 are a
+    row and its complement.
+
+    Args:
+      config: seed, data.row_length, data.num_threads, data.prefetch, train.batch_size, masking.complementary.
+      corpus: the training split.
+      sampler, complement: of masking.sampler; complement is needed with masking.complementary only.
+      mask_id, pad_id: of the vocabulary.
+      num_steps_total: updates of the whole run, for the sampler's progress = g / (rows in the run).
+      process_index, process_count: this host, and how many there are.
+
+    Returns:
+      A Grain iterator of this host's share of each batch (Batch of NumPy arrays [B / P, L]), with `get_state`
+      and `set_state`.
+
+    Raises:
+      ValueError: if an example is longer than a row, or the batch does not divide over hosts (and pairs).
+    """
+    rows_per_draw = 2 if config.masking.complementary else 1
+    batch_size = config.train.batch_size
+    if batch_size % (rows_per_draw * process_count):
+        raise ValueError(
+            f"config.train.batch_size: expected a multiple of {rows_per_draw * process_count} "
+            f"({process_count} "
+            f"hosts, masking.complementary = {config.masking.complementary}), got {batch_size}."
+        )
+    if not config.masking.complementary:
+        complement = None
+    elif complement is None:
+        raise ValueError("pipeline: masking.complementary needs `complement` (masking.sampler.complement).")
+    plan = corpus.pack(config.data.row_length, config.seed)
+    maker = RowMaker(corpus, sampler, complement, config.data.row_length, mask_id, pad_id)
+    num_rows_total = num_steps_total * batch_size // rows_per_draw
+
+    def make_row(g: int, row: int) -> Batch:
+        epoch = g // plan.num_rows
+        return maker.row(
+            plan.row(row).tolist(),
+            lambda e: keys.generator(config.seed, "mask", epoch, e),
+            min(1.0, g / num_rows_total),
+        )
+
+    rows = grain.MapDataset.range(plan.num_rows).seed(config.seed).shuffle().repeat().map_with_index(make_row)
+    batches = rows[process_index::process_count].batch(
+        batch_size // (rows_per_draw * process_count), drop_remainder=True, batch_fn=_stack
+    )
+    options = grain.ReadOptions(
+        num_threads=config.data.num_threads,
+        prefetch_buffer_size=max(config.data.prefetch, config.data.num_threads),
+    )
+    return iter(batches.to_iter_dataset(options))
+
+
+def validation_batches(
+    corpus: Corpus,
+    sampler: Sampler,
+    seed: int,
+    batch_size: int,
+    num_rows: int,
+    *,
+    row_length: int,
+    mask_id: int,
+    pad_id: int,
+    progress: float = 1.0,
+) -> list[Batch]:
+    """Fixed rows with fixed draws: the same at every step of a run and for every run of the seed.
+
+    Args:
+      corpus: the validation split.
+      sampler: what is asked; another one asks another conditional of the same examples.
+      seed: of the packing and the draws.
+      batch_size: B, rows of each batch; the last one is filled up with rows of padding.
+      num_rows: rows in all, spread evenly over the plan; all of it when it has fewer.
+      row_length, mask_id, pad_id: as in `make_pipeline`.
+      progress: position in training that the sampler is told.
+
+    Raises:
+      ValueError: if an example is longer than a row.
+    """
+    plan = corpus.pack(row_length, seed)
+    maker = RowMaker(corpus, sampler, None, row_length, mask_id, pad_id)
+    num_rows = min(num_rows, plan.num_rows)
+    chosen = np.arange(num_rows) * plan.num_rows // num_rows
+    rows = [
+        maker.row(plan.row(r).tolist(), lambda e: keys.generator(seed, "validation mask", e), progress)
+        for r in chosen.tolist()
+    ]
+    rows += [maker.empty(1)] * (-num_rows % batch_size)
+    return [_stack(rows[i : i + batch_size]) for i in range(0, len(rows), batch_size)]

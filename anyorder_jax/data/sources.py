@@ -1,0 +1,457 @@
+"""Sources: trajectories on disk. JSON Lines shards and their manifest, written whole and checked at the door.
+
+    DIRECTORY/manifest.json                     what was collected, how, and the SHA-256 of every shard
+    DIRECTORY/train/shard-00000.jsonl           one trajectory a line (or .jsonl.zst)
+    DIRECTORY/validation/...  DIRECTORY/test/...
+
+A line, wrapped here for reading:
+
+    {"id": "BabyAI-GoToObj-v0/7",
+     "units": [{"kind": "goal", "step": 0, "text": "go to a red ball"},
+               {"kind": "observation", "step": 0, "data": {"image": [[[2, 5, 0], ...], ...], "direction": 3}},
+               {"kind": "action", "step": 0, "text": "forward"}, ...],
+     "outcome": {"success": true, "return": 0.93, "num_steps": 5},
+     "source": {"environment": "BabyAI-GoToObj-v0", "seed": 7, "expert": "BabyAIBot",
+                "version": "minigrid 3.2.0"}}
+
+A unit has either text or data; `"is_expert": false` and `"branches": [...]` only where they say something.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from anyorder_jax.types import Kind, Trajectory, Unit
+
+SCHEMA_VERSION = 1
+SPLITS = ("train", "validation", "test")
+IMAGE_SHAPE = (7, 7, 3)
+"""Of an observation's image: [x][y][object, color, state], as minigrid writes it."""
+
+_SEEDS_PER_RUN = 10**7
+_SPLIT_OFFSETS = {"train": (0, 8 * 10**6), "validation": (8 * 10**6, 9 * 10**6), "test": (9 * 10**6, 10**7)}
+_KINDS = {kind.name.lower(): kind for kind in Kind}
+_KIND_NAMES = {kind: name for name, kind in _KINDS.items()}
+_TRAJECTORY_KEYS = ("id", "units", "outcome", "source")
+_UNIT_KEYS = frozenset(("kind", "step", "text", "data", "is_expert", "branches"))
+
+
+def seed_range(seed: int, split: str) -> range:
+    """The environment seeds that belong to a split: no two splits, and no two values of `seed`, share one.
+
+    Collection takes them from the start of the range, going on to the next where the expert fails.
+
+    Args:
+      seed: of the collection, >= 0.
+      split: "train", "validation" or "test".
+    """
+    if split not in _SPLIT_OFFSETS:
+        raise ValueError(f"sources: split {split!r} is unknown; expected one of {', '.join(SPLITS)}.")
+    if seed < 0:
+        raise ValueError(f"sources: the seed must be >= 0, got {seed}.")
+    first, end = _SPLIT_OFFSETS[split]
+    return range(seed * _SEEDS_PER_RUN + first, seed * _SEEDS_PER_RUN + end)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file of a split. `seeds` = [first, end): all that were tried; `failures`: (seed, reason) of those
+    that the expert did not solve. `file` is relative to the directory of the manifest."""
+
+    file: str
+    num_episodes: int
+    num_steps: int
+    num_bytes: int
+    sha256: str
+    seeds: tuple[int, int] = (0, 0)
+    failures: tuple[tuple[int, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a directory holds. `settings`: everything that determines the bytes of the shards."""
+
+    environment: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    splits: Mapping[str, tuple[Shard, ...]] = field(default_factory=dict)
+    is_complete: bool = True
+
+
+def _manifest_path(directory: Path | str) -> Path:
+    return Path(directory) / "manifest.json"
+
+
+def _write_whole(path: Path, chunks: Iterable[bytes]) -> None:
+    """Writes under a temporary name, then renames: a reader sees the old file or the new, never a part."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            for chunk in chunks:
+                file.write(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException as error:  # also when the chunks stop coming: leave no part behind
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
+        raise OSError(
+            error.errno,
+            f"{path}: could not be written ({error.strerror}). Make room or choose another directory.",
+        ) from error
+
+
+def write_manifest(directory: Path | str, manifest: Manifest) -> None:
+    """Writes `manifest.json`. Raises OSError with the path when the disk refuses."""
+    splits = {}
+    for split, shards in manifest.splits.items():
+        splits[split] = {
+            "num_episodes": sum(shard.num_episodes for shard in shards),
+            "num_steps": sum(shard.num_steps for shard in shards),
+            "num_bytes": sum(shard.num_bytes for shard in shards),
+            "num_failures": sum(len(shard.failures) for shard in shards),
+            "shards": [dataclasses.asdict(shard) for shard in shards],
+        }
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        "environment": manifest.environment,
+        "is_complete": manifest.is_complete,
+        "settings": dict(manifest.settings),
+        "splits": splits,
+    }
+    _write_whole(_manifest_path(directory), [json.dumps(content, indent=2).encode() + b"\n"])
+
+
+def read_manifest(directory: Path | str) -> Manifest:
+    """Reads and checks `manifest.json`.
+
+    Raises:
+      FileNotFoundError: no such directory, or no manifest in it.
+      ValueError: the manifest is broken, or of another schema version.
+    """
+    path = _manifest_path(directory)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(
+            f"{path.parent}: no such directory. Collect episodes there with "
+            "`python -m anyorder_jax.collect --env=... --output_dir=...`."
+        )
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: not found, so {path.parent} is no directory of trajectories. Collect into it with "
+            "`python -m anyorder_jax.collect`, or describe your own shards with `sources.write_manifest`."
+        )
+    try:
+        content = json.loads(path.read_bytes())
+        version = content["schema_version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path}: expected JSON with a schema_version ({error}). Delete the file and collect again."
+        ) from error
+    if version != SCHEMA_VERSION:
+        raise ValueError(
+            f"{path}: schema_version {version!r}, but this program reads {SCHEMA_VERSION}. Collect again, "
+            "or use the release that wrote it."
+        )
+    try:
+        splits = {
+            split: tuple(
+                Shard(
+                    **{
+                        **shard,
+                        "seeds": (int(shard["seeds"][0]), int(shard["seeds"][1])),
+                        "failures": tuple((int(seed), str(reason)) for seed, reason in shard["failures"]),
+                    }
+                )
+                for shard in entry["shards"]
+            )
+            for split, entry in content["splits"].items()
+        }
+        return Manifest(content["environment"], content["settings"], splits, bool(content["is_complete"]))
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise ValueError(
+            f"{path}: a field is missing or malformed ({type(error).__name__}: {error}). Delete the file and "
+            "collect again."
+        ) from error
+
+
+def sha256(path: Path | str) -> str:
+    """The SHA-256 of a file, in hex."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_shard(path: Path | str, lines: Iterable[bytes]) -> tuple[int, str]:
+    """Writes encoded lines (`encode`) as one shard: nothing is there under its name until all of it is.
+
+    Returns:
+      (bytes written, SHA-256 in hex).
+
+    Raises:
+      OSError: with the path, when the disk refuses.
+    """
+    digest = hashlib.sha256()
+    num_bytes = 0
+
+    def counted() -> Iterator[bytes]:
+        nonlocal num_bytes
+        for line in lines:
+            ended = line + b"\n"
+            digest.update(ended)
+            num_bytes += len(ended)
+            yield ended
+
+    _write_whole(Path(path), counted())
+    return num_bytes, digest.hexdigest()
+
+
+def trajectory_to_record(trajectory: Trajectory) -> dict[str, Any]:
+    """The JSON object of a trajectory; `record_to_trajectory` is its inverse."""
+    units = []
+    for unit in trajectory.units:
+        record: dict[str, Any] = {"kind": _KIND_NAMES[unit.kind], "step": unit.step}
+        if unit.text is not None:
+            record["text"] = unit.text
+        if unit.data is not None:
+            record["data"] = dict(unit.data)
+        if not unit.is_expert:
+            record["is_expert"] = False
+        if unit.branches:
+            record["branches"] = [dict(branch) for branch in unit.branches]
+        units.append(record)
+    return {
+        "id": trajectory.id,
+        "units": units,
+        "outcome": dict(trajectory.outcome),
+        "source": dict(trajectory.source),
+    }
+
+
+def encode(trajectory: Trajectory) -> bytes:
+    """One line of a shard, without its newline."""
+    text = json.dumps(trajectory_to_record(trajectory), separators=(",", ":"), ensure_ascii=False)
+    return text.encode()
+
+
+def _require(condition: bool, where: str, expected: str, value: object) -> None:
+    if not condition:
+        shown = repr(value)
+        shown = shown if len(shown) <= 60 else shown[:60] + "..."
+        raise ValueError(
+            f"{where}: expected {expected}, got {shown}. Correct or remove this line, or collect again."
+        )
+
+
+def _unit(record: Any, where: str) -> Unit:
+    _require(isinstance(record, dict), where, "an object", record)
+    unknown = record.keys() - _UNIT_KEYS
+    _require(not unknown, where, f"no keys but {', '.join(sorted(_UNIT_KEYS))}", sorted(unknown))
+    for key in ("kind", "step"):
+        _require(key in record, where, f"a field {key!r}", sorted(record))
+    kind, step, text, data = record["kind"], record["step"], record.get("text"), record.get("data")
+    _require(isinstance(kind, str) and kind in _KINDS, f"{where}.kind", f"one of {', '.join(_KINDS)}", kind)
+    _require(type(step) is int and step >= 0, f"{where}.step", "an integer >= 0", step)
+    _require((text is None) != (data is None), where, "either 'text' or 'data'", sorted(record))
+    _require(text is None or isinstance(text, str), f"{where}.text", "a string", text)
+    _require(data is None or isinstance(data, dict), f"{where}.data", "an object", data)
+    is_expert = record.get("is_expert", True)
+    _require(isinstance(is_expert, bool), f"{where}.is_expert", "true or false", is_expert)
+    branches = record.get("branches", ())
+    _require(
+        isinstance(branches, (list, tuple)) and all(isinstance(b, dict) for b in branches),
+        f"{where}.branches", "a list of objects", branches,
+    )  # fmt: skip
+    return Unit(_KINDS[kind], step, text, data, is_expert, tuple(branches))
+
+
+def _image_shape(image: object) -> str:
+    try:
+        array = np.asarray(image)
+        return f"{array.dtype} of shape {array.shape}"
+    except ValueError:
+        return "rows of different lengths"
+
+
+def _is_grid(image: object, leading: tuple[int, ...]) -> bool:
+    try:
+        array = np.asarray(image)
+    except (ValueError, OverflowError):  # ragged, or beyond 64 bits
+        return False
+    return (
+        array.shape == leading + IMAGE_SHAPE
+        and array.dtype.kind == "i"
+        and bool(((array >= 0) & (array <= 255)).all())
+    )
+
+
+def _check_grids(units: Sequence[Unit], where: str) -> None:
+    """Checks the images of all observations at once, and one by one only to name the wrong one."""
+    grids = []
+    for index, unit in enumerate(units):
+        if unit.kind == Kind.OBSERVATION and unit.data is not None:
+            here = f"{where}: units[{index}].data"
+            for key in ("image", "direction"):
+                _require(key in unit.data, here, f"a field {key!r}", sorted(unit.data))
+            direction = unit.data["direction"]
+            _require(
+                type(direction) is int and 0 <= direction < 4, f"{here}.direction", "0, 1, 2 or 3", direction
+            )
+            grids.append((here, unit.data["image"]))
+    if grids and not _is_grid([image for _, image in grids], (len(grids),)):
+        for here, image in grids:
+            if not _is_grid(image, ()):
+                shape = " x ".join(map(str, IMAGE_SHAPE))
+                raise ValueError(
+                    f"{here}.image: expected {shape} integers in 0..255, got {_image_shape(image)}. "
+                    "Correct or remove this line, or collect again."
+                )
+
+
+def record_to_trajectory(record: Any, where: str = "record") -> Trajectory:
+    """A trajectory from the JSON object of one line, checked.
+
+    Args:
+      record: what `json.loads` gave.
+      where: names the record in errors, e.g. "train/shard-00000.jsonl:17".
+
+    Raises:
+      ValueError: naming the place, what was expected and what came.
+    """
+    _require(isinstance(record, dict), where, "a JSON object", record)
+    for key in _TRAJECTORY_KEYS:
+        _require(key in record, where, f"a field {key!r}", sorted(record))
+    unknown = sorted(record.keys() - set(_TRAJECTORY_KEYS))
+    _require(not unknown, where, f"no fields but {', '.join(_TRAJECTORY_KEYS)}", unknown)
+    _require(isinstance(record["id"], str) and record["id"] != "", f"{where}: id", "a name", record["id"])
+    for key in ("outcome", "source"):
+        _require(isinstance(record[key], dict), f"{where}: {key}", "an object", record[key])
+    _require(
+        isinstance(record["units"], list) and len(record["units"]) > 0,
+        f"{where}: units", "a list of at least one unit", record["units"],
+    )  # fmt: skip
+    units = tuple(_unit(unit, f"{where}: units[{i}]") for i, unit in enumerate(record["units"]))
+    for i in range(1, len(units)):
+        _require(
+            units[i].step >= units[i - 1].step, f"{where}: units[{i}].step",
+            f"units in order of time (>= {units[i - 1].step})", units[i].step,
+        )  # fmt: skip
+    _check_grids(units, where)
+    return Trajectory(record["id"], units, record["outcome"], record["source"])
+
+
+@contextlib.contextmanager
+def _open(path: Path) -> Iterator[BinaryIO]:
+    if path.suffix != ".zst":
+        with open(path, "rb") as file:
+            yield file
+        return
+    import zstandard  # only those who compress their shards pay for the import
+
+    try:
+        with zstandard.open(path, "rb") as stream:
+            yield io.BufferedReader(stream)
+    except zstandard.ZstdError as error:
+        raise ValueError(
+            f"{path}: broken Zstandard file ({error}). Compress it again or collect again."
+        ) from error
+
+
+def _shard_paths(directory: Path, split: str, manifest: Manifest) -> list[Path]:
+    if split not in SPLITS:
+        raise ValueError(f"sources: split {split!r} is unknown; expected one of {', '.join(SPLITS)}.")
+    folder = directory / split
+    paths = sorted((*folder.glob("*.jsonl"), *folder.glob("*.jsonl.zst")))
+    if not paths:
+        raise FileNotFoundError(
+            f"{folder}: no *.jsonl or *.jsonl.zst there, so there is no {split} split. Collect it "
+            f"(`python -m anyorder_jax.collect`, num_episodes of that split > 0)."
+        )
+    names = [path.name.removesuffix(".zst") for path in paths]
+    if split in manifest.splits:
+        listed = [Path(shard.file).name for shard in manifest.splits[split]]
+        missing = sorted(set(listed) - set(names))
+        if missing:
+            raise FileNotFoundError(
+                f"{folder / missing[0]}: listed in {_manifest_path(directory)} but not there. Run the "
+                "collection again: it repairs what is missing."
+            )
+        strays = sorted(set(names) - set(listed))
+        if strays:
+            raise ValueError(
+                f"{folder / strays[0]}: not listed in {_manifest_path(directory)}. Remove the "
+                "file, or list it."
+            )
+    if len(set(names)) != len(names):
+        raise ValueError(f"{folder}: a shard is there both plain and as .zst. Remove one of the two.")
+    return paths
+
+
+def iterate_trajectories(directory: Path | str, split: str, limit: int = 0) -> Iterator[Trajectory]:
+    """Yields the trajectories of a split in their order; arguments and errors as `read_trajectories`."""
+    directory = Path(directory)
+    manifest = read_manifest(directory)
+    if not manifest.is_complete:
+        raise ValueError(
+            f"{_manifest_path(directory)}: the collection was interrupted. Run it again with the same "
+            "arguments: it goes on where it stopped."
+        )
+    paths = _shard_paths(directory, split, manifest)
+    listed = {Path(shard.file).name: shard.num_episodes for shard in manifest.splits.get(split, ())}
+    ids: set[str] = set()
+    for path in paths:
+        num_before = len(ids)
+        with _open(path) as file:
+            for number, line in enumerate(file, start=1):
+                where = f"{path}:{number}"
+                try:
+                    record = json.loads(line)
+                except ValueError as error:
+                    raise ValueError(
+                        f"{where}: broken JSON ({error}). Correct or remove this line, or collect again."
+                    ) from error
+                trajectory = record_to_trajectory(record, where)
+                _require(trajectory.id not in ids, f"{where}: id", "each id once", trajectory.id)
+                ids.add(trajectory.id)
+                yield trajectory
+                if len(ids) == limit:
+                    return
+        expected = listed.get(path.name.removesuffix(".zst"), len(ids) - num_before)
+        if len(ids) - num_before != expected:
+            raise ValueError(
+                f"{path}: {len(ids) - num_before} episodes, but {_manifest_path(directory)} says "
+                f"{expected}. Run the collection again: it repairs the shard."
+            )
+    if limit > len(ids):
+        raise ValueError(
+            f"{directory / split}: asked for {limit} episodes, but there are {len(ids)}. Collect more, or "
+            "ask for 0 (all)."
+        )
+
+
+def read_trajectories(directory: Path | str, split: str, limit: int = 0) -> list[Trajectory]:
+    """Reads a split, every record checked.
+
+    Args:
+      directory: holds `manifest.json` and the folders of the splits.
+      split: "train", "validation" or "test".
+      limit: the first so many episodes; 0: all.
+
+    Raises:
+      FileNotFoundError: the directory, its manifest, the split or a listed shard is missing.
+      ValueError: a broken line, a missing field, a wrong shape, an unknown kind, a doubled id, another schema
+        version, an unfinished collection, or fewer episodes than `limit`; names the file and line and what
+        to do.
+    """
+    return list(iterate_trajectories(directory, split, limit))

@@ -1,0 +1,1 @@
+"""Environments: where trajectories come from and where a policy acts. Start at `registry`; one file each."""

@@ -1,0 +1,63 @@
+"""Play: an expert plays one episode, with wrong actions among its own when asked."""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+
+from anyorder_jax.environments.base import Environment, ExpertError
+from anyorder_jax.types import Kind, Trajectory, Unit
+
+
+def play_episode(environment: Environment, seed: int, noise: float = 0.0) -> Trajectory:
+    """Lets the expert play one episode to its successful end.
+
+    With probability `noise` a step does one of `environment.wrong_actions` instead of the expert's advice.
+    It is marked `is_expert=False`, and the expert goes on from where it led. Draws depend on the episode
+    seed alone.
+
+        advice   forward  left     forward  right    forward
+        done     forward  forward  forward  right    forward       left -> forward: a bump into what was ahead
+        expert   x        .        x        x        x
+
+    Args:
+      environment: any environment with an expert.
+      seed: of the episode, >= 0.
+      noise: probability of a wrong action, in [0, 1).
+
+    Returns:
+      goal, observation_0, action_0, observation_1, ..., action_{n-1}, observation_n.
+
+    Raises:
+      ExpertError: when the expert gives up, or the episode ends without success.
+    """
+    # keys.generator's way to seed; importing it would bring JAX into every process that plays.
+    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, zlib.crc32(b"wrong action")])))
+    units = environment.reset(seed)
+    expert = environment.expert()
+    action: str | None = None
+    total_reward = 0.0
+    for index in range(environment.max_steps):
+        action, is_expert = expert.next_action(action), True
+        if noise and rng.random() < noise:
+            wrong = environment.wrong_actions(action)
+            action, is_expert = wrong[int(rng.integers(len(wrong)))], False
+        step = environment.step(action)
+        total_reward += step.reward
+        units += (Unit(Kind.ACTION, index, text=action, is_expert=is_expert), step.observation)
+        if step.is_done:
+            if not step.is_success:
+                raise ExpertError(f"the episode ended without success after {index + 1} steps")
+            return Trajectory(
+                id=f"{environment.id}/{seed}",
+                units=tuple(units),
+                outcome={"success": True, "return": total_reward, "num_steps": index + 1},
+                source={
+                    "environment": environment.id,
+                    "seed": seed,
+                    "expert": environment.expert_name,
+                    "version": environment.version,
+                },
+            )
+    raise ExpertError(f"no end within {environment.max_steps} steps")

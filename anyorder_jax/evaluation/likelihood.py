@@ -1,0 +1,145 @@
+"""Likelihood: the model's probabilities of hidden tokens, in batches of one fixed shape."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from anyorder_jax.config import Config
+from anyorder_jax.data.tokenization import Vocabulary
+from anyorder_jax.evaluation.questions import Ask
+from anyorder_jax.evaluation.targets import Prediction, Targets
+from anyorder_jax.loss import cross_entropy
+from anyorder_jax.model import transformer
+from anyorder_jax.model.attention import Segments
+from anyorder_jax.model.config import ModelConfig
+
+MAX_ROWS = 16
+LOGIT_BYTES = 2**28
+"""A batch has as many rows (MAX_ROWS at most) as keep its logits within so many bytes. More rows are not
+faster on a CPU, and a few unfinished episodes would pay for a large batch at every step."""
+
+LENGTH_STEP = 64
+"""Rows longer than the model's row length are padded to a multiple of this, so that few shapes are
+compiled."""
+
+
+class Model:
+    """A trained model that answers questions about token rows, each row one window.
+
+    Args:
+      config: of the run (its compute type).
+      model_config, params: the model.
+      vocabulary: its tokenizer.
+      actions: the words a policy may choose.
+      row_length: L, what rows are padded to; longer ones work, in batches of a larger shape.
+
+    Raises:
+      ValueError: when the vocabulary does not belong to the model.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        model_config: ModelConfig,
+        params: Any,
+        vocabulary: Vocabulary,
+        actions: Sequence[str],
+        row_length: int,
+    ) -> None:
+        if vocabulary.size > model_config.vocab_size:
+            raise ValueError(
+                f"evaluation: the tokenizer needs {vocabulary.size} embedding rows, but the checkpoint's "
+                f"model has {model_config.vocab_size}: they do not belong together. Use the tokenizer "
+                "saved beside the model."
+            )
+        self._params, self._vocabulary, self._row_length = params, vocabulary, row_length
+        self._vocab_size = model_config.vocab_size
+        words = [vocabulary.encode_slot(word) for word in actions]
+        width = max(map(len, words))
+        self._word_width = width
+        self._word_ids_AK = np.array([ids + [-1] * (width - len(ids)) for ids in words], np.int32)
+
+        def logits_of(params: Any, tokens_BL: jax.Array, lengths_B: jax.Array) -> jax.Array:
+            places_L = jnp.arange(tokens_BL.shape[1], dtype=jnp.int32)
+            positions_BL = jnp.broadcast_to(places_L, tokens_BL.shape)
+            segment_ids_BL = (positions_BL < lengths_B[:, None]).astype(jnp.int32)
+            return transformer.apply(
+                model_config, params, tokens_BL, positions_BL, Segments(segment_ids_BL),
+                compute_dtype=jnp.dtype(config.model.compute_dtype),
+            ).logits_BLV  # fmt: skip
+
+        def score(
+            params: Any, tokens_BL: jax.Array, lengths_B: jax.Array, truth_BL: jax.Array
+        ) -> tuple[jax.Array, jax.Array]:
+            logits_BLV = logits_of(params, tokens_BL, lengths_B)
+            return cross_entropy(logits_BLV, truth_BL), logits_BLV.argmax(-1)
+
+        def score_actions(
+            params: Any, tokens_BL: jax.Array, lengths_B: jax.Array, first_B: jax.Array
+        ) -> jax.Array:
+            logits_BLV = logits_of(params, tokens_BL, lengths_B).astype(jnp.float32)
+            places_BK = first_B[:, None] + jnp.arange(width)[None]
+            log_p_BKV = jax.nn.log_softmax(jnp.take_along_axis(logits_BLV, places_BK[..., None], axis=1))
+            ids_KA = jnp.asarray(self._word_ids_AK.T)
+            picked_BKA = log_p_BKV[:, jnp.arange(width)[:, None], jnp.maximum(ids_KA, 0)]
+            return jnp.where(ids_KA[None] >= 0, picked_BKA, 0).sum(1)
+
+        self._score, self._score_actions = jax.jit(score), jax.jit(score_actions)
+
+    def predict(self, asks: Sequence[Ask], targets: Targets) -> Prediction:
+        """-log p and the argmax (over the whole vocabulary) of every target, all hidden tokens at once."""
+        mask_id = self._vocabulary.mask_id
+        seen = [np.where(ask.hidden.is_hidden_L, mask_id, ask.example.tokens_L) for ask in asks]
+        nll_T, chosen_T = np.zeros(len(targets.truth_T)), np.zeros(len(targets.truth_T), np.int64)
+        start_A = np.searchsorted(targets.ask_T, np.arange(len(asks) + 1))
+        for chosen, tokens_BL, lengths_B in self._batches(seen):
+            truth_BL = np.zeros_like(tokens_BL)
+            for b, a in enumerate(chosen):
+                truth_BL[b, : lengths_B[b]] = asks[a].example.tokens_L
+            nll_BL, choice_BL = jax.device_get(self._score(self._params, tokens_BL, lengths_B, truth_BL))
+            for b, a in enumerate(chosen):
+                mine = slice(start_A[a], start_A[a + 1])
+                places = targets.position_T[mine]
+                nll_T[mine], chosen_T[mine] = nll_BL[b, places], choice_BL[b, places]
+        return Prediction(nll_T, chosen_T)
+
+    def action_logits(self, rows: Sequence[np.ndarray], first_hidden: int) -> np.ndarray:
+        """log p of each action word in the hole at the end of each row.
+
+            l_a = sum_k log p(k-th token of word a | the row)     over the word's own tokens, without filler
+
+        Args:
+          rows: int32 [length], with mask tokens in the hole.
+          first_hidden: where the hole begins, counted from the end of the row (negative).
+
+        Returns:
+          float32 [rows, A].
+        """
+        out_NA = np.zeros((len(rows), len(self._word_ids_AK)), np.float32)
+        for chosen, tokens_BL, lengths_B in self._batches(rows):
+            # padding rows (length 0) point somewhere; nothing reads what they say
+            first_B = np.maximum(lengths_B + first_hidden, 0)
+            scores_BA = jax.device_get(self._score_actions(self._params, tokens_BL, lengths_B, first_B))
+            out_NA[chosen] = scores_BA[: len(chosen)]
+        return out_NA
+
+    def _batches(self, rows: Sequence[np.ndarray]) -> Iterator[tuple[list[int], np.ndarray, np.ndarray]]:
+        """(which rows, tokens_BL, lengths_B) of full batches; rows of a like length go together."""
+        by_length: dict[int, list[int]] = {}
+        for i, row in enumerate(rows):
+            over = -(-max(len(row) - self._row_length, 0) // LENGTH_STEP) * LENGTH_STEP
+            by_length.setdefault(self._row_length + over, []).append(i)
+        for length, members in sorted(by_length.items()):
+            num_rows = max(1, min(MAX_ROWS, LOGIT_BYTES // (4 * length * self._vocab_size)))
+            for first in range(0, len(members), num_rows):
+                chosen = members[first : first + num_rows]
+                tokens_BL = np.full((num_rows, length), self._vocabulary.pad_id, np.int32)
+                lengths_B = np.zeros(num_rows, np.int32)
+                for b, i in enumerate(chosen):
+                    tokens_BL[b, : len(rows[i])], lengths_B[b] = rows[i], len(rows[i])
+                yield chosen, tokens_BL, lengths_B

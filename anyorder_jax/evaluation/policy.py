@@ -1,0 +1,216 @@
+"""Policies: what to do next in each of several episodes, from what has been seen so far.
+
+The model as policy fills one hole: the current action, with nothing after it.
+
+    tokens   [goal] go to .. E  [observation] o_{t-1}  [action] a_{t-1}  [observation] o_t  [action] M
+    asked                                                                                           x
+
+Three rules turn its logits over the action words into an action; `marginals` plugs the training data's action
+frequencies into the same rules, which shows what a rule does without a model.
+
+    greedy          argmax_a  l_a
+    sampled         a ~ softmax(l)
+    visit_penalty   argmax_a  log_softmax(l)_a - 2 n(o_t, a)   n: how often a was chosen at this observation
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from anyorder_jax import keys
+from anyorder_jax.data import units
+from anyorder_jax.data.tokenization import Vocabulary
+from anyorder_jax.environments.base import Environment, Expert, ExpertError
+from anyorder_jax.types import Codec, Field, Kind, Trajectory, Unit
+
+RULES = ("greedy", "sampled", "visit_penalty")
+VISIT_PENALTY = 2.0  # nats a visit; not tuned
+
+
+class Episode:
+    """One episode while it is played: its seed, its environment, and the units so far (goal, o_0, a_0, o_1,
+    ...)."""
+
+    def __init__(self, seed: int, environment: Environment) -> None:
+        self.seed, self.environment = seed, environment
+        self.units: list[Unit] = environment.reset(seed)
+        self.total_reward, self.is_done, self.is_success = 0.0, False, False
+
+    @property
+    def num_steps(self) -> int:
+        """Actions taken."""
+        return self.units[-1].step
+
+    def act(self, word: str) -> None:
+        """Takes an action and records it and what followed."""
+        step = self.environment.step(word)
+        self.units += [Unit(Kind.ACTION, self.units[-1].step, text=word), step.observation]
+        self.total_reward += step.reward
+        self.is_done, self.is_success = step.is_done, step.is_success
+
+
+class Policy(Protocol):
+    """Chooses the next action word of each episode; may keep memory per episode (by its seed)."""
+
+    def choose(self, episodes: Sequence[Episode]) -> Sequence[str | None]:
+        """One action word an episode, in order; None gives the episode up."""
+        ...
+
+
+class Scorer(Protocol):
+    """Gives each action a logit."""
+
+    def logits(self, episodes: Sequence[Episode]) -> np.ndarray:
+        """float [num_episodes, A]; A counts action words."""
+        ...
+
+
+class Framer:
+    """Turns what was seen into the tokens that training showed: `units.window(units.tokenise(...))`, action
+    hidden.
+
+    The layout is a concatenation of units, so each unit is tokenised once, when it is new.
+    """
+
+    def __init__(self, codec: Codec, vocabulary: Vocabulary, num_steps: int, actions: Sequence[str]) -> None:
+        """num_steps: the window H, >= 1. actions: the words that may be chosen."""
+        self._codec, self._vocabulary, self._num_steps = codec, vocabulary, num_steps
+        hidden = self._tokenise(Unit(Kind.ACTION, 0, text=actions[0]))
+        self._hole_L = np.where(hidden.field_L == Field.FRAME, hidden.tokens_L, vocabulary.mask_id)
+        self.first_hidden = int(np.argmax(hidden.field_L != Field.FRAME)) - len(self._hole_L)
+        """Where the action's word begins, counted from the end of the row (negative)."""
+        self._tokens: dict[int, list[np.ndarray]] = {}
+
+    def _tokenise(self, unit: Unit) -> units.TokenisedTrajectory:
+        alone = dataclasses.replace(unit, step=0)
+        return units.tokenise(Trajectory("being played", (alone,)), self._codec, self._vocabulary)
+
+    def row(self, seed: int, seen: Sequence[Unit]) -> np.ndarray:
+        """int32 [length]: goal and last H steps of the episode `seed`, which ends with its newest
+        observation.
+
+        Raises:
+          ValueError: when a goal or an observation holds a word that the vocabulary does not know.
+        """
+        assert seen[-1].kind == Kind.OBSERVATION, "a policy acts after an observation"
+        cached = self._tokens.setdefault(seed, [])
+        cached += [self._tokenise(unit).tokens_L for unit in seen[len(cached) :]]
+        first_step = seen[-1].step - self._num_steps + 1
+        shown = [t for t, u in zip(cached, seen, strict=True) if u.kind == Kind.GOAL or u.step >= first_step]
+        return np.concatenate([*shown, self._hole_L]).astype(np.int32)
+
+    def forget(self, seed: int) -> None:
+        """Frees what was kept of a finished episode."""
+        self._tokens.pop(seed, None)
+
+
+ActionLogits = Callable[[Sequence[np.ndarray], int], np.ndarray]
+"""(rows of token ids, where the action begins from the end) -> float [rows, A];
+`likelihood.Model.action_logits`."""
+
+
+class ModelScorer:
+    """The model's logits of the current action."""
+
+    def __init__(self, framer: Framer, action_logits: ActionLogits) -> None:
+        self._framer, self._action_logits = framer, action_logits
+
+    def logits(self, episodes: Sequence[Episode]) -> np.ndarray:
+        """float [num_episodes, A]."""
+        rows = [self._framer.row(episode.seed, episode.units) for episode in episodes]
+        return self._action_logits(rows, self._framer.first_hidden)
+
+
+class MarginalScorer:
+    """The same logits at every step: the log frequencies of actions in the training data."""
+
+    def __init__(self, log_marginal_A: np.ndarray) -> None:
+        self._log_marginal_A = log_marginal_A
+
+    def logits(self, episodes: Sequence[Episode]) -> np.ndarray:
+        """float [num_episodes, A]."""
+        return np.tile(self._log_marginal_A, (len(episodes), 1))
+
+
+def log_softmax(logits_NA: np.ndarray) -> np.ndarray:
+    """Over the last axis; -inf stays -inf."""
+    shifted = logits_NA - logits_NA.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
+def check_rules(rules: Sequence[str]) -> None:
+    """Raises ValueError for a rule that is not one of RULES, or none at all."""
+    unknown = [rule for rule in rules if rule not in RULES]
+    if unknown or not rules:
+        raise ValueError(f"policy: expected rules out of {', '.join(RULES)}, got {unknown or 'none'}.")
+
+
+class RulePolicy:
+    """A rule on top of a scorer.
+
+    A draw of `sampled` depends on (seed, episode seed, step) alone, not on what else is played.
+    """
+
+    def __init__(self, scorer: Scorer, rule: str, actions: Sequence[str], seed: int) -> None:
+        check_rules([rule])
+        self._scorer, self._rule, self._actions, self._seed = scorer, rule, tuple(actions), seed
+        self._visits: Counter[tuple[int, bytes, int]] = Counter()
+
+    def choose(self, episodes: Sequence[Episode]) -> list[str]:
+        """One action word an episode."""
+        log_p_NA = log_softmax(np.asarray(self._scorer.logits(episodes), np.float64))
+        return [self._actions[self._choose(e, p_A)] for e, p_A in zip(episodes, log_p_NA, strict=True)]
+
+    def _choose(self, episode: Episode, log_p_A: np.ndarray) -> int:
+        if self._rule == "greedy":
+            return int(log_p_A.argmax())
+        if self._rule == "sampled":
+            rng = keys.generator(self._seed, "sample action", episode.seed, episode.num_steps)
+            return int((log_p_A + rng.gumbel(size=len(log_p_A))).argmax())
+        place = _identity(episode.units[-1])
+        visits_A = [self._visits[episode.seed, place, a] for a in range(len(log_p_A))]
+        action = int((log_p_A - VISIT_PENALTY * np.array(visits_A)).argmax())
+        self._visits[episode.seed, place, action] += 1
+        return action
+
+
+def _identity(observation: Unit) -> bytes:
+    """Equal for equal observations."""
+    return repr((observation.text, sorted((observation.data or {}).items()))).encode()
+
+
+class RandomPolicy:
+    """Uniform over all actions."""
+
+    def __init__(self, actions: Sequence[str], seed: int) -> None:
+        self._actions, self._seed = tuple(actions), seed
+
+    def choose(self, episodes: Sequence[Episode]) -> list[str]:
+        """One action word an episode."""
+        draws = [keys.generator(self._seed, "random action", e.seed, e.num_steps) for e in episodes]
+        return [self._actions[int(rng.integers(len(self._actions)))] for rng in draws]
+
+
+class ExpertPolicy:
+    """The environment's own expert (the bot). It gives up where it would raise."""
+
+    def __init__(self) -> None:
+        self._experts: dict[int, Expert] = {}
+
+    def choose(self, episodes: Sequence[Episode]) -> list[str | None]:
+        """One action word an episode."""
+        return [self._next(episode) for episode in episodes]
+
+    def _next(self, episode: Episode) -> str | None:
+        try:
+            if episode.num_steps == 0:
+                self._experts[episode.seed] = episode.environment.expert()
+                return self._experts[episode.seed].next_action(None)
+            return self._experts[episode.seed].next_action(episode.units[-2].text)
+        except ExpertError:
+            return None

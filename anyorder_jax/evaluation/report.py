@@ -1,0 +1,161 @@
+"""Report: every number as JSON, and the table that people read on the terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from anyorder_jax.evaluation.statistics import Estimate
+from anyorder_jax.evaluation.world_model import MODEL, Results
+
+SHOWN = (
+    ("any_order@0.5", "cell_accuracy"),
+    ("any_order@0.5", "nll_per_cell"),
+    ("any_order@0.5", "object_cell_accuracy"),
+    ("any_order@0.5", "attribute_accuracy"),
+    ("any_order@0.5", "nll_per_token"),
+    ("any_order@0.5", "nll_per_observation"),
+    ("any_order@0.5", "action_accuracy"),
+    ("any_order@0.3", "cell_accuracy"),
+    ("any_order@0.3", "nll_per_cell"),
+    ("any_order@0.15", "cell_accuracy"),
+    ("any_order@0.15", "nll_per_cell"),
+    ("forward", "cell_accuracy"),
+    ("forward", "object_cell_accuracy"),
+    ("forward", "attribute_accuracy"),
+    ("forward", "exact_observation_rate"),
+    ("forward", "nll_per_cell"),
+    ("causal", "action_accuracy"),
+    ("causal", "action_nll"),
+    ("inverse", "action_accuracy"),
+    ("goal", "goal_word_accuracy"),
+    ("goal", "exact_goal_rate"),
+)
+"""The rows of the terminal's table; report.json has all of them."""
+
+
+def as_json(estimate: Estimate) -> dict[str, float]:
+    """{value, low, high, count, episodes}."""
+    return dict(vars(estimate))
+
+
+def document(
+    about: Mapping[str, Any], world_model: Results, acting: Mapping[str, Mapping[str, Estimate]]
+) -> dict[str, Any]:
+    """The content of report.json: `about`, `world_model[question][predictor][measure]`,
+    `acting[policy][measure]`."""
+    return {
+        "about": dict(about),
+        "world_model": {
+            question: {
+                name: {key: as_json(value) for key, value in found.items()} for name, found in by_name.items()
+            }
+            for question, by_name in world_model.items()
+        },
+        "acting": {
+            name: {key: as_json(value) for key, value in found.items()} for name, found in acting.items()
+        },
+    }
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes beside, then renames, so that nobody reads half a file.
+
+    Raises:
+      ValueError: when the disk refuses, with the path.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    with _explained(path):
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+
+
+def make_directory(path: Path) -> None:
+    """Makes the report's directory, before hours of rollouts. Raises ValueError when the disk refuses."""
+    with _explained(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(
+            f"{path}: could not be written ({error.strerror or error}). Make room, or give another "
+            "--output_dir."
+        ) from error
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes indented JSON; NaN is refused, because JSON has none."""
+    write_whole(path, json.dumps(content, indent=1, allow_nan=False).encode() + b"\n")
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as their widest entry; the first is aligned left, the others right. A row of "" is a
+    gap."""
+    widths = [max(len(row[c]) for row in rows) for c in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [
+            text.ljust(width) if c == 0 else text.rjust(width)
+            for c, (text, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def world_model_table(results: Results) -> str:
+    """One row a question and measure, the model with its interval first, then its baselines."""
+    names = list(dict.fromkeys(name for by_name in results.values() for name in by_name if name != MODEL))
+    rows = [["question / measure", "model", "95% interval", "n", *(name.replace("_", " ") for name in names)]]
+    for question, measure in SHOWN:
+        by_name = results.get(question, {})
+        if measure not in by_name.get(MODEL, {}):
+            continue
+        model = by_name[MODEL][measure]
+        label = f"{question:14} {measure.replace('_', ' ')}"
+        others = [f"{by_name[n][measure].value:.3f}" if measure in by_name.get(n, {}) else "-" for n in names]
+        rows.append([label, f"{model.value:.3f}", interval(model), str(model.count), *others])
+    return table(rows)
+
+
+def acting_table(acting: Mapping[str, Mapping[str, Estimate]]) -> str:
+    """One row a policy."""
+    columns = {
+        "success": "success",
+        "return": "return",
+        "steps": "steps",
+        "steps_relative_to_expert": "steps / expert",
+        "success_weighted_path_length": "SPL",
+    }
+    rows = [["policy", "success", "95% interval", "n", *list(columns.values())[1:]]]
+    for name, found in acting.items():
+        success = found["success"]
+        rest = [f"{found[c].value:.2f}" if c in found else "-" for c in list(columns)[1:]]
+        rows.append([name, f"{success.value:.3f}", interval(success), str(success.count), *rest])
+    return table(rows)
+
+
+def interval(estimate: Estimate) -> str:
+    """[low, high]."""
+    return f"[{estimate.low:.3f}, {estimate.high:.3f}]"
+
+
+def text(about: Mapping[str, Any], world_model: Results, acting: Mapping[str, Mapping[str, Estimate]]) -> str:
+    """All that is printed."""
+    parts: Iterable[str] = (
+        f"{about['checkpoint']} on {about['environment']}",
+        f"World model on {about['num_test_episodes']} test episodes, windows of {about['window']} steps "
+        "(nll in nats; accuracies: argmax over the whole vocabulary)",
+        world_model_table(world_model),
+        f"Acting on {about['num_episodes']} held-out seeds "
+        "(no_model: the same rule on the training data's action frequencies)",
+        acting_table(acting),
+    )
+    return "\n\n".join(parts)

@@ -1,0 +1,95 @@
+"""Estimates: a number, its 95% interval, and from how many things it comes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from anyorder_jax import keys
+
+LEVEL_Z = 1.959963984540054  # the 97.5% point of the normal distribution: two-sided 95%
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """value with its 95% interval [low, high]. count: things averaged over; episodes: independent ones among
+    them."""
+
+    value: float
+    low: float
+    high: float
+    count: int
+    episodes: int
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+def wilson(successes: float, trials: int) -> tuple[float, float]:
+    """Wilson's 95% score interval of a proportion k/n (E. B. Wilson 1927), which keeps a width at 0 and at n.
+
+        (k + z²/2 ± z sqrt(k (n - k) / n + z²/4)) / (n + z²)
+
+    Raises:
+      ValueError: without a trial, or when k lies outside [0, n].
+    """
+    if trials < 1 or not 0 <= successes <= trials:
+        raise ValueError(
+            f"wilson: expected 0 <= successes <= trials and trials >= 1, got {successes} of {trials}."
+        )
+    z2 = LEVEL_Z**2
+    centre = (successes + z2 / 2) / (trials + z2)
+    half = LEVEL_Z * math.sqrt(successes * (trials - successes) / trials + z2 / 4) / (trials + z2)
+    low = 0.0 if successes == 0 else max(0.0, centre - half)  # exact: rounding leaves 1e-17 there
+    high = 1.0 if successes == trials else min(1.0, centre + half)
+    return low, high
+
+
+def success_rate(is_success_E: np.ndarray) -> Estimate:
+    """The share of True in bool [E], with Wilson's interval."""
+    num_episodes, num_successes = len(is_success_E), int(np.sum(is_success_E))
+    low, high = wilson(num_successes, num_episodes)
+    return Estimate(num_successes / num_episodes, low, high, num_episodes, num_episodes)
+
+
+def ratio(
+    numerator_E: np.ndarray,
+    denominator_E: np.ndarray,
+    *,
+    is_proportion: bool = False,
+    num_resamples: int = 1000,
+) -> Estimate | None:
+    """sum(numerator) / sum(denominator) with a bootstrap over episodes (percentiles 2.5 and 97.5).
+
+    Tokens of one episode are alike, so episodes are redrawn, not tokens: each resample draws E episodes with
+    replacement and divides the two sums. A proportion of exactly 0 or 1 has no spread to redraw; there the
+    interval is Wilson's with n = episodes, which is wide enough.
+
+    Args:
+      numerator_E, denominator_E: float [E], one entry an episode; the denominator counts things, >= 0.
+      is_proportion: the numerator counts some of the things that the denominator counts.
+
+    Returns:
+      The estimate, or None when nothing was counted.
+    """
+    numerator_E, denominator_E = np.asarray(numerator_E, float), np.asarray(denominator_E, float)
+    is_counted_E = denominator_E > 0
+    numerator_E, denominator_E = numerator_E[is_counted_E], denominator_E[is_counted_E]
+    num_episodes, count = len(denominator_E), round(float(denominator_E.sum()))
+    if num_episodes == 0:
+        return None
+    value = float(numerator_E.sum() / denominator_E.sum())
+    if is_proportion and value in (0.0, 1.0):
+        low, high = wilson(num_episodes * value, num_episodes)
+        return Estimate(value, low, high, count, num_episodes)
+    rng = keys.generator(0, "bootstrap", num_episodes)
+    draws_RE = rng.multinomial(num_episodes, np.full(num_episodes, 1 / num_episodes), size=num_resamples)
+    low, high = np.percentile((draws_RE @ numerator_E) / (draws_RE @ denominator_E), [2.5, 97.5])
+    return Estimate(value, min(float(low), value), max(float(high), value), count, num_episodes)
+
+
+def mean(values_E: np.ndarray) -> Estimate | None:
+    """The mean of one number per episode, bootstrapped over episodes; None for no episode."""
+    return ratio(values_E, np.ones(len(values_E)))

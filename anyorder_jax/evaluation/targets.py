@@ -1,0 +1,92 @@
+"""Targets: everything that one question hides, as a flat table, and what a predictor says about it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from anyorder_jax.evaluation.questions import CELL, WORD, Ask
+from anyorder_jax.types import Field
+
+
+class Prediction(NamedTuple):
+    """For each target token: nll_T, float [T], -log p(truth) in nats (None: the predictor has no
+    probabilities); chosen_T, int [T], the token it would write there."""
+
+    nll_T: np.ndarray | None
+    chosen_T: np.ndarray
+
+
+class Group(NamedTuple):
+    """Slots of one size. of_T: int [T], the slot of each target token. size_S: its target tokens. is_whole_S:
+    bool, all of its tokens are targets. ask_S, first_T: its ask, and the index of its first target token."""
+
+    of_T: np.ndarray
+    size_S: np.ndarray
+    is_whole_S: np.ndarray
+    ask_S: np.ndarray
+    first_S: np.ndarray
+
+
+@dataclass(frozen=True)
+class Targets:
+    """T target tokens of A asks. ask_T, position_T: where each stands. episode_A: the trajectory of each ask.
+
+    truth_T: the right id. field_T, kind_T: `Field` and `Kind`. words, cells, units: the slots they make up.
+    """
+
+    ask_T: np.ndarray
+    position_T: np.ndarray
+    truth_T: np.ndarray
+    field_T: np.ndarray
+    kind_T: np.ndarray
+    episode_A: np.ndarray
+    words: Group
+    cells: Group
+    units: Group
+
+    @property
+    def num_episodes(self) -> int:
+        """One more than the largest episode index."""
+        return int(self.episode_A.max(initial=-1)) + 1
+
+
+def _group(asks: Sequence[Ask], positions_A: Sequence[np.ndarray], ask_T: np.ndarray, row: int) -> Group:
+    """The slots of granularity `row` that the target tokens belong to."""
+    slots_A = [ask.example.slots_GL[row] for ask in asks]
+    first_id_A = np.cumsum([0] + [int(slots.max(initial=-1)) + 1 for slots in slots_A])
+    global_A = [slots[p] + f for slots, p, f in zip(slots_A, positions_A, first_id_A[:-1], strict=True)]
+    full_size = np.zeros(first_id_A[-1], np.int64)
+    for ask, slots, first in zip(asks, slots_A, first_id_A[:-1], strict=True):
+        scored = slots[(slots >= 0) & (ask.example.field_L != Field.FILLER)]
+        np.add.at(full_size, scored + first, 1)
+    ids = np.concatenate(global_A) if global_A else np.zeros(0, np.int64)
+    unique_S, first_S, of_T, size_S = np.unique(
+        ids, return_index=True, return_inverse=True, return_counts=True
+    )
+    return Group(of_T, size_S, size_S == full_size[unique_S], ask_T[first_S], first_S)
+
+
+def collect_targets(asks: Sequence[Ask]) -> Targets:
+    """The table of all target tokens of the asks."""
+    positions_A = [np.flatnonzero(ask.hidden.is_target_L) for ask in asks]
+
+    def gather(values_A: list[np.ndarray]) -> np.ndarray:
+        return np.concatenate(values_A) if values_A else np.zeros(0, np.int64)
+
+    pairs = list(zip(asks, positions_A, strict=True))
+    ask_T = gather([np.full(len(p), a, np.int64) for a, p in enumerate(positions_A)])
+    return Targets(
+        ask_T=ask_T,
+        position_T=gather(positions_A),
+        truth_T=gather([ask.example.tokens_L[p] for ask, p in pairs]),
+        field_T=gather([ask.example.field_L[p] for ask, p in pairs]),
+        kind_T=gather([ask.example.kind_U[ask.example.slots_GL[0][p]] for ask, p in pairs]),
+        episode_A=np.array([ask.episode for ask in asks], np.int64),
+        words=_group(asks, positions_A, ask_T, WORD),
+        cells=_group(asks, positions_A, ask_T, CELL),
+        units=_group(asks, positions_A, ask_T, 0),
+    )

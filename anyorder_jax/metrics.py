@@ -1,0 +1,315 @@
+"""Run logs: JSON Lines, TensorBoard events, Weights & Biases, and what the terminal shows while a run trains.
+
+    <workdir>/metrics/train.jsonl          {"step": 50, "loss": 2.31, "nll/action": 0.92, ...}
+    <workdir>/metrics/validation.jsonl     {"step": 1000, "loss": 1.97, ...}
+    <workdir>/metrics/events.out.tfevents  tags train/loss, validation/loss, ...
+
+A step is the number of updates done, from 1. JSON has no NaN or infinity: they are written as the strings
+"NaN", "Infinity" and "-Infinity" (null would not say which), and `read_jsonl` turns them back into floats.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import socket
+import struct
+import sys
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+import jax
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.record_writer import masked_crc32c
+from tensorboardX.summary import scalar
+from tqdm import tqdm
+
+NONFINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+class RunLogger:
+    """Writes a run's metrics; on every process but the first, a logger that does nothing.
+
+    A line that cannot be written (a full disk) is lost and said once; training goes on, and later lines are
+    written when there is room again. Lines already written stay whole.
+
+    Args:
+      workdir: the run directory; `metrics/` is made in it.
+      num_steps: the length of the run, for the bar and the time left.
+      config_json: the resolved configuration, as JSON text or the object it describes; shown by W&B.
+      wandb_project: where W&B logs; empty: not there.
+      first_step: updates done before this process (a resume). Lines and events of later steps, left by the
+        interrupted run, are dropped: this run writes them again.
+      process_index: default `jax.process_index()`.
+      stream: the terminal; default stderr. A progress bar where it is one, else a plain line per log step.
+
+    Raises:
+      ValueError: when `metrics/` cannot be written, a file there is broken, or W&B is asked for and not
+        installed.
+    """
+
+    def __init__(
+        self,
+        workdir: str | os.PathLike[str],
+        num_steps: int,
+        config_json: str | Mapping[str, Any],
+        wandb_project: str = "",
+        *,
+        first_step: int = 0,
+        process_index: int | None = None,
+        stream: TextIO | None = None,
+    ) -> None:
+        self.is_active = (jax.process_index() if process_index is None else process_index) == 0
+        if not self.is_active:
+            return
+        self.directory = Path(workdir) / "metrics"
+        self._warned_of: set[str] = set()
+        unique = f"{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
+        self._events = self.directory / f"events.out.tfevents.{unique}"
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            for name in ("train", "validation"):
+                keep_until(self.directory / f"{name}.jsonl", first_step)
+            append(self._events, first_events(first_step))
+        except OSError as error:
+            raise ValueError(
+                f"metrics: cannot write to {self.directory} ({error.strerror or error}). Give a --workdir on "
+                "a disk with room and write permission."
+            ) from error
+        self._wandb = _open_wandb(wandb_project, self.directory, config_json)
+        self._terminal = _Terminal(num_steps, first_step, stream or sys.stderr)
+
+    def log(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """One log step of training; `loss`, `tokens_per_second`, `targets_per_second` show on the terminal.
+
+        Args:
+          step: updates done.
+          metrics: numbers (Python, NumPy or JAX scalars) by name; names may hold "/".
+
+        Raises:
+          ValueError: for a value that is not a single number, by name.
+        """
+        if self.is_active:
+            numbers = as_numbers(metrics)
+            self._write("train", step, numbers)
+            self._terminal.show(step, numbers)
+
+    def log_validation(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """One validation after `step` updates; as `log`."""
+        if self.is_active:
+            numbers = as_numbers(metrics)
+            self._write("validation", step, numbers)
+            self._terminal.say(
+                f"step {step}  validation  " + "  ".join(f"{k} {v:.4g}" for k, v in numbers.items())
+            )
+
+    def close(self) -> None:
+        """Frees the terminal and ends the W&B run; lines are on disk already. May be called twice."""
+        if self.is_active:
+            self.is_active = False
+            self._terminal.close()
+            if self._wandb is not None:
+                self._attempt("to W&B", self._wandb.finish)
+
+    def _write(self, name: str, step: int, numbers: dict[str, float]) -> None:
+        step = int(step)
+        line = json.dumps({"step": step, **{key: _encode(value) for key, value in numbers.items()}}) + "\n"
+        tagged = {f"{name}/{key}": value for key, value in numbers.items()}
+        events = b"".join(
+            record_of(Event(wall_time=time.time(), step=step, summary=scalar(tag, value)))
+            for tag, value in tagged.items()
+        )
+        self._attempt(str(self.directory), lambda: append(self.directory / f"{name}.jsonl", line.encode()))
+        self._attempt(str(self.directory), lambda: append(self._events, events))
+        if self._wandb is not None:
+            self._attempt("to W&B", lambda: self._wandb.log({**tagged, "step": step}))
+
+    def _attempt(self, where: str, write: Callable[[], object]) -> None:
+        failures = (OSError,) if self._wandb is None else (OSError, sys.modules["wandb"].Error)
+        try:
+            write()
+        except failures as error:
+            if where not in self._warned_of:
+                self._warned_of.add(where)
+                self._terminal.say(
+                    f"metrics: cannot write {where} ({error}). Training goes on; log lines are lost until "
+                    "this works again. This is said once."
+                )
+
+
+class _Terminal:
+    """The progress bar on a terminal, plain lines elsewhere (a file, a scheduler's log).
+
+    What cannot be shown (the log file's disk is full, the terminal hung up) is dropped: whom to tell?
+    """
+
+    def __init__(self, num_steps: int, first_step: int, stream: TextIO) -> None:
+        self.num_steps, self.first_step, self.stream = num_steps, first_step, stream
+        self.start = time.perf_counter()
+        self.bar = None
+        if stream.isatty():
+            columns = os.get_terminal_size(
+                stream.fileno()
+            ).columns  # 0 in some containers: tqdm would show nothing
+            self.bar = tqdm(
+                total=num_steps,
+                initial=first_step,
+                file=stream,
+                ncols=None if columns else 80,
+                dynamic_ncols=columns > 0,
+                bar_format="{n_fmt}/{total_fmt} |{bar}| {remaining} left{postfix}",  # fits 80 columns
+            )
+
+    def show(self, step: int, numbers: Mapping[str, float]) -> None:
+        parts = [f"loss {numbers['loss']:.4f}"] if "loss" in numbers else []
+        for noun in ("tokens", "targets"):
+            if f"{noun}_per_second" in numbers:
+                parts.append(f"{numbers[f'{noun}_per_second']:,.0f} {noun}/s")
+        if self.bar is not None:
+            with contextlib.suppress(OSError):
+                self.bar.set_postfix_str("  ".join(parts), refresh=False)
+                self.bar.update(step - self.bar.n)
+                self.bar.refresh()
+            return
+        done = max(step - self.first_step, 1)
+        left = (time.perf_counter() - self.start) / done * max(self.num_steps - step, 0)
+        self.say("  ".join([f"step {step}/{self.num_steps}", *parts, f"{tqdm.format_interval(left)} left"]))
+
+    def say(self, line: str) -> None:
+        with contextlib.suppress(OSError):
+            if self.bar is not None:
+                self.bar.write(line, file=self.stream)
+            else:
+                print(line, file=self.stream, flush=True)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            if self.bar is not None:
+                self.bar.close()
+
+
+def as_numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Scalars of any library -> Python numbers.
+
+    Raises:
+      ValueError: for a value that is not a single number, by name.
+    """
+    numbers = {}
+    for name, value in metrics.items():
+        try:
+            numbers[name] = value if isinstance(value, int) else float(value)
+        except (TypeError, ValueError):
+            raise ValueError(f"metrics: {name!r} must be a single number, got {value!r}.") from None
+    return numbers
+
+
+def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """The lines of a metrics file, oldest first. A last line without its newline (a run killed as it wrote,
+    or one that is writing now) is left out.
+
+    Raises:
+      FileNotFoundError: when there is no such file.
+      ValueError: for a broken line, by file and line number.
+    """
+    text = Path(path).read_text(encoding="utf-8", errors="replace")
+    lines = []
+    for number, line in enumerate(text.split("\n")[:-1], start=1):
+        try:
+            record = json.loads(line)
+            record["step"] = int(record["step"])
+        except (ValueError, TypeError, KeyError):
+            raise ValueError(
+                f'{path}, line {number}: expected a JSON object with a "step", got {line[:80]!r}. Repair '
+                "or delete the line."
+            ) from None
+        lines.append({name: NONFINITE.get(value, value) if isinstance(value, str) else value
+                      for name, value in record.items()})  # fmt: skip
+    return lines
+
+
+def keep_until(path: Path, last_step: int) -> None:
+    """Drops the lines of steps after `last_step`, and a half-written last line. Writes beside, then renames:
+    a crash leaves the old file or the new one. Also makes the file, so that a directory without permission is
+    found here."""
+    records = read_jsonl(path) if path.exists() else []
+    kept = [record for record in records if record["step"] <= last_step]
+    temporary = path.with_name(path.name + ".tmp")
+    with open(temporary, "w", encoding="utf-8") as file:
+        for record in kept:
+            file.write(json.dumps({name: _encode(value) for name, value in record.items()}) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def append(path: Path, data: bytes) -> None:
+    """Appends all of `data` or nothing: a disk that fills up in the middle would otherwise leave half a line,
+    and glue the next one to it.
+
+    Raises:
+      OSError: when it cannot be written.
+    """
+    with open(path, "ab", buffering=0) as file:
+        size = file.tell()
+        try:
+            while data:
+                data = data[file.write(data) :]
+        except OSError:
+            with contextlib.suppress(OSError):
+                file.truncate(size)
+            raise
+
+
+def record_of(event: Event) -> bytes:
+    """One record of a TensorBoard file (TFRecord): length, its checksum, the event, its checksum.
+
+    Not tensorboardX.SummaryWriter: its thread dies on a full disk, and the training loop then waits for ever
+    on that thread's queue.
+    """
+    data = event.SerializeToString()
+    length = struct.pack("<Q", len(data))
+    return length + struct.pack("<I", masked_crc32c(length)) + data + struct.pack("<I", masked_crc32c(data))
+
+
+def first_events(first_step: int) -> bytes:
+    """The head of a TensorBoard file. The session's start hides what older files hold of later steps."""
+    now = time.time()
+    version = Event(wall_time=now, file_version="brain.Event:2")
+    start = Event(wall_time=now, step=first_step + 1, session_log=SessionLog(status=SessionLog.START))
+    return record_of(version) + record_of(start)
+
+
+def _encode(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
+
+
+def _open_wandb(project: str, directory: Path, config_json: str | Mapping[str, Any]) -> Any:
+    """The W&B run, or None without a project. The same run directory continues the same W&B run; points are
+    placed by our own `step`, because W&B drops a step that it has seen before, and a resume repeats some."""
+    if not project:
+        return None
+    try:
+        import wandb
+    except ImportError:
+        raise ValueError(
+            f"config.log.wandb_project: W&B is not installed, but project {project!r} is set. Install it "
+            "(pip install 'anyorder-jax[wandb]') or leave the project empty."
+        ) from None
+    config = json.loads(config_json) if isinstance(config_json, str) else dict(config_json)
+    id_file = directory / "wandb_run_id"
+    if not id_file.exists():
+        id_file.write_text(uuid.uuid4().hex[:12], encoding="utf-8")
+    workdir = directory.parent
+    run_id = id_file.read_text(encoding="utf-8").strip()
+    run = wandb.init(
+        project=project, config=config, dir=str(workdir), id=run_id, resume="allow", name=workdir.name
+    )
+    run.define_metric("*", step_metric="step")
+    return run

@@ -1,0 +1,1 @@
+"""The LLaDA2.x mixture-of-experts masked language model."""

@@ -1,0 +1,95 @@
+"""What every layer is made of: declared weights, RMSNorm, rotary positions, the gated MLP."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+Initializer = Callable[[jax.Array, Sequence[int], Any], jax.Array]
+"""(key, shape, dtype) -> array."""
+
+
+class Parameter(NamedTuple):
+    """A declared weight: everything that sharding, initialisation, conversion and checkpoints need to know of
+    it.
+
+    axes: one logical name per dimension; `sharding.RULES` says where each lies on the mesh.
+    """
+
+    shape: tuple[int, ...]
+    dtype: Any
+    axes: tuple[str, ...]
+    init: Initializer
+
+
+def declare(sizes: dict[str, int], dtype: Any, init: Initializer) -> nnx.Param:
+    """A weight of an `nnx.Module`, declared and not made: its value is a shape, its metadata the axes and
+    initialiser.
+
+    Args:
+      sizes: logical axis name -> size, in the order of the dimensions.
+    """
+    shape = jax.ShapeDtypeStruct(tuple(sizes.values()), dtype)
+    return nnx.Param(shape, axes=tuple(sizes), init=init)
+
+
+def rms_norm(x: jax.Array, weight_D: jax.Array, eps: float) -> jax.Array:
+    """x / sqrt(mean(x^2) + eps) over the last dim in float32, cast to x's dtype, then times the weight (as
+    LLaDA2).
+
+    x [..., D] any float dtype; weight_D [D] is cast to it.
+    """
+    wide = x.astype(jnp.float32)
+    wide = wide * jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + eps)
+    return wide.astype(x.dtype) * jnp.broadcast_to(weight_D.astype(x.dtype), x.shape)
+
+
+class Rotary(NamedTuple):
+    """cos and sin of every position's angles, [B, L, 1, rotary_dim / 2], in the activation dtype."""
+
+    cos_BL1R: jax.Array
+    sin_BL1R: jax.Array
+
+
+def rotary(positions_BL: jax.Array, rotary_dim: int, theta: float, dtype: Any) -> Rotary:
+    """Angles position * theta^(-2i / rotary_dim), computed in float32 and then cast (RoFormer, arXiv
+    2104.09864)."""
+    exponent_R = jnp.arange(0, rotary_dim, 2, dtype=jnp.float32) / rotary_dim
+    frequency_R = 1.0 / (theta**exponent_R)
+    angle_BLR = positions_BL.astype(jnp.float32)[..., None] * frequency_R[None, None]
+    angle_BL1R = angle_BLR[:, :, None]
+    return Rotary(jnp.cos(angle_BL1R).astype(dtype), jnp.sin(angle_BL1R).astype(dtype))
+
+
+def rotate(x_BLHC: jax.Array, angles: Rotary) -> jax.Array:
+    """Turns dim i with dim i + rotary_dim / 2 (half-split pairing); dims from rotary_dim on pass through."""
+    half = angles.cos_BL1R.shape[-1]
+    first, second, rest = jnp.split(x_BLHC, (half, 2 * half), axis=-1)
+    cos, sin = angles
+    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin, rest], axis=-1)
+
+
+def gated(gate_up: jax.Array) -> jax.Array:
+    """silu(gate) * up of fused projections [..., 2, F] -> [..., F]."""
+    return jax.nn.silu(gate_up[..., 0, :]) * gate_up[..., 1, :]
+
+
+def project(x: jax.Array, weight: jax.Array) -> jax.Array:
+    """x [..., D] times weight [D, ...], cast to x's dtype: [..., (weight's other dims flattened)].
+
+    One product of two matrices: with more dims XLA transposes the activations for the weight's gradient on a
+    CPU.
+    """
+    D = weight.shape[0]
+    y = x.reshape(-1, D) @ weight.astype(x.dtype).reshape(D, -1)
+    return y.reshape(*x.shape[:-1], y.shape[-1])
+
+
+def mlp(x: jax.Array, gate_up_D2F: jax.Array, down_FD: jax.Array) -> jax.Array:
+    """down(silu(gate x) * up x): [..., D] -> [..., D], gate and up in one product."""
+    hidden = project(x, gate_up_D2F)
+    return project(gated(hidden.reshape(*x.shape[:-1], *gate_up_D2F.shape[1:])), down_FD)

@@ -1,0 +1,85 @@
+"""Named model shapes. `tiny` and `babyai` get their vocabulary from the tokenizer with
+`dataclasses.replace`."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from anyorder_jax.model.config import ModelConfig
+
+_TINY = ModelConfig(
+    vocab_size=256,
+    hidden_size=64,
+    intermediate_size=128,
+    num_hidden_layers=3,
+    first_k_dense_replace=1,
+    num_attention_heads=2,
+    num_key_value_heads=1,
+    head_dim=32,
+    partial_rotary_factor=0.5,
+    rope_theta=10_000,
+    max_position_embeddings=4096,
+    rms_norm_eps=1e-6,
+    use_bias=False,
+    use_qkv_bias=False,
+    num_experts=8,
+    num_experts_per_tok=2,
+    num_shared_experts=1,
+    moe_intermediate_size=64,
+    n_group=2,
+    topk_group=1,
+    routed_scaling_factor=2.5,
+    # Wider than the published 0.02, which is meant for 2048 dims: 0.02 * sqrt(2048 / 64) = 0.11.
+    initializer_range=0.06,
+    pad_token_id=0,
+)
+
+_BABYAI = dataclasses.replace(
+    _TINY, hidden_size=128, intermediate_size=256, num_hidden_layers=5, num_attention_heads=4,
+    num_key_value_heads=2, moe_intermediate_size=128,
+)  # fmt: skip
+
+# Published: inclusionAI/LLaDA2.0-mini and -flash, config.json.
+_MINI = ModelConfig(
+    vocab_size=157_184,
+    hidden_size=2048,
+    intermediate_size=5120,
+    num_hidden_layers=20,
+    first_k_dense_replace=1,
+    num_attention_heads=16,
+    num_key_value_heads=4,
+    head_dim=128,
+    partial_rotary_factor=0.5,
+    rope_theta=600_000,
+    max_position_embeddings=16_384,
+    rms_norm_eps=1e-6,
+    use_bias=False,
+    use_qkv_bias=False,
+    num_experts=256,
+    num_experts_per_tok=8,
+    num_shared_experts=1,
+    moe_intermediate_size=512,
+    n_group=8,
+    topk_group=4,
+    routed_scaling_factor=2.5,
+    initializer_range=0.02,
+    pad_token_id=156_892,
+)
+
+_FLASH = dataclasses.replace(
+    _MINI, hidden_size=4096, intermediate_size=9216, num_hidden_layers=32, num_attention_heads=32,
+    moe_intermediate_size=1024,
+)  # fmt: skip
+
+PRESETS = {"tiny": _TINY, "babyai": _BABYAI, "llada2_mini": _MINI, "llada2_flash": _FLASH}
+
+
+def get(name: str) -> ModelConfig:
+    """The named shape.
+
+    Raises:
+      ValueError: for an unknown name, listing the known ones.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"config.model.preset: unknown preset {name!r}; known: {', '.join(PRESETS)}.")
+    return PRESETS[name]

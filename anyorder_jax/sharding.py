@@ -1,0 +1,141 @@
+"""The mesh, the rules that place arrays on it, and nothing else: the only file that says `PartitionSpec`.
+
+A weight is declared once with logical axis names (model/transformer.py). RULES turns each name into mesh axes; the
+first rule that fits wins. A dimension that its mesh axes do not divide stays whole on every device of that axis.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from anyorder_jax.config import MeshConfig
+
+AXES = ("data", "fsdp", "expert", "tensor")
+BATCH_AXES = ("data", "fsdp", "expert")
+"""Rows of a batch are split over these: every device that is not a tensor-parallel partner has its own rows."""
+
+RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("layer", ()),  # scanned over
+    ("vocab", ("tensor",)),
+    ("embed", ("fsdp",)),
+    ("heads", ("tensor",)),
+    ("width", ("tensor",)),  # the inner width of an MLP or an expert
+    ("expert", ("expert",)),
+    ("router", ()),  # the router's outputs: every device routes its own tokens
+    ("gate_up", ()),  # the pair (gate, up)
+    ("head_width", ()),
+    ("norm", ()),
+)
+
+
+def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Lays the devices out as `data x fsdp x expert x tensor`, all axes `Auto` (the compiler propagates).
+
+    Raises:
+      ValueError: when the sizes do not multiply to the number of devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    sizes = [config.data, config.fsdp, config.expert, config.tensor]
+    known = math.prod(s for s in sizes if s != -1)
+    if -1 in sizes and len(devices) % known == 0:
+        sizes[sizes.index(-1)] = len(devices) // known
+    if math.prod(sizes) != len(devices):
+        raise ValueError(
+            f"config.mesh: {dict(zip(AXES, sizes, strict=True))} does not lay out {len(devices)} device(s). "
+            "Choose sizes whose product is the number of devices; one of them may be -1."
+        )
+    grid = np.asarray(devices).reshape(sizes)
+    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def spec_of(axes: Sequence[str | None], shape: Sequence[int], mesh: Mesh) -> PartitionSpec:
+    """The mesh axes of each dimension of a weight with these logical axes.
+
+    Raises:
+      ValueError: for a logical axis that no rule covers.
+    """
+    rules = dict(RULES)
+    entries: list[Any] = []
+    for name, dim in zip(axes, shape, strict=True):
+        if name is not None and name not in rules:
+            raise ValueError(
+                f"sharding: no rule covers the logical axis {name!r}. Add one to RULES in sharding.py (an empty tuple "
+                f"replicates); the rules are {sorted(rules)}."
+            )
+        mesh_axes = () if name is None else rules[name]
+        fits = dim % math.prod(mesh.shape[a] for a in mesh_axes) == 0
+        entries.append(mesh_axes if mesh_axes and fits else None)
+    return PartitionSpec(*entries)
+
+
+def weight_shardings(parameters: Any, mesh: Mesh) -> Any:
+    """A tree of `NamedSharding` for a tree of declared parameters (leaves with `.axes` and `.shape`)."""
+    return jax.tree.map(
+        lambda p: NamedSharding(mesh, spec_of(p.axes, p.shape, mesh)),
+        parameters,
+        is_leaf=lambda p: hasattr(p, "axes"),
+    )
+
+
+class ExpertSpecs(NamedTuple):
+    """How model/moe.py's arrays lie on the mesh inside `on_devices`. rows: [B, ...] or [T, ...]. gate_up:
+    [E, D, 2, F]. down: [E, F, D]. experts: [E]."""
+
+    rows: PartitionSpec
+    whole: PartitionSpec
+    gate_up: PartitionSpec
+    down: PartitionSpec
+    experts: PartitionSpec
+
+
+EXPERT_SPECS = ExpertSpecs(
+    rows=PartitionSpec(BATCH_AXES),
+    whole=PartitionSpec(),
+    gate_up=PartitionSpec("expert", None, None, "tensor"),
+    down=PartitionSpec("expert", "tensor"),
+    experts=PartitionSpec("expert"),
+)
+
+
+def on_devices(function: Any, mesh: Mesh, in_specs: Any, out_specs: Any) -> Any:
+    """`function` as every device runs it on its own part (`jax.shard_map`, without the `check_vma` that loses
+    gradients of sorted indices)."""
+    return jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Whole on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def rows(mesh: Mesh) -> NamedSharding:
+    """[B, ...] with rows over the batch axes."""
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def micro_rows(mesh: Mesh) -> NamedSharding:
+    """[A, B, ...] with A micro-batches whole and rows over the batch axes."""
+    return NamedSharding(mesh, PartitionSpec(None, BATCH_AXES))
+
+
+def place_batch(batch: Any, mesh: Mesh) -> Any:
+    """Host arrays [B_of_this_process, ...] -> global arrays [B, ...] with rows over the batch axes.
+
+    Raises:
+      ValueError: when the batch axes do not divide the rows.
+    """
+    parts = math.prod(mesh.shape[a] for a in BATCH_AXES)
+    num_rows = len(jax.tree.leaves(batch)[0]) * jax.process_count()
+    if num_rows % parts:
+        raise ValueError(
+            f"config.train.batch_size: {num_rows} rows cannot be split over {parts} devices "
+            f"(mesh axes {BATCH_AXES}). Choose a multiple of {parts}."
+        )
+    target = rows(mesh)
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(target, np.asarray(x)), batch)

@@ -1,0 +1,82 @@
+"""TrainState: what an update changes. Everything else of a run is configuration or data."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from anyorder_jax import sharding
+from anyorder_jax.model import transformer
+from anyorder_jax.model.config import ModelConfig
+
+
+class TrainState(NamedTuple):
+    """step: int32 [], updates done. params: the model's tree. opt_state: the optimizer's."""
+
+    step: jax.Array
+    params: Any
+    opt_state: Any
+
+
+def abstract_params(model_config: ModelConfig, mesh: Mesh, param_dtype: Any) -> Any:
+    """The model's tree as `ShapeDtypeStruct`s that say where each weight lies on the mesh."""
+    parameters = transformer.parameters(model_config, param_dtype)
+    return jax.tree.map(
+        lambda p, s: jax.ShapeDtypeStruct(p.shape, p.dtype, sharding=s),
+        parameters, sharding.weight_shardings(parameters, mesh), is_leaf=lambda p: hasattr(p, "axes"),
+    )  # fmt: skip
+
+
+def state_shardings(
+    model_config: ModelConfig, optimizer: optax.GradientTransformation, mesh: Mesh, param_dtype: Any
+) -> tuple[TrainState, TrainState]:
+    """(shapes, shardings) of the state, without allocating it. A moment lies where its weight lies."""
+    shapes = abstract_params(model_config, mesh, param_dtype)
+    placed = jax.tree.map(lambda s: s.sharding, shapes)
+    whole = sharding.replicated(mesh)
+    by_path = {_dict_keys(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(shapes)}
+
+    def place(path: Any, moment: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        weight = by_path.get(_dict_keys(path))
+        is_like_weight = weight is not None and weight.shape == moment.shape
+        lies = weight.sharding if is_like_weight else whole
+        return jax.ShapeDtypeStruct(moment.shape, moment.dtype, sharding=lies)
+
+    opt_shapes = jax.tree_util.tree_map_with_path(place, jax.eval_shape(optimizer.init, shapes))
+    opt_placed = jax.tree.map(lambda s: s.sharding, opt_shapes)
+    step = jax.ShapeDtypeStruct((), jnp.int32, sharding=whole)
+    return TrainState(step, shapes, opt_shapes), TrainState(whole, placed, opt_placed)
+
+
+def _dict_keys(path: Any) -> tuple[str, ...]:
+    """The part of a path that names a weight: an optimizer wraps the model's dictionaries in its own tuples, and
+    `optax.partition` in a dictionary of labels."""
+    keys = tuple(p.key for p in path if isinstance(p, jax.tree_util.DictKey))
+    return keys[1:] if keys and keys[0] == "trained" else keys
+
+
+def create(
+    model_config: ModelConfig,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    param_dtype: Any,
+    key: jax.Array,
+) -> TrainState:
+    """A fresh state: weights drawn from their declared initialisers, made where they will live."""
+    _, placed = state_shardings(model_config, optimizer, mesh, param_dtype)
+
+    def init(key: jax.Array) -> TrainState:
+        params = transformer.init(model_config, key, param_dtype)
+        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+
+    return jax.jit(init, out_shardings=placed)(key)
+
+
+def from_params(params: Any, optimizer: optax.GradientTransformation, placed: TrainState) -> TrainState:
+    """A state at step 0 around weights that were loaded (already placed like `placed.params`)."""
+    opt_state = jax.jit(optimizer.init, out_shardings=placed.opt_state)(params)
+    return TrainState(jax.device_put(jnp.zeros((), jnp.int32), placed.step), params, opt_state)

@@ -1,0 +1,108 @@
+"""The jitted, donated, sharded functions: one update of the state, and the sums of a validation batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from anyorder_jax import sharding
+from anyorder_jax.config import Config
+from anyorder_jax.loss import cross_entropy, group_sums, target_weights
+from anyorder_jax.model import transformer
+from anyorder_jax.model.attention import Segments
+from anyorder_jax.model.config import ModelConfig
+from anyorder_jax.state import TrainState
+from anyorder_jax.types import Batch
+
+Metrics = dict[str, jax.Array]
+
+
+def batch_loss(
+    params: Any, batch: Batch, weights: jax.Array, config: Config, model_config: ModelConfig, mesh: Mesh
+) -> tuple[jax.Array, Metrics]:
+    """loss.py's sum over one (micro-)batch, and the sums that the log shows. `weights` float32 [B, L]."""
+    output = transformer.apply(
+        model_config, params, batch.tokens, batch.positions, Segments(batch.segment_ids),
+        compute_dtype=jnp.dtype(config.model.compute_dtype), remat=config.model.remat, mesh=mesh,
+    )  # fmt: skip
+    nll = cross_entropy(output.logits_BLV, batch.targets)
+    is_right = output.logits_BLV.argmax(-1) == batch.targets
+    sums = group_sums(jax.lax.stop_gradient(nll), is_right, batch)
+    return (nll * weights).sum(), {**sums, "expert_load": output.expert_load_NE.astype(jnp.float32)}
+
+
+def expert_statistics(load_NE: jax.Array) -> Metrics:
+    """From tokens per expert [N, E]: the busiest expert's load over the mean (1 is perfect balance, E the worst),
+    averaged over layers, and the share of experts that got nothing."""
+    mean = jnp.maximum(load_NE.mean(-1), 1e-9)
+    return {"expert_max_load": (load_NE.max(-1) / mean).mean(), "expert_idle": (load_NE == 0).mean()}
+
+
+def make_train_step(
+    config: Config,
+    model_config: ModelConfig,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    placed: TrainState,
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """`state, metrics = train_step(state, batch)`; the old state's memory is reused (donated).
+
+    `batch` holds accumulation_steps micro-batches, one after another. Targets are counted over all of them first, so
+    that summed gradients are those of the large batch. A step whose loss or gradient is not finite changes nothing;
+    `metrics["is_finite"]` says so.
+    """
+    num_micro = config.train.accumulation_steps
+    frozen_row = None if config.optimizer.update_pad_embedding else model_config.pad_token_id
+    gradient = jax.value_and_grad(batch_loss, has_aux=True)
+
+    def split(x: jax.Array) -> jax.Array:
+        x = x.reshape(num_micro, x.shape[0] // num_micro, *x.shape[1:])
+        return jax.lax.with_sharding_constraint(x, sharding.micro_rows(mesh))
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        weights = target_weights(batch, config.loss)
+        if num_micro == 1:
+            (loss, sums), grads = gradient(state.params, batch, weights, config, model_config, mesh)
+        else:
+
+            def add(total: Any, micro: tuple[Batch, jax.Array]) -> tuple[Any, None]:
+                one = gradient(state.params, *micro, config, model_config, mesh)
+                return jax.tree.map(jnp.add, total, one), None
+
+            micros = jax.tree.map(split, (batch, weights))
+            first = jax.tree.map(lambda x: x[0], micros)
+            shapes = jax.eval_shape(lambda p, m: gradient(p, *m, config, model_config, mesh), state.params, first)
+            zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+            ((loss, sums), grads), _ = jax.lax.scan(add, zeros, micros)
+        if frozen_row is not None:  # torch's padding_idx: used, but without a gradient
+            grads["embedding"] = grads["embedding"].at[frozen_row].set(0)
+        grad_norm = optax.global_norm(grads)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        updated = TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state)
+        is_finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+        kept = jax.tree.map(lambda new, old: jnp.where(is_finite, new, old), updated, state)
+        state = TrainState(updated.step, kept.params, kept.opt_state)
+        metrics = expert_statistics(sums.pop("expert_load")) | sums
+        metrics |= {"loss": loss, "grad_norm": grad_norm, "is_finite": is_finite}
+        return state, metrics
+
+    whole = sharding.replicated(mesh)
+    return jax.jit(step, donate_argnums=(0,), out_shardings=(placed, whole))
+
+
+def make_validation_step(
+    config: Config, model_config: ModelConfig, mesh: Mesh
+) -> Callable[[Any, Batch], Metrics]:
+    """`sums = validation_step(params, batch)`: `loss` by the run's own normalisation, and the sums of `group_sums`."""
+
+    def step(params: Any, batch: Batch) -> Metrics:
+        weights = target_weights(batch, config.loss)
+        loss, sums = batch_loss(params, batch, weights, config, model_config, mesh)
+        return expert_statistics(sums.pop("expert_load")) | sums | {"loss": loss}
+
+    return jax.jit(step, out_shardings=sharding.replicated(mesh))

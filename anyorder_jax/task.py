@@ -1,0 +1,96 @@
+"""What a run is trained on: trajectories of a directory, the codec of their environment, the vocabulary."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from anyorder_jax.config import Config, DataConfig
+from anyorder_jax.data import sources
+from anyorder_jax.data.pipeline import Corpus
+from anyorder_jax.data.tokenization import Vocabulary
+from anyorder_jax.environments import registry
+from anyorder_jax.types import Codec, Trajectory
+
+
+class Task(NamedTuple):
+    """directory: where the shards lie. environment: the level they come from. fingerprint: what a resume compares."""
+
+    directory: Path
+    environment: str
+    codec: Codec
+    vocabulary: Vocabulary
+    fingerprint: dict[str, Any]
+
+    def trajectories(self, split: str, limit: int = 0) -> list[Trajectory]:
+        """The split's trajectories, the first `limit` (0: all)."""
+        return sources.read_trajectories(self.directory, split, limit)
+
+    def corpus(self, trajectories: Sequence[Trajectory], window: int) -> Corpus:
+        """Tokenised examples, ready for the pipeline."""
+        return Corpus.build(trajectories, self.codec, self.vocabulary, window)
+
+
+def directory_of(config: DataConfig) -> Path:
+    """`data.path`, or the folder in the cache where this configuration's collected episodes lie (or will lie)."""
+    if config.path:
+        return Path(config.path)
+    noise = f"-noise{config.noise:g}" if config.noise else ""
+    counts = f"{config.num_episodes}-{config.num_validation_episodes}-{config.num_test_episodes}"
+    return Path(config.cache_dir) / f"{config.environment}-{counts}{noise}"
+
+
+def is_collected(directory: Path) -> bool:
+    """True when the directory holds a finished collection."""
+    try:
+        return sources.read_manifest(directory).is_complete
+    except FileNotFoundError:
+        return False
+
+
+def collect(config: DataConfig) -> None:
+    """Collects the level's expert episodes into the cache, in a process of its own.
+
+    Raises:
+      ValueError: when the collection fails; its own lines say why.
+    """
+    command = [
+        sys.executable, "-m", "anyorder_jax.collect", f"--env={config.environment}",
+        f"--output_dir={directory_of(config)}", f"--noise={config.noise}", f"--num_episodes={config.num_episodes}",
+        f"--num_validation_episodes={config.num_validation_episodes}",
+        f"--num_test_episodes={config.num_test_episodes}",
+    ]  # fmt: skip
+    print(f"No episodes of {config.environment} at {directory_of(config)} yet: collecting them now (once).", flush=True)
+    if subprocess.run(command, check=False).returncode:
+        raise ValueError(f"Collecting {config.environment} failed; the lines above say why.")
+
+
+def open_task(config: Config, tokenizer: str | Path = "") -> Task:
+    """Opens the data directory and makes codec and vocabulary.
+
+    Args:
+      config: the run's configuration.
+      tokenizer: the tokenizer directory of a trained checkpoint; empty: `data.tokenizer`, else `model.path` when it
+        is a Hugging Face directory with a tokenizer, else the built-in word-level one.
+
+    Raises:
+      FileNotFoundError, ValueError: for a missing or unreadable data directory, by name.
+    """
+    directory = directory_of(config.data)
+    manifest = sources.read_manifest(directory)
+    environment = manifest.environment
+    codec = registry.make_codec(environment, config.data.profile)
+    chosen = Path(tokenizer or config.data.tokenizer or config.model.path or ".")
+    if tokenizer or config.data.tokenizer or (chosen / "tokenizer_config.json").is_file():
+        vocabulary = Vocabulary.from_directory(chosen, codec)
+    else:
+        vocabulary = Vocabulary.builtin(codec)
+    shards = [[shard.file, shard.sha256] for split in sorted(manifest.splits) for shard in manifest.splits[split]]
+    digest = hashlib.sha256(json.dumps(shards).encode()).hexdigest()
+    fingerprint = {"environment": environment, "shards_sha256": digest, "vocabulary_size": vocabulary.size}
+    return Task(directory, environment, codec, vocabulary, fingerprint)

@@ -1,0 +1,298 @@
+"""The main job: `python -m anyorder_jax.train --config=configs/any_order.py [--workdir=runs/x]`.
+
+Collects expert episodes when the configuration names none, trains, and leaves a run directory (ARCHITECTURE, "On
+disk"). The same command resumes a run whose directory holds a checkpoint, and reproduces what it would have done.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import app, flags, logging
+from jax.experimental import multihost_utils
+from ml_collections import config_flags
+
+from anyorder_jax import checkpoint, keys, pretrained, process, sharding, state, step
+from anyorder_jax.config import Config, freeze, to_json
+from anyorder_jax.data import pipeline
+from anyorder_jax.loss import GROUPS
+from anyorder_jax.masking.sampler import AnyOrderMaskSampler
+from anyorder_jax.metrics import RunLogger
+from anyorder_jax.model import presets
+from anyorder_jax.model.config import ModelConfig
+from anyorder_jax.optimizer import make_optimizer
+from anyorder_jax.task import Task, collect, directory_of, is_collected, open_task
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "A recipe, e.g. configs/any_order.py or configs/any_order.py:smoke.")
+DEBUG = flags.DEFINE_bool("debug", False, "Show the whole trace of an error.")
+WORKDIR = flags.DEFINE_string("workdir", "", "Run directory; default runs/<recipe>.")
+
+
+def say(line: str) -> None:
+    """A line for the user, from the first process only."""
+    if jax.process_index() == 0:
+        print(line, flush=True)
+
+
+def collect_if_needed(config: Config) -> None:
+    """Collects expert episodes unless all are there; only the first process does, the others wait."""
+    if not config.data.path and jax.process_index() == 0 and not is_collected(directory_of(config.data)):
+        collect(config.data)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("episodes are there")
+
+
+def model_config_of(config: Config, task: Task) -> ModelConfig:
+    """The model's shape: of the checkpoint at `model.path`, or the preset with the vocabulary's size and ids."""
+    if config.model.path:
+        model_config = pretrained.read_config(config.model.path)
+        if model_config.vocab_size < task.vocabulary.size:
+            raise ValueError(
+                f"config.model.path: {config.model.path} has {model_config.vocab_size} embedding rows, but the "
+                f"tokenizer needs {task.vocabulary.size}. Use the tokenizer that belongs to the model."
+            )
+        return model_config
+    return dataclasses.replace(
+        presets.get(config.model.preset),
+        vocab_size=task.vocabulary.size,
+        pad_token_id=task.vocabulary.pad_id,
+        mask_token_id=task.vocabulary.mask_id,
+    )
+
+
+@contextmanager
+def stop_on_sigterm() -> Iterator[list[int]]:
+    """A list that is non-empty once SIGTERM came (a scheduler's notice): save, then leave."""
+    received: list[int] = []
+    previous = signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
+    try:
+        yield received
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def refuse_other_run(config: Config, meta: dict[str, Any], fingerprint: dict[str, Any], workdir: Path) -> None:
+    """Raises ValueError when the checkpoint in `workdir` was made from other settings or other data."""
+    saved, now = dataclasses.asdict(freeze(meta["config"])), dataclasses.asdict(config)
+    free = {"mesh", "log", "checkpoint"}  # do not change what is learned
+    changed = [
+        f"{section}.{name}: {saved[section][name]!r} -> {value!r}"
+        for section, values in now.items()
+        if section not in free and isinstance(values, dict)
+        for name, value in values.items()
+        if saved[section][name] != value and (section, name) not in {("data", "num_threads"), ("data", "prefetch")}
+    ]
+    if saved["seed"] != now["seed"]:
+        changed.append(f"seed: {saved['seed']} -> {now['seed']}")
+    if dict(meta["data"]) != fingerprint:
+        changed.append(f"data: {dict(meta['data'])} -> {fingerprint}")
+    if changed:
+        raise ValueError(
+            f"{workdir} holds a run with other settings ({'; '.join(changed)}). Give another --workdir, or the same "
+            "settings to resume it."
+        )
+
+
+class Run:
+    """The nouns of one run, built top to bottom; `train` below is the verbs."""
+
+    def __init__(self, config: Config, workdir: Path) -> None:
+        self.config, self.workdir = config, workdir
+        self.mesh = sharding.make_mesh(config.mesh)
+        collect_if_needed(config)
+        self.task = open_task(config)
+        self.model_config = model_config_of(config, self.task)
+        trajectories = self.task.trajectories("train", config.data.num_episodes)
+        corpus = self.task.corpus(trajectories, config.data.window)
+        held_out = self.task.corpus(self.task.trajectories("validation"), config.data.window)
+        sampler = AnyOrderMaskSampler(config.masking)
+        ids = {"mask_id": self.task.vocabulary.mask_id, "pad_id": self.task.vocabulary.pad_id}
+        host = {"process_index": jax.process_index(), "process_count": jax.process_count()}
+        self.batches = pipeline.make_pipeline(
+            config, corpus, sampler, num_steps_total=config.train.num_steps, complement=sampler.complement, **ids, **host
+        )
+        self.validation = pipeline.validation_batches(
+            held_out, sampler, config.seed, config.train.batch_size // config.train.accumulation_steps,
+            config.log.num_validation_rows, row_length=config.data.row_length, **ids,
+        )  # fmt: skip
+        dtype = config.model.param_dtype
+        shapes = state.abstract_params(self.model_config, self.mesh, dtype)
+        self.optimizer, self.schedule = make_optimizer(config.optimizer, config.train.num_steps, shapes)
+        self.shapes, placed = state.state_shardings(self.model_config, self.optimizer, self.mesh, dtype)
+        self.train_step = step.make_train_step(config, self.model_config, self.optimizer, self.mesh, placed)
+        self.validation_step = step.make_validation_step(config, self.model_config, self.mesh)
+        self.checkpointer = checkpoint.Checkpointer(workdir, config.checkpoint)
+        self.meta = checkpoint.describe(config, self.model_config, self.task.fingerprint)
+        self.state = self._first_state(placed)
+
+    def _first_state(self, placed: state.TrainState) -> state.TrainState:
+        """The newest checkpoint's state, else the pretrained model's, else random weights."""
+        config, latest = self.config, self.checkpointer.latest_step()
+        self.window_at_start: dict[str, Any] = {}
+        if latest is not None:
+            refuse_other_run(config, self.checkpointer.read_meta(latest), self.task.fingerprint, self.workdir)
+            restored = self.checkpointer.restore(latest, self.shapes)
+            self.batches.set_state(restored.data["batches"])
+            self.window_at_start = restored.data["window"]
+            say(f"Resuming {self.workdir} at step {latest}.")
+            return restored.state
+        if config.model.path:
+            params = pretrained.load_params(
+                config.model.path, self.model_config, placed.params, config.model.param_dtype
+            )
+            return state.from_params(params, self.optimizer, placed)
+        key = keys.key(config.seed, "init")
+        return state.create(self.model_config, self.optimizer, self.mesh, config.model.param_dtype, key)
+
+    def validate(self) -> dict[str, float]:
+        """Loss, and NLL and accuracy by kind of unit, over the fixed validation rows."""
+        totals: dict[str, float] = {}
+        for batch in self.validation:
+            batch = jax.tree.map(lambda x: x[jax.process_index() :: jax.process_count()], batch)
+            sums = self.validation_step(self.state.params, sharding.place_batch(batch, self.mesh))
+            for name, value in jax.device_get(sums).items():
+                totals[name] = totals.get(name, 0.0) + float(value)
+        return summarise(totals, len(self.validation))
+
+    def save(self, window: Window, validation_loss: float | None = None) -> None:
+        """Starts saving everything that the next process needs to go on as if nothing had happened."""
+        data = {"batches": self.batches.get_state(), "window": window.contents()}
+        self.checkpointer.save(self.state, data, self.meta, validation_loss)
+
+
+def summarise(totals: dict[str, float], num: int) -> dict[str, float]:
+    """Sums over `num` batches -> means: `nll/<group>` and `accuracy/<group>` per target, the rest per batch."""
+    means = {name: value / num for name, value in totals.items() if "/" not in name}
+    for group in GROUPS:
+        count = totals[f"count/{group}"]
+        if count:
+            means[f"nll/{group}"] = totals[f"nll/{group}"] / count
+            means[f"accuracy/{group}"] = totals[f"right/{group}"] / count
+    return means
+
+
+def explain_nonfinite(batch: Any, number: int, metrics: dict[str, Any]) -> str:
+    examples = sorted(set(np.unique(batch.example).tolist()) - {-1})
+    return (
+        f"step {number}: the loss ({metrics['loss']}) or the gradient norm ({metrics['grad_norm']}) is not finite; "
+        f"the update was not applied. Examples in this batch: {examples}."
+    )
+
+
+def train(config: Config, workdir: Path) -> Path:
+    """Trains to `train.num_steps` (resuming what is there) and returns the run directory."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    run = Run(config, workdir)
+    if jax.process_index() == 0:
+        checkpoint.write_text(workdir / "config.json", to_json(config))
+        run.task.vocabulary.save(workdir / "tokenizer")
+    first = int(run.state.step)
+    log = RunLogger(workdir, config.train.num_steps, to_json(config), config.log.wandb_project, first_step=first)
+    window = Window(run, log, **run.window_at_start)
+    with stop_on_sigterm() as stopped:
+        previous: tuple[int, Any, Any] | None = None
+        for number in range(first, config.train.num_steps):
+            batch = next(run.batches)
+            run.state, metrics = run.train_step(run.state, sharding.place_batch(batch, run.mesh))
+            if previous:
+                window.add(*previous)  # read step n-1 while step n runs
+            previous = (number, batch, metrics)
+            done = number + 1
+            is_stopped = bool(stopped)  # read once: the signal may come at any moment
+            is_last = done == config.train.num_steps
+            validation = None
+            if done % config.log.validate_every_steps == 0 or is_last:
+                with window.paused():
+                    validation = run.validate()
+                log.log_validation(done, validation)
+            if done % config.checkpoint.save_every_steps == 0 or is_last or is_stopped:
+                window.add(*previous)  # never save past a step that was not looked at
+                previous = None
+                run.save(window, validation and validation["loss"])
+            if is_stopped:
+                say(f"Stopped by SIGTERM after step {done}; the same command goes on from here.")
+                break
+    run.checkpointer.close()
+    log.close()
+    return workdir
+
+
+class Window:
+    """Metrics of the steps since the last log line; part of the checkpoint, so that a resumed run logs the same."""
+
+    def __init__(self, run: Run, log: RunLogger, totals: dict[str, float] | None = None, num: int = 0) -> None:
+        self.run, self.log = run, log
+        self.totals, self.num = dict(totals or {}), num
+        self.start, self.tokens, self.targets = time.perf_counter(), 0, 0.0
+
+    def contents(self) -> dict[str, Any]:
+        """What a resumed run's window starts with."""
+        return {"totals": self.totals, "num": self.num}
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Time that is not the train step's does not count in tokens per second."""
+        start = time.perf_counter()
+        yield
+        self.start += time.perf_counter() - start
+
+    def add(self, number: int, batch: Any, metrics: Any) -> None:
+        """Adds step `number` (0-based); logs when a window is full.
+
+        Raises:
+          FloatingPointError: for a step that is not finite, when the configuration says stop.
+        """
+        config = self.run.config
+        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        if not values["is_finite"]:
+            message = explain_nonfinite(batch, number + 1, values)
+            if config.train.on_nonfinite == "stop":
+                raise FloatingPointError(message + " Set train.on_nonfinite=skip to go on past such steps.")
+            logging.warning("%s", message)
+            return
+        for name, value in values.items():
+            self.totals[name] = self.totals.get(name, 0.0) + value
+        self.num += 1
+        self.tokens += int((batch.segment_ids > 0).sum()) * jax.process_count()
+        self.targets += sum(values[f"count/{group}"] for group in GROUPS)
+        if (number + 1) % config.log.every_steps == 0:
+            seconds = time.perf_counter() - self.start
+            line = summarise(self.totals, self.num)
+            line |= {"tokens_per_second": self.tokens / seconds, "targets_per_second": self.targets / seconds}
+            line |= {"learning_rate": float(self.run.schedule(number))}
+            self.log.log(number + 1, line)
+            self.totals, self.num = {}, 0
+            self.start, self.tokens, self.targets = time.perf_counter(), 0, 0.0
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"Unexpected arguments {argv[1:]}; settings look like --config.masking.rate=0.3.")
+    if CONFIG.value is None:
+        raise app.UsageError("Give a recipe: --config=configs/any_order.py (or another file of configs/).")
+    logging.set_verbosity(logging.WARNING)  # Orbax narrates; what a user wants to know is said by `say`
+    config = freeze(CONFIG.value)
+    process.prepare(config.mesh.num_cpu_devices)
+    recipe = Path(flags.FLAGS["config"].config_filename.partition(":")[0]).stem
+    workdir = Path(WORKDIR.value or f"runs/{recipe}")
+    try:
+        train(config, workdir)
+    except (ValueError, FloatingPointError, OSError) as error:  # one sentence for people; the trace with --debug
+        if DEBUG.value:
+            raise
+        sys.exit(f"{type(error).__name__}: {error}")
+    say(f"{workdir}: done. Next: python -m anyorder_jax.evaluate --checkpoint={workdir}")
+
+
+if __name__ == "__main__":
+    process.use_huge_pages()
+    app.run(main)

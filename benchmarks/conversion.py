@@ -1,0 +1,160 @@
+"""How long conversions take beside `cp` of the same bytes, and how much memory: `python benchmarks/conversion.py`.
+
+A synthetic split checkpoint (64 experts of LLaDA2.0-mini's width, random bfloat16 bytes) is written to `--directory`, then
+each round copies it with `cp` and converts it, in turn, on the same disk. Times are until the command returns, and (in
+brackets) until `sync` has put the bytes on the disk. Memory is that of the whole child process, sampled every 5 ms from
+/proc/PID/status: anonymous (what it allocated) and file-mapped (libraries) apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from conversion import names  # noqa: E402
+from conversion.shards import Spec  # noqa: E402
+from conversion.writing import config_text, make_plan, written  # noqa: E402
+
+CONFIG = {
+    "architectures": ["LLaDA2MoeModelLM"], "model_type": "llada2_moe", "vocab_size": 32_768, "hidden_size": 2048,
+    "intermediate_size": 5120, "num_hidden_layers": 2, "first_k_dense_replace": 1, "num_attention_heads": 16,
+    "num_key_value_heads": 4, "head_dim": 128, "partial_rotary_factor": 0.5, "rotary_dim": 64, "rope_theta": 600_000,
+    "rope_scaling": None, "max_position_embeddings": 16_384, "rms_norm_eps": 1e-6, "use_bias": False,
+    "use_qkv_bias": False, "num_experts": 64, "num_experts_per_tok": 8, "num_shared_experts": 1,
+    "moe_intermediate_size": 512, "n_group": 8, "topk_group": 4, "routed_scaling_factor": 2.5,
+    "norm_topk_prob": True, "score_function": "sigmoid", "tie_word_embeddings": False, "hidden_act": "silu",
+    "initializer_range": 0.02, "pad_token_id": 0, "torch_dtype": "bfloat16",
+}  # fmt: skip
+
+
+def specs_of(config: dict[str, object]) -> list[Spec]:
+    """Every tensor of a split checkpoint, bfloat16."""
+    places = names.expected(names.Dims.from_config(config, "benchmark"), "split")
+    return [Spec(name, "BF16", place.shape) for name, place in places.items()]
+
+
+def write_checkpoint(directory: Path, num_bytes: int) -> int:
+    """Writes a checkpoint of at least `num_bytes` with as many layers as that takes; returns its bytes."""
+    config = dict(CONFIG)
+    while sum(spec.num_bytes for spec in specs_of(config)) < num_bytes:
+        config["num_hidden_layers"] += 1  # type: ignore[operator]
+    specs = specs_of(config)
+    rng = np.random.default_rng(0)
+    # finite bfloat16 numbers of ordinary size, one block written over and over from changing starts
+    block = rng.normal(scale=0.02, size=2**23).astype(np.float32).view(np.uint16)[1::2].tobytes()
+    block = block * 2
+    with written(make_plan(directory, specs, config_text(config, "split"))) as target:
+        for spec in specs:
+            descriptor, offset = target.place(spec.name)
+            left = spec.num_bytes
+            while left:
+                start = 2 * int(rng.integers(2**22))
+                left -= (count := os.pwrite(descriptor, block[start : start + min(left, 2**23)], offset))
+                offset += count
+    return sum(path.stat().st_size for path in directory.iterdir())
+
+
+def peak_memory(process: subprocess.Popen[bytes]) -> dict[str, int]:
+    """Waits for the process; returns the peaks of its anonymous and file-mapped resident memory in bytes."""
+    peak = {"RssAnon": 0, "RssFile": 0, "RssShmem": 0}
+    while process.poll() is None:
+        try:
+            status = Path(f"/proc/{process.pid}/status").read_text()
+        except OSError:
+            break
+        for key in peak:
+            if f"{key}:" in status:
+                peak[key] = max(peak[key], 1024 * int(status.split(f"{key}:")[1].split()[0]))
+        time.sleep(0.005)
+    process.wait()
+    return peak
+
+
+def measure(command: Sequence[str], output: Path) -> dict[str, float]:
+    """Runs a command that writes `output`; seconds until it returns, until the disk has it, and memory peaks."""
+    shutil.rmtree(output, ignore_errors=True)
+    os.sync()
+    start = time.perf_counter()
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, cwd=Path(__file__).parents[1])
+    peak = peak_memory(process)
+    seconds = time.perf_counter() - start
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} failed with exit code {process.returncode}")
+    os.sync()
+    return {"seconds": seconds, "synced_seconds": time.perf_counter() - start, **peak}
+
+
+def run(directory: Path, num_bytes: int, rounds: int) -> dict[str, dict[str, float]]:
+    """Measures every command `rounds` times in turn; returns the best time, medians of times, peaks of memory."""
+    source, copy, merged, split = (directory / name for name in ("source", "copy", "merged", "split"))
+    size = write_checkpoint(source, num_bytes)
+    print(f"{size / 1e9:.2f} GB in {len(list(source.glob('*.safetensors')))} shard(s), {rounds} rounds", flush=True)
+    tool = [sys.executable, "-m", "conversion"]
+    held, back = directory / "held", directory / "back"
+    commands = {
+        "cp -r": (["cp", "-r", str(source), str(copy)], copy),
+        "merge": ([*tool, "merge", "--input_path", str(source), "--output_path", str(merged)], merged),
+        "split": ([*tool, "split", "--input_path", str(merged), "--output_path", str(split)], split),
+        "to_orbax": ([*tool, "to_orbax", "--input_path", str(source), "--output_path", str(held)], held),
+        "to_hf": (
+            [*tool, "to_hf", "--checkpoint", str(held), "--output_path", str(back), "--layout", "split"], back
+        ),
+    }  # fmt: skip
+    done_with = {"cp -r": copy, "split": split, "to_hf": back}  # so that the disk's cache is left to the others
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in commands}
+    for _ in range(rounds):
+        for name, (command, output) in commands.items():
+            found[name].append(measure(command, output))
+            if name in done_with:
+                shutil.rmtree(done_with[name])
+    return {
+        name: {
+            "best_seconds": min(result["seconds"] for result in results),
+            **{key: statistics.median(r[key] for r in results) for key in ("seconds", "synced_seconds")},
+            **{key: max(result[key] for result in results) for key in ("RssAnon", "RssFile")},
+        }
+        for name, results in found.items()
+    }
+
+
+def main() -> None:
+    """Prints the table; `--json` also writes it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gigabytes", type=float, default=4.0, help="size of the checkpoint (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--directory", help="where to write: four times the size (default: a temporary directory)")
+    parser.add_argument("--json", help="file for the numbers")
+    args = parser.parse_args()
+    directory = Path(tempfile.mkdtemp(prefix="conversion-benchmark-", dir=args.directory))
+    try:
+        table = run(directory, int(args.gigabytes * 1e9), args.rounds)
+    finally:
+        shutil.rmtree(directory)
+    base = table["cp -r"]
+    times = {"best": "best_seconds", "median": "seconds", "synced": "synced_seconds"}
+    print(f"{'seconds':<10}" + "".join(f"{title:>9} {'x cp':>5}" for title in times) + "  anonymous MiB  file MiB")
+    for name, row in table.items():
+        print(
+            f"{name:<10}"
+            + "".join(f"{row[key]:9.2f} {row[key] / base[key]:5.2f}" for key in times.values())
+            + f"{row['RssAnon'] / 2**20:15.1f} {row['RssFile'] / 2**20:9.1f}"
+        )
+    if args.json:
+        Path(args.json).write_text(json.dumps(table, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

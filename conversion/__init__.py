@@ -1,0 +1,1 @@
+"""LLaDA2.x checkpoints in and out: `python -m conversion --help`."""

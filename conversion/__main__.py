@@ -1,0 +1,230 @@
+"""`python -m conversion VERB`: LLaDA2.x checkpoints in and out. `--help` after any verb says more."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+
+from conversion.writing import MAX_SHARD_BYTES
+
+
+def _add_download(verbs: argparse._SubParsersAction) -> None:
+    parser = verbs.add_parser(
+        "download",
+        help="fetch a checkpoint from the Hugging Face Hub",
+        description="Fetches weights, config and tokenizer of a LLaDA2.x repository. Run it again to resume. The token "
+        "is that of `hf auth login` (or HF_TOKEN), the server that of HF_ENDPOINT.",
+    )
+    parser.add_argument("--repo_id", required=True, help="for example inclusionAI/LLaDA2.0-mini-preview")
+    parser.add_argument("--local_dir", required=True, help="directory for the files")
+    parser.add_argument("--revision", help="branch, tag or commit (default: the main branch)")
+    parser.set_defaults(run=_download)
+
+
+def _download(args: argparse.Namespace) -> int:
+    from conversion.download import download
+
+    download(args.repo_id, args.local_dir, revision=args.revision, is_dry_run=args.dry_run)
+    return 0
+
+
+def _add_experts(verbs: argparse._SubParsersAction, verb: str, layout: str, other: str, purpose: str) -> None:
+    parser = verbs.add_parser(
+        verb,
+        help=f"{other} experts -> {layout} experts ({purpose})",
+        description=f"Writes a checkpoint with {other} experts as one with {layout} experts ({purpose}). Bytes are moved "
+        "as they are, tokenizer and other files come along, and the output appears only when it is whole.",
+    )
+    parser.add_argument("--input_path", required=True, help=f"directory with a {other} checkpoint")
+    parser.add_argument("--output_path", required=True, help="new directory (must not hold anything yet)")
+    parser.add_argument(
+        "--dtype",
+        choices=("bfloat16", "float32"),
+        default="",
+        help="store every tensor in this dtype, expert_bias included (bfloat16 is what dFactory's converter does); "
+        "default: each tensor keeps its own",
+    )
+    parser.add_argument(
+        "--max_shard_bytes", type=int, default=MAX_SHARD_BYTES,
+        help="largest shard, in bytes of tensors (default: %(default)s)",
+    )  # fmt: skip
+    parser.set_defaults(run=_convert_experts, layout=layout)
+
+
+def _convert_experts(args: argparse.Namespace) -> int:
+    from conversion.merge import convert
+
+    convert(
+        args.input_path,
+        args.output_path,
+        args.layout,
+        dtype=args.dtype,
+        max_shard_bytes=args.max_shard_bytes,
+        is_dry_run=args.dry_run,
+    )
+    return 0
+
+
+def _add_inspect(verbs: argparse._SubParsersAction) -> None:
+    parser = verbs.add_parser(
+        "inspect",
+        help="what a checkpoint holds, and the memory it needs",
+        description="Prints layout, parameters by kind and dtype, missing and unexpected tensors, and the bytes per device "
+        "on a mesh. Reads headers only, unless --values is given. Exit code 1 when something is amiss.",
+    )
+    parser.add_argument("path", help="directory with a split or merged checkpoint")
+    parser.add_argument(
+        "--mesh", default="", help="devices per axis, for example data=1,fsdp=4,expert=2 (default: one)"
+    )
+    parser.add_argument("--values", action="store_true", help="also read every value: norms, and a search for NaN")
+    parser.set_defaults(run=_inspect)
+
+
+def _inspect(args: argparse.Namespace) -> int:
+    from conversion.inspection import inspect
+
+    return inspect(args.path, mesh=args.mesh, reads_values=args.values and not args.dry_run)
+
+
+_MESH_HELP = "devices per axis (data, fsdp, expert, tensor), for example fsdp=4,expert=2; default: fsdp over all"
+
+
+def _add_to_orbax(verbs: argparse._SubParsersAction) -> None:
+    parser = verbs.add_parser(
+        "to_orbax",
+        help="a checkpoint -> an Orbax checkpoint for train and evaluate",
+        description="Loads split or merged experts (recognised by the tensor names) straight into sharded device arrays "
+        "and saves them as step 0 of a run directory.",
+    )
+    parser.add_argument("--input_path", required=True, help="directory with a split or merged checkpoint")
+    parser.add_argument("--output_path", required=True, help="new run directory (must not hold anything yet)")
+    parser.add_argument("--mesh", default="", help=_MESH_HELP)
+    parser.add_argument(
+        "--dtype", choices=("bfloat16", "float32"), default="", help="of the parameters; default: that of the weights"
+    )
+    parser.set_defaults(run=_to_orbax)
+
+
+def _to_orbax(args: argparse.Namespace) -> int:
+    from conversion.inspection import parse_mesh
+    from conversion.orbax import to_orbax
+
+    mesh = parse_mesh(args.mesh) if args.mesh else {}
+    to_orbax(args.input_path, args.output_path, mesh=mesh, dtype=args.dtype, is_dry_run=args.dry_run)
+    return 0
+
+
+def _add_to_hf(verbs: argparse._SubParsersAction) -> None:
+    parser = verbs.add_parser(
+        "to_hf",
+        help="a run -> a checkpoint for transformers, dFactory, SGLang",
+        description="Writes the weights of a run (its newest checkpoint, or the one named) as a model directory: split "
+        "experts for servers, merged experts for dFactory. Config, tokenizer and Python files come from the run and from the "
+        "model that it started from.",
+    )
+    parser.add_argument("--checkpoint", required=True, help="a run directory, or one of its checkpoints/STEP")
+    parser.add_argument("--output_path", required=True, help="new directory (must not hold anything yet)")
+    parser.add_argument("--layout", required=True, choices=("merged", "split"), help="how experts are stored")
+    parser.add_argument("--mesh", default="", help=_MESH_HELP)
+    parser.add_argument(
+        "--dtype", choices=("bfloat16", "float32"), default="",
+        help="store every tensor in this dtype, expert_bias included; default: as the run started, else as it trains",
+    )  # fmt: skip
+    parser.add_argument(
+        "--max_shard_bytes", type=int, default=MAX_SHARD_BYTES,
+        help="largest shard, in bytes of tensors (default: %(default)s)",
+    )  # fmt: skip
+    parser.set_defaults(run=_to_hf)
+
+
+def _to_hf(args: argparse.Namespace) -> int:
+    from conversion.inspection import parse_mesh
+    from conversion.orbax import to_hf
+
+    to_hf(
+        args.checkpoint,
+        args.output_path,
+        args.layout,
+        mesh=parse_mesh(args.mesh) if args.mesh else {},
+        dtype=args.dtype,
+        max_shard_bytes=args.max_shard_bytes,
+        is_dry_run=args.dry_run,
+    )
+    return 0
+
+
+def _add_verify(verbs: argparse._SubParsersAction) -> None:
+    parser = verbs.add_parser(
+        "verify",
+        help="run the model on given arrays and compare",
+        description="Runs our model on the arrays of an .npz file (input_ids, noisy_ids, labels, bd_input_ids, "
+        "bd_position_ids; what is not there is left out) and writes logits, hidden states, routing, losses and the norm of "
+        "every tensor to another. With --against it prints the differences and exits with 1 past the tolerance.",
+    )
+    parser.add_argument("--model", required=True, help="a split or merged directory, or a run")
+    parser.add_argument("--inputs", required=True, help=".npz file with the arrays to run on")
+    parser.add_argument("--outputs", required=True, help=".npz file to write")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the computation")
+    parser.add_argument("--block_size", type=int, default=32, help="of block diffusion (default: %(default)s)")
+    parser.add_argument("--against", help=".npz file with the expected arrays")
+    parser.add_argument(
+        "--tolerance", type=float, default=0.0,
+        help="of the largest difference (float32: 1e-4) or of the median one (bfloat16: 0.1)",
+    )  # fmt: skip
+    parser.set_defaults(run=_verify)
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from conversion.verify import verify
+
+    return verify(
+        args.model,
+        args.inputs,
+        args.outputs,
+        dtype=args.dtype,
+        block_size=args.block_size,
+        against=args.against,
+        tolerance=args.tolerance,
+        is_dry_run=args.dry_run,
+    )
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line: one sub-parser a verb."""
+    parser = argparse.ArgumentParser(
+        prog="python -m conversion",
+        description="LLaDA2.x checkpoints in and out, exactly and at the speed of the disk. conversion/README.md shows the "
+        "whole way from download to export.",
+    )
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    _add_download(verbs)
+    _add_experts(verbs, "merge", "merged", "split", "as dFactory trains them")
+    _add_experts(verbs, "split", "split", "merged", "as published, and as servers load them")
+    _add_to_orbax(verbs)
+    _add_to_hf(verbs)
+    _add_verify(verbs)
+    _add_inspect(verbs)
+    for verb in verbs.choices.values():
+        verb.add_argument("--dry_run", action="store_true", help="check everything, say what would be done, do nothing")
+    return parser
+
+
+def _stop(number: int, _frame: object) -> None:
+    sys.exit(128 + number)  # an exception, so that what is half-written is removed
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a verb; errors for people go to stderr in one line, exit code 2."""
+    args = make_parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        return args.run(args)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,147 @@
+"""Split experts <-> merged experts: byte ranges are moved, nothing is computed.
+
+    split   experts.0.up_proj.weight [F, D], experts.1.up_proj.weight [F, D], ...   E tensors
+    merged  experts.up_proj [E, F, D]                                                their bytes, one after the other
+
+The order of tensors over shards is that of dFactory's `moe_convertor.py`: the experts of all layers first, then the rest
+as it stood in the input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from conversion.copying import Files, copy_range
+from conversion.directory import ModelDirectory, open_model
+from conversion.names import TABLE
+from conversion.shards import DTYPE_BYTES, STORED_NAMES, Spec, Stored
+from conversion.writing import MAX_SHARD_BYTES, config_text, make_plan, written
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Bytes of the input that stand together in the output."""
+
+    path: Path
+    start: int
+    num_bytes: int
+
+
+@dataclass(frozen=True)
+class Move:
+    """A tensor of the output and the pieces of the input that it is made of, in order."""
+
+    spec: Spec
+    pieces: Sequence[Piece]
+    dtype: str  # of the pieces
+
+
+def _whole(tensor: Stored) -> Move:
+    spec = Spec(tensor.name, tensor.dtype, tensor.shape, tensor.start)
+    return Move(spec, (Piece(tensor.path, tensor.start, tensor.num_bytes),), tensor.dtype)
+
+
+def _merge_experts(name: str, experts: Sequence[Stored]) -> Move:
+    dtypes = {tensor.dtype: tensor.name for tensor in experts}
+    if len(dtypes) > 1:
+        raise ValueError(
+            f"{name}: the experts have different dtypes ({', '.join(f'{d}: {n}' for d, n in dtypes.items())}); they "
+            "cannot share one tensor."
+        )
+    spec = Spec(name, experts[0].dtype, (len(experts), *experts[0].shape), experts[0].start)
+    return Move(spec, tuple(Piece(t.path, t.start, t.num_bytes) for t in experts), experts[0].dtype)
+
+
+def _split_expert(name: str, merged: Stored, expert: int) -> Move:
+    num_bytes = merged.num_bytes // merged.shape[0]
+    start = merged.start + expert * num_bytes
+    return Move(Spec(name, merged.dtype, merged.shape[1:], start), (Piece(merged.path, start, num_bytes),), merged.dtype)
+
+
+def moves(model: ModelDirectory, layout: str) -> list[Move]:
+    """The tensors of `model` in the other layout, in the order in which they fill shards.
+
+    Raises:
+      ValueError: when the model has that layout already, or experts of one tensor differ in dtype.
+    """
+    if model.layout == layout:
+        raise ValueError(
+            f"{model.path}: the experts are {layout} already, as the tensor names show (model_type is "
+            f"{model.config['model_type']!r}). There is nothing to do."
+        )
+    rows = [row for row in TABLE if row.merged_hf]
+    found = []
+    for layer in range(model.dims.num_dense, model.dims.num_layers):
+        if layout == "merged":
+            for row in rows:
+                experts = [model.tensors[row.hf.format(i=layer, e=e)] for e in range(model.dims.num_experts)]
+                found.append(_merge_experts(row.merged_hf.format(i=layer), experts))
+        else:
+            for e in range(model.dims.num_experts):
+                for row in rows:
+                    merged = model.tensors[row.merged_hf.format(i=layer)]
+                    found.append(_split_expert(row.hf.format(i=layer, e=e), merged, e))
+    rest = (name for name in model.tensors if not model.places[name].row.merged_hf)
+    return found + [_whole(model.tensors[name]) for name in rest]
+
+
+def convert(
+    input_path: str | Path,
+    output_path: str | Path,
+    layout: str,
+    *,
+    dtype: str = "",
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+    is_dry_run: bool = False,
+    show_progress: bool = True,
+) -> None:
+    """Writes the model at `input_path` to `output_path` with its experts in `layout`.
+
+    Args:
+      layout: "merged" or "split".
+      dtype: "" keeps every tensor's own; "bfloat16" or "float32" rounds all of them (the reference: bfloat16).
+      max_shard_bytes: shards hold at most so many bytes of tensors.
+      is_dry_run: checks everything, prints the plan, writes nothing.
+
+    Raises:
+      ValueError: for input that is not a whole LLaDA2.x checkpoint in the other layout, an occupied output, a full disk.
+      OSError: when the disk fails on the way; nothing is left behind.
+    """
+    model = open_model(input_path)
+    all_moves = moves(model, layout)
+    if dtype:
+        stored = STORED_NAMES[dtype]
+        all_moves = [Move(Spec(m.spec.name, stored, m.spec.shape), m.pieces, m.dtype) for m in all_moves]
+    plan = make_plan(
+        output_path,
+        [move.spec for move in all_moves],
+        config_text(model.config, layout, dtype),
+        carried=model.carried,
+        max_shard_bytes=max_shard_bytes,
+    )
+    if is_dry_run:
+        print(f"{model.path}: {model.layout} layout, {len(model.tensors)} tensors, {model.num_bytes / 1e9:.3f} GB")
+        print(plan.describe())
+        return
+    bar = tqdm(total=plan.num_bytes, unit="B", unit_scale=True, desc=layout, disable=not show_progress)
+    with bar, Files() as files, written(plan) as target:
+        for move in all_moves:
+            descriptor, offset = target.place(move.spec.name)
+            for piece in move.pieces:
+                source = files.reader(piece.path)
+                if move.dtype == move.spec.dtype:
+                    copy_range(source, piece.start, descriptor, offset, piece.num_bytes, bar.update)
+                    offset += piece.num_bytes
+                    continue
+                from conversion.dtypes import convert_range  # NumPy, which moving bytes does not need
+
+                num_items = piece.num_bytes // DTYPE_BYTES[move.dtype]
+                convert_range(
+                    source, piece.start, move.dtype, descriptor, offset, move.spec.dtype, num_items,
+                    move.spec.name, bar.update,
+                )  # fmt: skip
+                offset += num_items * DTYPE_BYTES[move.spec.dtype]

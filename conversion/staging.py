@@ -1,0 +1,79 @@
+"""A directory that appears whole or not at all: written beside its final place, renamed at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+_MARKER = ".conversion-in-progress"
+
+
+def refuse_occupied(output: Path) -> None:
+    """Raises ValueError when `output` already holds something (an empty directory is fine)."""
+    if output.is_dir() and not any(output.iterdir()):
+        return
+    if output.exists() or output.is_symlink():
+        raise ValueError(f"{output}: already holds something; nothing is overwritten. Name a new directory.")
+
+
+def refuse_full(output: Path, num_bytes: int) -> None:
+    """Raises ValueError when the disk of `output` has not room for so many bytes."""
+    parent = output.absolute().parent
+    while not parent.exists():
+        parent = parent.parent
+    free = shutil.disk_usage(parent).free
+    if num_bytes > free:
+        raise ValueError(
+            f"{output}: {num_bytes:,} bytes are needed and {free:,} are free. Make room, or name "
+            "another disk."
+        )
+
+
+def _claim(partial: Path) -> int:
+    """Makes the partial directory ours (locked); what a killed call has left there is removed."""
+    partial.mkdir(parents=True, exist_ok=True)
+    lock = os.open(partial, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        still_there = partial.exists() and os.stat(partial).st_ino == os.fstat(lock).st_ino
+    except BlockingIOError:
+        still_there = False
+    if not still_there:
+        os.close(lock)
+        raise ValueError(f"{partial}: another conversion is writing there. Wait for it, or name another directory.")
+    left = [path for path in partial.iterdir() if path.name != _MARKER]
+    if left and not (partial / _MARKER).exists():
+        os.close(lock)
+        raise ValueError(f"{partial}: holds {left[0].name}, which no conversion has left. Move it away.")
+    (partial / _MARKER).touch()
+    for path in left:
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    return lock
+
+
+@contextlib.contextmanager
+def staged(output: Path) -> Iterator[Path]:
+    """Yields `<output>.partial` to write into, and renames it to `output` when the block ends well.
+
+    An error or an interrupt removes it. After a kill it stays behind, and the next call with the same output removes it
+    and starts clean. Two calls with the same output: the second is refused.
+
+    Raises:
+      ValueError: when the output holds something, or another call is writing it.
+    """
+    refuse_occupied(output)
+    partial = output.with_name(output.name + ".partial")
+    lock = _claim(partial)
+    try:
+        yield partial
+        (partial / _MARKER).unlink()
+        os.rename(partial, output)  # replaces an empty directory; fails if somebody has filled it meanwhile
+    except BaseException:
+        shutil.rmtree(partial)
+        raise
+    finally:
+        os.close(lock)

@@ -1,0 +1,237 @@
+"""Runs our model on given arrays and compares every number with those of another implementation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from anyorder_jax import checkpoint, loss
+from anyorder_jax.model import transformer
+from anyorder_jax.model.attention import BlockDiffusion, Full
+from anyorder_jax.model.config import ModelConfig
+from conversion.copying import Files
+from conversion.directory import open_model
+from conversion.inspection import norm
+from conversion.load import Leaf, leaves, load_params, read_model_config
+
+IGNORED_LABEL = -100
+TOLERANCES = {"float32": 1e-4, "bfloat16": 0.1}
+"""float32: of the largest difference (the golden files agree to a few 1e-5 across implementations). bfloat16: of the median,
+because one token that changes its expert moves its logits by whole units."""
+
+
+def masked_cross_entropy(logits: jax.Array, labels: np.ndarray, shift: int) -> jax.Array:
+    """Mean cross-entropy where a label is not -100; `shift` 1: logit i predicts label i + 1 (dFactory, 0 unshifted)."""
+    labels = labels[:, shift:]
+    logits = logits[:, : labels.shape[1]]
+    is_target = labels != IGNORED_LABEL
+    nll = loss.cross_entropy(logits, jnp.where(is_target, labels, 0))
+    return (nll * is_target).sum() / is_target.sum()
+
+
+def _array(inputs: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    if name not in inputs:
+        raise ValueError(f"--inputs: has no array {name!r}; it has {', '.join(sorted(inputs))}.")
+    return inputs[name].astype(np.int32)
+
+
+def compute(
+    model_config: ModelConfig,
+    params: transformer.Params,
+    inputs: Mapping[str, np.ndarray],
+    *,
+    dtype: str,
+    block_size: int,
+) -> dict[str, np.ndarray]:
+    """Everything that the arrays in `inputs` allow, by the names of the golden files' README.
+
+    `input_ids` int [B, L]: full_logits [B, L, V], full_hidden [N + 2, B, L, D], full_router_logits, full_topk_idx,
+    full_topk_weight [moe layers, B, L, E or k]. `noisy_ids` [B, L]: noisy_full_logits; with `labels` [B, L] also
+    loss_same_full_attention. `bd_input_ids`, `bd_position_ids` [B, 2L]: bd_logits, bd_topk_idx, bd_topk_weight; with
+    `labels` also loss_same, loss_shift.
+    """
+    found: dict[str, Any] = {}
+
+    def run(tokens: np.ndarray, positions: np.ndarray, attention: Any) -> transformer.Output:
+        def forward(params: Any, tokens: jax.Array, positions: jax.Array) -> transformer.Output:
+            return transformer.apply(
+                model_config, params, tokens, positions, attention, compute_dtype=jnp.dtype(dtype), collect=True
+            )
+
+        return jax.jit(forward)(params, tokens, positions)
+
+    def trace(prefix: str, output: transformer.Output) -> None:
+        assert output.trace is not None
+        found[f"{prefix}_topk_idx"] = output.trace.expert_NBLK
+        found[f"{prefix}_topk_weight"] = output.trace.weight_NBLK
+
+    if "input_ids" in inputs:
+        tokens = _array(inputs, "input_ids")
+        output = run(tokens, _positions(tokens), Full())
+        assert output.trace is not None
+        found["full_logits"], found["full_hidden"] = output.logits_BLV, output.trace.hidden_NBLD
+        found["full_router_logits"] = output.trace.router_logits_NBLE
+        trace("full", output)
+    if "noisy_ids" in inputs:
+        tokens = _array(inputs, "noisy_ids")
+        logits = run(tokens, _positions(tokens), Full()).logits_BLV
+        found["noisy_full_logits"] = logits
+        if "labels" in inputs:
+            found["loss_same_full_attention"] = masked_cross_entropy(logits, _array(inputs, "labels"), 0)
+    if "bd_input_ids" in inputs:
+        tokens, positions = _array(inputs, "bd_input_ids"), _array(inputs, "bd_position_ids")
+        output = run(tokens, positions, BlockDiffusion(block_size))
+        found["bd_logits"] = output.logits_BLV
+        trace("bd", output)
+        if "labels" in inputs:
+            labels = _array(inputs, "labels")
+            noisy_half = output.logits_BLV[:, : labels.shape[1]]
+            found["loss_same"] = masked_cross_entropy(noisy_half, labels, 0)
+            found["loss_shift"] = masked_cross_entropy(noisy_half, labels, 1)
+    if not found:
+        raise ValueError(
+            f"--inputs: expected input_ids, noisy_ids or bd_input_ids, found {', '.join(sorted(inputs)) or 'nothing'}."
+        )
+    return {
+        name: np.asarray(value.astype(jnp.float32) if jnp.issubdtype(value.dtype, jnp.floating) else value)
+        for name, value in found.items()
+    }
+
+
+def _positions(tokens: np.ndarray) -> np.ndarray:
+    return np.broadcast_to(np.arange(tokens.shape[1], dtype=np.int32), tokens.shape)
+
+
+def _held_norms(leaf: Leaf, array: jax.Array) -> dict[str, np.ndarray]:
+    """Of each row that fills a leaf: the L2 norms of its tensors, [layers, experts] (those dims that the leaf has)."""
+    found = {}
+    for row in leaf.rows:
+        part = array if row.half is None else array[..., row.half, :]
+        axes = tuple(range(leaf.num_lead, part.ndim))
+        squares = jax.jit(lambda x, axes=axes: jnp.square(x.astype(jnp.float32)).sum(axes))(part)
+        found[row.hf] = np.sqrt(np.asarray(squares))
+    return found
+
+
+def compare_norms(
+    directory: str | Path, model_config: ModelConfig, params: transformer.Params
+) -> dict[str, np.ndarray]:
+    """The norm of every stored tensor beside that of the part of the tree that holds it.
+
+    Returns:
+      tensor_names str [n], norm_stored float64 [n], norm_held float64 [n].
+    """
+    model = open_model(directory)
+    held: dict[tuple[str, str], np.ndarray] = {}
+    for leaf in leaves(model_config, params["embedding"].dtype):
+        node: Any = params
+        for key in leaf.path:
+            node = node[key]
+        held |= {(leaf.path[0], hf): values for hf, values in _held_norms(leaf, node).items()}
+    found = []
+    with Files() as files, tqdm(total=model.num_bytes, unit="B", unit_scale=True, desc="norms") as bar:
+        for name, tensor in model.tensors.items():
+            place = model.places[name]
+            bar.update(tensor.num_bytes)
+            if tensor.num_bytes == 0:
+                continue
+            is_dense = place.layer is not None and place.layer < model.dims.num_dense
+            group = place.row.leaf if place.layer is None else "dense" if is_dense else "moe"
+            values = held[group, place.row.hf]
+            if place.layer is not None:
+                values = values[place.layer - (0 if is_dense else model.dims.num_dense)]
+            if place.expert is not None:
+                values = values[place.expert]
+            found.append((name, norm(tensor, files)[0], float(np.sqrt(np.square(np.float64(values)).sum()))))
+    names, stored, loaded = zip(*found, strict=True)
+    return {"tensor_names": np.array(names), "norm_stored": np.array(stored), "norm_held": np.array(loaded)}
+
+
+def table(found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray], dtype: str, tolerance: float) -> bool:
+    """Prints largest and median differences of all arrays that both have.
+
+    Returns:
+      True when all are within the tolerance: float32 compares largest differences and every integer; bfloat16 medians.
+    """
+    print(f"{'array':<28} {'shape':<20} {'max |d|':>10} {'median |d|':>11}  within {tolerance:g}")
+    shared = [name for name in found if name in expected]
+    if not shared:
+        raise ValueError(f"--against: none of {', '.join(found)} is there.")
+    is_good = True
+    for name in shared:
+        ours, theirs = found[name], expected[name]
+        if ours.shape != theirs.shape:
+            print(f"{name:<28} {ours.shape!s:<20} expected shape {theirs.shape}")
+            is_good = False
+            continue
+        if np.issubdtype(theirs.dtype, np.integer):
+            distance = (ours != theirs).astype(np.float64)  # share of entries that differ
+        else:
+            distance = np.abs(ours.astype(np.float64) - theirs)
+        largest, median = float(distance.max()), float(np.median(distance))
+        is_within = bool((largest if dtype == "float32" else median) <= tolerance)  # False for NaN
+        is_good &= is_within
+        print(f"{name:<28} {ours.shape!s:<20} {largest:10.2e} {median:11.2e}  {'yes' if is_within else 'NO'}")
+    return is_good
+
+
+def verify(
+    model: str | Path,
+    inputs: str | Path,
+    outputs: str | Path,
+    *,
+    dtype: str,
+    block_size: int,
+    against: str | Path | None = None,
+    tolerance: float = 0.0,
+    is_dry_run: bool = False,
+) -> int:
+    """Computes what `inputs` allows with the model, writes it to `outputs`, and compares it with `against`.
+
+    Args:
+      model: a split or merged directory, a run, or one of its checkpoints.
+      inputs, outputs, against: .npz files; see `compute` for the names.
+      dtype: "float32" or "bfloat16", of weights and computation.
+      block_size: of the block-diffusion attention.
+      tolerance: 0 takes that of `TOLERANCES`.
+
+    Returns:
+      0, or 1 when a difference or a norm is past the tolerance.
+    """
+    with np.load(inputs, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    is_directory = (Path(model) / "config.json").is_file() and not (Path(model) / "checkpoints").is_dir()
+    if is_dry_run:
+        where = open_model(model).path if is_directory else checkpoint.find(model)[0]
+        print(f"would run {where} in {dtype} on {', '.join(arrays)}, and write {outputs}")
+        return 0
+    if is_directory:
+        model_config = read_model_config(model)
+        params = load_params(model, model_config, None, dtype, show_progress=True)
+    else:
+        _, model_config, params, _ = checkpoint.load_for_inference(model)
+    found = compute(model_config, params, arrays, dtype=dtype, block_size=block_size)
+    is_good = True
+    if is_directory:
+        norms = compare_norms(model, model_config, params)
+        found |= norms
+        gap = np.abs(norms["norm_held"] - norms["norm_stored"]) / np.maximum(norms["norm_stored"], 1e-30)
+        worst = int(np.argmax(gap))
+        is_good = bool(gap[worst] <= (1e-5 if dtype == "float32" else 1e-2))
+        print(
+            f"norms of {len(gap)} tensors, stored and held: largest relative difference {gap[worst]:.1e} "
+            f"({norms['tensor_names'][worst]}){'' if is_good else '  NOT the same tensors'}"
+        )
+    np.savez(outputs, **found)
+    print(f"wrote {', '.join(found)} to {outputs}")
+    if against is not None:
+        with np.load(against, allow_pickle=False) as file:
+            expected = {name: file[name] for name in file.files}
+        is_good &= table(found, expected, dtype, tolerance or TOLERANCES[dtype])
+    return 0 if is_good else 1

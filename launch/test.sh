@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Set up on a fresh machine, then lint, type check and all tests. Usage: bash launch/test.sh [pytest arguments]
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+ruff check .
+ruff format --check .
+mypy
+python -m pytest -n 2 "$@"

@@ -1,0 +1,214 @@
+"""Checkpoints into sharded arrays, Orbax and back: exact, and the same numbers as the reference implementation."""
+
+import filecmp
+import json
+from pathlib import Path
+
+import checkpoints
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+
+from anyorder_jax import checkpoint, sharding
+from anyorder_jax.config import MeshConfig
+from anyorder_jax.model import transformer
+from anyorder_jax.model.presets import PRESETS
+from conversion import load, names
+from conversion.__main__ import main
+from conversion.load import load_params, read_model_config
+
+GOLDEN = Path(__file__).parent / "golden"
+CONFIG = checkpoints.CONFIG | {"initializer_range": 0.02}
+
+
+def assert_same_trees(first, second):
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(np.asarray(a), np.asarray(b)), first, second)
+    assert jax.tree.structure(first) == jax.tree.structure(second)
+
+
+def assert_same_tensors(first, second):
+    assert first.keys() == second.keys()
+    for name, array in first.items():
+        assert array.dtype == second[name].dtype and array.tobytes() == second[name].tobytes(), name
+
+
+@pytest.mark.parametrize("golden", ["a", "b"])
+@pytest.mark.parametrize("layout", ["split_bf16", "merged_bf16"])
+def test_verify_finds_the_numbers_of_the_reference(golden, layout, tmp_path, capsys):
+    expected = GOLDEN / golden / "expected.npz"
+    arguments = [
+        "verify", "--model", str(GOLDEN / golden / layout), "--inputs", str(expected), "--block_size", "4",
+        "--outputs", str(tmp_path / "y.npz"), "--against", str(expected),
+    ]  # fmt: skip
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    compared = ["full_logits", "full_hidden", "full_router_logits", "full_topk_idx", "full_topk_weight", "bd_logits",
+                "bd_topk_idx", "bd_topk_weight", "loss_same", "loss_shift", "noisy_full_logits"]  # fmt: skip
+    assert all(f"\n{name} " in printed for name in compared)
+    with np.load(tmp_path / "y.npz") as ours, np.load(expected) as theirs:
+        assert np.abs(ours["full_logits"] - theirs["full_logits"]).max() < 5e-5
+        assert ours["tensor_names"].size == ours["norm_stored"].size == ours["norm_held"].size
+
+
+def test_verify_notices_other_numbers_and_other_weights(tmp_path, capsys):
+    with np.load(GOLDEN / "b" / "expected.npz") as file:
+        arrays = {name: file[name] for name in ("input_ids", "full_logits", "full_topk_idx")}
+    arguments = [
+        "verify", "--model", str(GOLDEN / "b" / "split_bf16"), "--inputs", str(tmp_path / "x.npz"), "--block_size", "4",
+        "--outputs", str(tmp_path / "y.npz"), "--against", str(tmp_path / "x.npz"),
+    ]  # fmt: skip
+    arrays["full_logits"][1, 2, 3] += 0.001
+    np.savez(tmp_path / "x.npz", **arrays)
+    assert main(arguments) == 1
+    assert "NO" in capsys.readouterr().out
+    np.savez(tmp_path / "x.npz", prompt=np.zeros(3))
+    assert main(arguments) == 2
+    assert "expected input_ids, noisy_ids or bd_input_ids, found prompt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_table_covers_every_weight_of_every_preset(name):
+    config = PRESETS[name]
+    declared = sum(np.prod(leaf.parameter.shape, dtype=np.int64) for leaf in load.leaves(config, jnp.bfloat16))
+    dims = names.Dims.from_config(config.to_hf(), name)
+    for layout in names.LAYOUTS:
+        places = names.expected(dims, layout)
+        assert sum(np.prod(place.shape, dtype=np.int64) for place in places.values()) == declared
+    if name == "llada2_mini":
+        assert declared == pytest.approx(16.26e9, rel=1e-3)  # the published count
+
+
+@pytest.mark.parametrize("chunk_bytes", [load.CHUNK_BYTES, 600])
+@pytest.mark.parametrize("sizes", [(1, 2, 2, 2), (2, 4, 1, 1)])
+def test_a_mesh_holds_the_same_weights(monkeypatch, tmp_path, sizes, chunk_bytes):
+    config = CONFIG | {"num_shared_experts": 2, "use_qkv_bias": True, "use_bias": True}
+    source = checkpoints.write(tmp_path / "source", config)
+    model_config = read_model_config(source)
+    whole = load_params(source, model_config)
+    monkeypatch.setattr(load, "CHUNK_BYTES", chunk_bytes)  # 600: every leaf takes the way of the large ones
+    mesh = sharding.make_mesh(MeshConfig(*sizes))
+    placed = sharding.weight_shardings(transformer.parameters(model_config, jnp.float32), mesh)
+    params = load_params(source, model_config, placed)
+    assert_same_trees(whole, params)
+    experts = params["moe"]["expert_gate_up"]
+    assert experts.sharding == placed["moe"]["expert_gate_up"]
+    assert max(shard.data.size for shard in experts.addressable_shards) * 4 <= experts.size  # whole nowhere
+
+
+def test_where_every_tensor_goes(tmp_path):
+    # written out by hand for one weight of each kind, so that the table is not compared with itself
+    source = checkpoints.write(tmp_path / "source", CONFIG)
+    stored = {name: np.float32(array) for name, array in checkpoints.read(source).items()}
+    params = jax.tree.map(np.asarray, load_params(source, read_model_config(source)))
+    layer, moe = "model.layers.2.", params["moe"]  # layer 0 is dense, so that layer 2 is number 1 of the others
+    pairs = [
+        (params["embedding"], stored["model.word_embeddings.weight"]),
+        (params["head"], stored["lm_head.weight"].T),
+        (params["dense"]["gate_up"][0, :, 1], stored["model.layers.0.mlp.up_proj.weight"].T),
+        (params["dense"]["input_norm"][0], stored["model.layers.0.input_layernorm.weight"]),
+        (moe["query_key_value"][1], stored[layer + "attention.query_key_value.weight"].T),
+        (moe["router"][1], stored[layer + "mlp.gate.weight"].T),
+        (moe["expert_bias"][1], stored[layer + "mlp.gate.expert_bias"]),
+        (moe["expert_gate_up"][1, 5, :, 0], stored[layer + "mlp.experts.5.gate_proj.weight"].T),
+        (moe["expert_gate_up"][1, 5, :, 1], stored[layer + "mlp.experts.5.up_proj.weight"].T),
+        (moe["expert_down"][1, 5], stored[layer + "mlp.experts.5.down_proj.weight"].T),
+        (moe["shared_down"][1], stored[layer + "mlp.shared_experts.down_proj.weight"].T),
+    ]
+    for held, expected in pairs:
+        np.testing.assert_array_equal(held, expected)
+
+
+@pytest.mark.parametrize("layout", ["split", "merged"])
+@pytest.mark.parametrize("dtype", [ml_dtypes.bfloat16, np.float32])
+def test_to_orbax_and_back_is_the_same_checkpoint(monkeypatch, tmp_path, layout, dtype):
+    tensors = checkpoints.random_tensors(CONFIG, dtype)
+    # a bias that was rounded is held in float32, and goes back as it came
+    tensors["model.layers.1.mlp.gate.expert_bias"] = tensors["model.layers.1.mlp.gate.expert_bias"].astype(dtype)
+    tensors["model.layers.2.mlp.gate.expert_bias"] = tensors["model.layers.2.mlp.gate.expert_bias"].astype(dtype)
+    source = checkpoints.write(tmp_path / "split", CONFIG, tensors)
+    (source / "modeling_llada2_moe.py").write_text("raise RuntimeError('never run')\n")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (source / name).write_bytes((GOLDEN / "tokenizer" / name).read_bytes())
+    if layout == "merged":
+        assert main(["merge", "--input_path", str(source), "--output_path", str(tmp_path / "merged")]) == 0
+        source = tmp_path / "merged"
+    monkeypatch.setattr(load, "CHUNK_BYTES", 3000)
+    run, back = tmp_path / "run", tmp_path / "back"
+    mesh = ["--mesh", "fsdp=2,expert=2,tensor=2"]
+    assert main(["to_orbax", "--input_path", str(source), "--output_path", str(run), *mesh]) == 0
+    to_hf = ["to_hf", "--checkpoint", str(run), "--layout", layout]
+    assert main([*to_hf, "--output_path", str(back), *mesh]) == 0
+    assert_same_tensors(checkpoints.read(back), checkpoints.read(source))
+    others = ["config.json", "modeling_llada2_moe.py", "tokenizer.json", "tokenizer_config.json"]
+    assert filecmp.cmpfiles(source, back, others, shallow=False)[0] == others
+    assert {p.name for p in back.iterdir()} == {*others, "model.safetensors"}
+    model_config, params, tokenizer = checkpoint.load_for_inference(run)[1:]  # what evaluate does
+    assert_same_trees(params, load_params(source, model_config, None, params["embedding"].dtype))
+    assert (tokenizer / "tokenizer.json").is_file()
+
+
+def test_export_in_another_dtype_and_layout(tmp_path):
+    source = checkpoints.write(tmp_path / "source", CONFIG, checkpoints.random_tensors(CONFIG, np.float32))
+    run = str(tmp_path / "run")
+    assert main(["to_orbax", "--input_path", str(source), "--output_path", run]) == 0
+    arguments = ["to_hf", "--checkpoint", run, "--output_path", str(tmp_path / "m"), "--layout", "merged"]
+    arguments += ["--dtype", "bfloat16", "--max_shard_bytes", "9000"]
+    assert main([*arguments, "--dry_run"]) == 0
+    assert not (tmp_path / "m").exists()
+    assert main(arguments) == 0
+    merge = ["merge", "--input_path", str(source), "--output_path", str(tmp_path / "n"), "--dtype", "bfloat16"]
+    assert main([*merge, "--max_shard_bytes", "9000"]) == 0
+    assert_same_tensors(checkpoints.read(tmp_path / "m"), checkpoints.read(tmp_path / "n"))
+    assert len(list((tmp_path / "m").glob("*.safetensors"))) > 2
+    assert json.loads((tmp_path / "m" / "config.json").read_text())["torch_dtype"] == "bfloat16"
+    assert main(["verify", "--model", run, "--inputs", str(write_ids(tmp_path)), "--outputs", str(tmp_path / "y.npz")]) == 0
+
+
+def write_ids(directory):
+    np.savez(directory / "ids.npz", input_ids=np.arange(12).reshape(2, 6))
+    return directory / "ids.npz"
+
+
+def test_a_dry_run_of_to_orbax_writes_nothing(tmp_path):
+    source = checkpoints.write(tmp_path / "source", CONFIG)
+    assert main(["to_orbax", "--input_path", str(source), "--output_path", str(tmp_path / "o"), "--dry_run"]) == 0
+    assert {p.name for p in tmp_path.iterdir()} == {"source"}
+
+
+@pytest.mark.parametrize("chunk_bytes", [load.CHUNK_BYTES, 100])
+def test_nan_is_named_when_it_is_loaded(monkeypatch, tmp_path, chunk_bytes):
+    monkeypatch.setattr(load, "CHUNK_BYTES", chunk_bytes)
+    tensors = checkpoints.random_tensors(CONFIG)
+    tensors["model.layers.2.mlp.experts.6.down_proj.weight"][3, 1] = np.nan
+    tensors["lm_head.weight"][0, 0] = -np.inf  # not a NaN
+    source = checkpoints.write(tmp_path / "source", CONFIG, tensors)
+    with pytest.warns(UserWarning) as caught:
+        load_params(source, read_model_config(source))
+    assert [str(w.message) for w in caught if "NaN" in str(w.message)] == [
+        f"{source}: model.layers.2.mlp.experts.6.down_proj.weight holds NaN."
+    ]
+
+
+def test_another_model_is_refused(tmp_path):
+    source = checkpoints.write(tmp_path / "source", CONFIG)
+    with pytest.raises(ValueError, match="expected ModelConfig"):
+        load_params(source, PRESETS["tiny"])
+
+
+def test_an_unknown_mesh_is_refused(tmp_path, capsys):
+    source = checkpoints.write(tmp_path / "source", CONFIG)
+    for mesh, message in (("fspd=2", "--mesh: cannot use 'fspd=2'"), ("fsdp=3", "does not lay out 8")):
+        arguments = ["to_orbax", "--input_path", str(source), "--output_path", str(tmp_path / "o"), "--mesh", mesh]
+        assert main(arguments) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()
+
+
+def test_inspect_tells_the_memory_of_a_mesh(tmp_path, capsys):
+    source = checkpoints.write(tmp_path / "source", CONFIG)
+    assert main(["inspect", str(source), "--mesh", "fsdp=2,expert=4", "--values"]) == 0
+    printed = capsys.readouterr().out
+    assert "names and shapes: as config.json asks for" in printed
+    assert "per device on data=1, fsdp=2, expert=4, tensor=1" in printed

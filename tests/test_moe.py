@@ -1,0 +1,165 @@
+"""The routed experts: every part, and all of them together, against a dense computation of every expert."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from anyorder_jax.model import moe, presets
+
+
+def dense(x_TD, expert_TK, weight_TK, gate_up_ED2F, down_EFD):
+    """Every expert for every token, then the weighted sum of the chosen."""
+    hidden = jnp.einsum("td,edgf->tegf", x_TD, gate_up_ED2F)
+    y_TED = jnp.einsum("tef,efd->ted", jax.nn.silu(hidden[:, :, 0]) * hidden[:, :, 1], down_EFD)
+    chosen_TKE = jax.nn.one_hot(expert_TK, gate_up_ED2F.shape[0])
+    return jnp.einsum("ted,tke,tk->td", y_TED, chosen_TKE, weight_TK)
+
+
+def case(seed, T, E, K, D, F, loads):
+    rng = np.random.default_rng(seed)
+    if loads == "even":
+        expert_TK = np.stack([rng.permutation(E)[:K] for _ in range(T)])
+    elif loads == "one expert":  # the first choice of every token is expert E - 1, the others are random
+        expert_TK = np.stack([[E - 1, *rng.permutation(E - 1)[: K - 1]] for _ in range(T)])
+    else:  # only the first K experts: all others are empty
+        expert_TK = np.stack([rng.permutation(K) for _ in range(T)])
+    arrays = [rng.normal(size=s) for s in [(T, D), (T, K), (E, D, 2, F), (E, F, D)]]
+    x, weight, gate_up, down = (jnp.asarray(a, jnp.float32) for a in arrays)
+    return x, jnp.asarray(expert_TK, jnp.int32), weight, gate_up, down
+
+
+def ours(arrays, expert_TK, direction_TD):
+    x, weight, gate_up, down = arrays
+    y, load_E = moe.experts(x, expert_TK, weight, gate_up, down)
+    return (y * direction_TD).sum(), (y, load_E)
+
+
+def reference(arrays, expert_TK, direction_TD):
+    x, weight, gate_up, down = arrays
+    y = dense(x, expert_TK, weight, gate_up, down)
+    return (y * direction_TD).sum(), y
+
+
+OURS = jax.jit(jax.grad(ours, has_aux=True))  # made once: examples of one shape share a compilation
+REFERENCE = jax.jit(jax.grad(reference, has_aux=True))
+
+
+def compare(x, expert_TK, weight, gate_up, down):
+    arrays, direction = (
+        (x, weight, gate_up, down),
+        jnp.cos(jnp.arange(x.size, dtype=jnp.float32)).reshape(x.shape),
+    )
+    grads, (y, load_E) = OURS(arrays, expert_TK, direction)
+    expected_grads, expected = REFERENCE(arrays, expert_TK, direction)
+    assert load_E.tolist() == np.bincount(np.asarray(expert_TK).ravel(), minlength=len(gate_up)).tolist()
+    for one, other in zip((y, *grads), (expected, *expected_grads), strict=True):
+        scale = float(jnp.abs(other).max()) + 1e-6
+        np.testing.assert_allclose(one / scale, other / scale, atol=3e-6)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 2**16),
+    tokens=st.sampled_from([1, 40]),
+    sizes=st.sampled_from([(8, 2, 4, 6), (4, 4, 3, 5), (5, 1, 8, 3)]),  # E, K (also K = E), D, F
+    loads=st.sampled_from(["even", "one expert", "empty experts"]),
+)
+def test_experts_equal_the_dense_reference(seed, tokens, sizes, loads):
+    compare(*case(seed, tokens, *sizes, loads))
+
+
+def test_many_tiles_of_one_expert():
+    compare(*case(0, 300, 3, 2, 4, 4, "one expert"))
+
+
+PLAN = jax.jit(moe.plan, static_argnums=(1, 2))
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**16), num_experts=st.sampled_from([1, 9]), tile=st.sampled_from([1, 8]))
+def test_a_plan_is_a_permutation_into_whole_tiles(seed, num_experts, tile):
+    expert_TK = np.random.default_rng(seed).integers(0, num_experts, (11, 2))
+    plan = PLAN(jnp.asarray(expert_TK, jnp.int32), num_experts, tile)
+    row_S, slot_R = np.asarray(plan.row_KT).ravel(), np.asarray(plan.slot_R)
+    assert len(slot_R) % tile == 0 and (np.asarray(plan.group_sizes_E) % tile == 0).all()
+    np.testing.assert_array_equal(slot_R[row_S], np.arange(22))
+    assert (slot_R < 22).sum() == 22
+    expert_R = np.repeat(np.arange(num_experts), plan.group_sizes_E)
+    np.testing.assert_array_equal(expert_R[row_S], expert_TK.T.ravel())
+
+
+def test_two_devices_with_half_of_the_experts_each_add_up():
+    """Choices of experts that are elsewhere get no row, and no gradient flows through them."""
+    x, expert_TK, weight, gate_up, down = case(0, 20, 4, 2, 4, 4, "even")
+
+    def halves(arrays):
+        x, weight, gate_up, down = arrays
+        parts = [
+            moe.experts(x, expert_TK, weight, gate_up[i : i + 2], down[i : i + 2], jnp.int32(i))
+            for i in (0, 2)
+        ]
+        return (parts[0][0] + parts[1][0]).sum(), jnp.concatenate([load for _, load in parts])
+
+    arrays = (x, weight, gate_up, down)
+    grads, load_E = jax.jit(jax.grad(halves, has_aux=True))(arrays)
+    expected, (_, expected_load_E) = OURS(arrays, expert_TK, jnp.ones_like(x))
+    assert load_E.tolist() == expected_load_E.tolist()
+    for one, other in zip(grads, expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-5)
+
+
+def test_rows_behind_the_last_group_are_zero():
+    x, w = jnp.ones((24, 2)), jnp.ones((3, 2, 5))
+    y = moe.grouped_dot(x, w, jnp.array([8, 0, 8], jnp.int32), 8)
+    assert (y[:16] == 2).all() and (y[16:] == 0).all()
+
+
+TINY = presets.get("tiny")
+
+
+def test_a_group_outside_the_best_is_never_chosen():
+    """Groups (0 .. 3) and (4 .. 7); expert 0 is best of all, but group 1 has the better pair."""
+    score_E = jnp.array([0.95, 0.1, 0.1, 0.1, 0.6, 0.1, 0.7, 0.1])
+    logits_E = jnp.log(score_E / (1 - score_E))
+    routing = moe.route(TINY, jnp.ones((1, 1)), logits_E[None], jnp.zeros(8))
+    assert routing.expert_TK.tolist() == [[6, 4]]
+    np.testing.assert_allclose(routing.weight_TK, [[2.5 * 0.7 / 1.3, 2.5 * 0.6 / 1.3]], rtol=1e-6)
+
+
+def test_the_bias_chooses_and_does_not_weigh():
+    score_E = jnp.array([0.9, 0.8, 0.1, 0.1, 0.2, 0.1, 0.3, 0.1])
+    logits_E = jnp.log(score_E / (1 - score_E))
+    bias_E = jnp.zeros(8).at[4].set(5.0)
+    grad_bias = jax.grad(lambda b: moe.route(TINY, jnp.ones((1, 1)), logits_E[None], b).weight_TK.sum())(
+        bias_E
+    )
+    routing = moe.route(TINY, jnp.ones((1, 1)), logits_E[None], bias_E)
+    assert routing.expert_TK.tolist() == [[4, 6]] and not grad_bias.any()
+    np.testing.assert_allclose(routing.weight_TK, [[2.5 * 0.2 / 0.5, 2.5 * 0.3 / 0.5]], rtol=1e-6)
+
+
+def test_a_negative_bias_does_not_open_other_groups():
+    """-inf, not 0, stands outside the kept groups: all biased scores here are negative."""
+    routing = moe.route(TINY, jnp.ones((1, 1)), jnp.zeros((1, 8)), jnp.array([-9.0] * 4 + [-8.0] * 4))
+    assert set(routing.expert_TK[0].tolist()) <= {4, 5, 6, 7}
+
+
+def test_one_choice_is_not_normalised():
+    config = dataclasses.replace(TINY, num_experts_per_tok=1)
+    routing = moe.route(config, jnp.ones((1, 1)), jnp.zeros((1, 8)), jnp.zeros(8))
+    np.testing.assert_allclose(routing.weight_TK, [[2.5 * 0.5]])
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_the_weighted_sum_is_float32(dtype):
+    x, expert_TK, weight, gate_up, down = case(0, 9, 4, 2, 4, 4, "even")
+    y, _ = moe.experts(x.astype(dtype), expert_TK, weight, gate_up, down)
+    assert y.dtype == jnp.float32
+    np.testing.assert_allclose(
+        y, dense(x, expert_TK, weight, gate_up, down), atol=1e-4 if dtype == jnp.float32 else 0.5
+    )

@@ -1,0 +1,103 @@
+"""One update: the same on every mesh, the same for every split into micro-batches, harmless when not finite."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from runs import MeshConfig, Trainer, random_batch, tiny_config
+
+from anyorder_jax.config import OptimizerConfig, TrainConfig
+
+BATCHES = [random_batch(seed) for seed in range(6)]
+
+
+def as_numpy(tree):
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
+
+
+@pytest.fixture(scope="module")
+def alone():
+    trainer = Trainer(tiny_config())
+    first = as_numpy(trainer.state.params)
+    return trainer.run(BATCHES), as_numpy(trainer.state.params), first
+
+
+def test_the_loss_falls(alone):
+    trainer = Trainer(tiny_config())
+    losses = trainer.run([BATCHES[0]] * 30)
+    assert losses[-1] < 0.7 * losses[0]
+
+
+@pytest.mark.parametrize(
+    ("count", "mesh"),
+    [
+        (2, MeshConfig(data=2)),
+        (2, MeshConfig(data=1, fsdp=2)),
+        (2, MeshConfig(data=1, expert=2)),
+        (2, MeshConfig(data=1, tensor=2)),
+        (4, MeshConfig(data=2, expert=2)),
+        (8, MeshConfig(data=1, fsdp=2, expert=2, tensor=2)),
+        (8, MeshConfig(data=8)),
+    ],
+    ids=lambda v: str(v) if isinstance(v, int) else f"d{v.data}f{v.fsdp}e{v.expert}t{v.tensor}",
+)
+def test_every_mesh_trains_like_one_device(alone, devices, count, mesh):
+    trainer = Trainer(tiny_config(mesh=mesh), devices[:count])
+    losses = trainer.run(BATCHES)
+    np.testing.assert_allclose(losses, alone[0], rtol=2e-5)
+    for ours, theirs in zip(as_numpy(trainer.state.params), alone[1], strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=5e-4)
+
+
+@pytest.mark.parametrize("normalisation", ["kind", "token"])
+def test_micro_batches_make_the_large_batch(normalisation):
+    def train(num_micro):
+        config = tiny_config(train=TrainConfig(num_steps=50, accumulation_steps=num_micro))
+        config = dataclasses.replace(config, loss=dataclasses.replace(config.loss, normalisation=normalisation))
+        trainer = Trainer(config)
+        return trainer.run(BATCHES), as_numpy(trainer.state.params)
+
+    (losses, params), (losses_4, params_4) = train(1), train(4)
+    np.testing.assert_allclose(losses_4, losses, rtol=2e-5)
+    for ours, theirs in zip(params_4, params, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=5e-4)
+
+
+def test_a_step_that_is_not_finite_changes_nothing():
+    trainer = Trainer(tiny_config())
+    trainer.run(BATCHES[:1])
+    before = as_numpy((trainer.state.params, trainer.state.opt_state))
+    poisoned = BATCHES[1]._replace(rate=np.zeros_like(BATCHES[1].rate))
+    config = tiny_config()
+    config = dataclasses.replace(config, loss=dataclasses.replace(config.loss, normalisation="rate"))
+    other = Trainer(config)
+    other.state = trainer.state
+    other.run([poisoned])
+    for now, then in zip(as_numpy((other.state.params, other.state.opt_state)), before, strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
+def test_frozen_and_undecayed_weights(alone):
+    optimizer = OptimizerConfig(weight_decay=0.5, update_pad_embedding=False, decay="all")
+    trainer = Trainer(tiny_config(optimizer=optimizer))
+    before = jax.tree.map(np.asarray, trainer.state.params)
+    trainer.run(BATCHES[:2])
+    after = trainer.state.params
+    np.testing.assert_array_equal(after["moe"]["expert_bias"], before["moe"]["expert_bias"])
+    row = np.asarray(after["embedding"])[38] / before["embedding"][38]
+    np.testing.assert_allclose(row, row[0], rtol=1e-5)  # decayed only: every entry shrinks alike
+    assert row[0] < 1
+
+
+def test_optimizer_rules_cover_what_they_should():
+    from anyorder_jax.optimizer import DECAY, FROZEN, match_rules
+
+    params = Trainer(tiny_config()).state.params
+    decayed = match_rules(params, DECAY["matrices"])
+    assert decayed["embedding"] and decayed["moe"]["expert_down"] and not decayed["final_norm"]
+    assert not decayed["moe"]["query_norm"] and not decayed["moe"]["expert_bias"]
+    frozen = match_rules(params, FROZEN)
+    assert [k for k, v in frozen["moe"].items() if v] == ["expert_bias"]
+    with pytest.raises(ValueError, match="no rule covers final_norm"):
+        match_rules({"final_norm": 0}, ((r"embedding", True),))

@@ -1,0 +1,171 @@
+"""Vocabulary: words survive, reserved tokens are looked up, the saved tokenizer is the same one."""
+
+import json
+import shutil
+
+import pytest
+from corridor import BPE_DIRECTORY, CorridorCodec
+from transformers import AutoTokenizer
+
+from anyorder_jax.data.tokenization import Vocabulary
+from anyorder_jax.types import Field, Kind
+
+PROFILES = ("joint", "attributes")
+
+
+@pytest.fixture
+def model_directory(tmp_path):
+    """A copy of the toy byte-BPE tokenizer (with `<|mask|>` in its vocabulary), to be changed."""
+    directory = tmp_path / "model"
+    shutil.copytree(BPE_DIRECTORY, directory)
+    return directory
+
+
+def edit_json(path, **changes):
+    values = json.loads(path.read_text()) if path.is_file() else {}
+    path.write_text(json.dumps({k: v for k, v in {**values, **changes}.items() if v is not None}))
+
+
+def remove_mask_token(directory):
+    """Renames `<|mask|>` everywhere, so that nothing tells which token is the mask."""
+    for path in directory.glob("*.json"):
+        path.write_text(path.read_text().replace("<|mask|>", "<|hole|>"))
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_builtin_has_one_token_a_word(profile):
+    codec = CorridorCodec(profile)
+    vocabulary = Vocabulary.builtin(codec)
+    words = {word for words in codec.lexicon().values() for word in words}
+    ids = [vocabulary.encode_slot(word) for word in sorted(words)]
+    assert all(len(piece) == 1 for piece in ids)
+    markers = [vocabulary.frame(kind) for kind in Kind]
+    reserved = [(vocabulary.mask_id,), (vocabulary.pad_id,), (vocabulary.end_id,)]
+    assert len({*map(tuple, ids), *markers, *reserved}) == len(words) + len(Kind) + 3
+    assert vocabulary.size == len(words) + len(Kind) + 4
+    assert [vocabulary.decode_slot(piece) for piece in ids] == sorted(words)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_builtin_survives_save_and_load(tmp_path, profile):
+    codec = CorridorCodec(profile)
+    before = Vocabulary.builtin(codec)
+    before.save(tmp_path)
+    after = Vocabulary.from_directory(tmp_path, codec)
+    assert (after.mask_id, after.pad_id, after.end_id, after.size) == (
+        before.mask_id, before.pad_id, before.end_id, before.size,
+    )  # fmt: skip
+    assert [after.frame(kind) for kind in Kind] == [before.frame(kind) for kind in Kind]
+    auto = AutoTokenizer.from_pretrained(tmp_path)
+    for words in codec.lexicon().values():
+        for word in words:
+            assert after.encode_slot(word) == before.encode_slot(word)
+            assert auto.encode(word, add_special_tokens=False) == before.encode_slot(word)
+
+
+def test_unknown_word_is_an_error_that_names_its_neighbours():
+    vocabulary = Vocabulary.builtin(CorridorCodec("joint"))
+    with pytest.raises(ValueError, match=r"does not know the word 'bell' \(near: ball"):
+        vocabulary.encode_slot("bell")
+
+
+@pytest.mark.parametrize("word", ["<mask>", "<end>", "<goal>", "<pad>"])
+def test_a_reserved_token_in_a_goal_is_an_error(word):
+    with pytest.raises(ValueError, match="reserved token"):
+        Vocabulary.builtin(CorridorCodec("joint")).encode_slot(word)
+
+
+def test_a_control_token_of_a_real_tokenizer_in_a_goal_is_an_error():
+    with pytest.raises(ValueError, match="reserved token"):
+        Vocabulary.from_directory(BPE_DIRECTORY, CorridorCodec("joint")).encode_slot("<role>")
+
+
+def test_a_word_of_another_field_is_an_error():
+    with pytest.raises(ValueError, match="'wall' is not a word of field ACTION"):
+        Vocabulary.builtin(CorridorCodec("attributes")).encode_fixed_slot(Field.ACTION, "wall")
+
+
+def test_real_tokenizer_pads_fixed_slots_to_the_widest_word():
+    vocabulary = Vocabulary.from_directory(BPE_DIRECTORY, CorridorCodec("attributes"))
+    words = {word: vocabulary.encode_slot(word) for word in ("left", "forward", "pickup")}
+    widest = max(map(len, words.values()))
+    assert len({len(ids) for ids in words.values()}) > 1, "the toy tokenizer should split words unevenly"
+    for word, ids in words.items():
+        padded, num_own = vocabulary.encode_fixed_slot(Field.ACTION, word)
+        assert len(padded) == widest and padded[:num_own] == ids
+        assert set(padded[num_own:]) <= {vocabulary.end_id}
+
+
+def test_real_tokenizer_spells_markers_and_any_goal_word():
+    vocabulary = Vocabulary.from_directory(BPE_DIRECTORY, CorridorCodec("joint"))
+    assert vocabulary.tokenizer.decode(vocabulary.frame(Kind.OBSERVATION)) == "\nobservation:"
+    assert vocabulary.decode_slot(vocabulary.encode_slot("café")) == "café"
+
+
+def test_mask_token_of_the_vocabulary_is_found_and_saved(tmp_path):
+    vocabulary = Vocabulary.from_directory(BPE_DIRECTORY, CorridorCodec("joint"))
+    assert vocabulary.tokenizer.convert_ids_to_tokens(vocabulary.mask_id) == "<|mask|>"
+    assert vocabulary.tokenizer.convert_ids_to_tokens(vocabulary.end_id) == "<|endoftext|>"
+    assert vocabulary.pad_id == vocabulary.end_id  # this tokenizer pads with its end of text
+    vocabulary.save(tmp_path)
+    assert AutoTokenizer.from_pretrained(tmp_path).mask_token_id == vocabulary.mask_id
+
+
+def test_mask_token_named_by_the_tokenizer_wins(model_directory):
+    edit_json(model_directory / "tokenizer_config.json", mask_token="<role>")
+    edit_json(model_directory / "config.json", mask_token_id=405)
+    vocabulary = Vocabulary.from_directory(model_directory, CorridorCodec("joint"))
+    assert vocabulary.tokenizer.convert_ids_to_tokens(vocabulary.mask_id) == "<role>"
+
+
+def test_mask_token_of_the_model_config_comes_second(model_directory):
+    remove_mask_token(model_directory)
+    edit_json(model_directory / "config.json", mask_token_id=405, model_type="llada2_moe", rope_scaling=None)
+    assert Vocabulary.from_directory(model_directory, CorridorCodec("joint")).mask_id == 405
+
+
+def test_no_mask_token_is_an_error(model_directory):
+    remove_mask_token(model_directory)
+    with pytest.raises(ValueError, match="no mask token in"):
+        Vocabulary.from_directory(model_directory, CorridorCodec("joint"))
+
+
+def test_mask_token_outside_the_vocabulary_is_an_error(model_directory):
+    edit_json(model_directory / "config.json", mask_token_id=5000)
+    with pytest.raises(ValueError, match="no such id"):
+        Vocabulary.from_directory(model_directory, CorridorCodec("joint"))
+
+
+def test_mask_token_that_pads_is_an_error(model_directory):
+    edit_json(model_directory / "tokenizer_config.json", mask_token="<|endoftext|>")
+    with pytest.raises(ValueError, match="also the pad or the end id"):
+        Vocabulary.from_directory(model_directory, CorridorCodec("joint"))
+
+
+def test_no_end_token_is_an_error(model_directory):
+    edit_json(model_directory / "tokenizer_config.json", eos_token=None)
+    (model_directory / "special_tokens_map.json").unlink()
+    with pytest.raises(ValueError, match="no eos_token"):
+        Vocabulary.from_directory(model_directory, CorridorCodec("joint"))
+
+
+def test_missing_and_empty_directories_are_errors(tmp_path):
+    with pytest.raises(FileNotFoundError, match="is not a directory"):
+        Vocabulary.from_directory(tmp_path / "nowhere", CorridorCodec("joint"))
+    with pytest.raises(ValueError, match="holds no tokenizer"):
+        Vocabulary.from_directory(tmp_path, CorridorCodec("joint"))
+
+
+def test_a_lexicon_word_that_does_not_survive_is_an_error(model_directory):
+    """A tokenizer that lower-cases changes 'Ball'."""
+    path = model_directory / "tokenizer.json"
+    backend = json.loads(path.read_text())
+    backend["normalizer"] = {"type": "Lowercase"}
+    path.write_text(json.dumps(backend))
+
+    class ShoutingCodec(CorridorCodec):
+        def lexicon(self):
+            return {**super().lexicon(), Field.ACTION: ("LEFT",)}
+
+    with pytest.raises(ValueError, match="'LEFT' does not survive"):
+        Vocabulary.from_directory(model_directory, ShoutingCodec("joint"))
