@@ -1,11 +1,11 @@
 """Checkpoints: Orbax, asynchronous; parameters, optimizer, data iterator and description saved together.
 
-    RUN/config.json                the resolved configuration
-    RUN/tokenizer/                 what AutoTokenizer.from_pretrained opens
-    RUN/checkpoints/STEP/params    the model's tree, also read alone (evaluation, export)
-    RUN/checkpoints/STEP/optimizer the optimizer's tree
-    RUN/checkpoints/STEP/data      where the data iterator stands
-    RUN/checkpoints/STEP/meta      configuration, the model's config.json, fingerprint of the data
+RUN/config.json                the resolved configuration
+RUN/tokenizer/                 what AutoTokenizer.from_pretrained opens
+RUN/checkpoints/STEP/params    the model's tree, also read alone (evaluation, export)
+RUN/checkpoints/STEP/optimizer the optimizer's tree
+RUN/checkpoints/STEP/data      where the data iterator stands
+RUN/checkpoints/STEP/meta      configuration, the model's config.json, fingerprint of the data
 """
 
 from __future__ import annotations
@@ -134,9 +134,7 @@ def find(path: str | Path) -> tuple[Path, int]:
     return path, max(steps)
 
 
-def load_for_inference(
-    path: str | Path, mesh: Mesh | None = None
-) -> tuple[Config, ModelConfig, Any, Path]:
+def load_for_inference(path: str | Path, mesh: Mesh | None = None) -> tuple[Config, ModelConfig, Any, Path]:
     """(config, model config, params, tokenizer directory) of a run or step directory; the optimizer is not read.
 
     Args:

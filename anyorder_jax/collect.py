@@ -160,9 +160,7 @@ def _collect_shard(
             yield line
 
     num_bytes, sha256 = sources.write_shard(directory / file, lines())
-    return sources.Shard(
-        file, size, num_steps, num_bytes, sha256, (seeds.start, last_seed + 1), tuple(failures)
-    )
+    return sources.Shard(file, size, num_steps, num_bytes, sha256, (seeds.start, last_seed + 1), tuple(failures))
 
 
 def _is_intact(directory: Path, shard: sources.Shard) -> bool:
@@ -216,8 +214,7 @@ def _existing(directory: Path, wanted: sources.Manifest) -> sources.Manifest:
     if different:
         listed = ", ".join(f"{key} is {there.get(key)}, asked {asked.get(key)}" for key in different)
         raise ValueError(
-            f"collect: {directory} holds another collection ({listed}). Choose another directory, "
-            "or delete it."
+            f"collect: {directory} holds another collection ({listed}). Choose another directory, or delete it."
         )
     return found
 
@@ -237,9 +234,7 @@ def _only_collector(directory: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(
-                f"collect: another process collects into {directory}; waiting.", file=sys.stderr, flush=True
-            )
+            print(f"collect: another process collects into {directory}; waiting.", file=sys.stderr, flush=True)
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

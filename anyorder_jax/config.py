@@ -110,14 +110,10 @@ class MaskingConfig:
             0 < self.rate_end <= 1 if scheduled else self.rate_end == 0,
             "masking.rate_end", "in (0, 1] with a schedule and 0 without", self.rate_end,
         )  # fmt: skip
-        _require(
-            not (scheduled and self.rate_max), "masking.rate_max", "0 when a schedule is set", self.rate_max
-        )
+        _require(not (scheduled and self.rate_max), "masking.rate_max", "0 when a schedule is set", self.rate_max)
         for name in ("observation_rate_scale", "action_rate_scale", "goal_rate_scale"):
             _require(getattr(self, name) >= 0, f"masking.{name}", "a number >= 0", getattr(self, name))
-        _require(
-            self.causal_step in ("last", "any"), "masking.causal_step", "'last' or 'any'", self.causal_step
-        )
+        _require(self.causal_step in ("last", "any"), "masking.causal_step", "'last' or 'any'", self.causal_step)
 
 
 @dataclass(frozen=True)
@@ -201,9 +197,7 @@ class TrainConfig:
             self.batch_size % self.accumulation_steps == 0,
             "train.batch_size", f"a multiple of accumulation_steps = {self.accumulation_steps}", self.batch_size,
         )  # fmt: skip
-        _require(
-            self.on_nonfinite in ("stop", "skip"), "train.on_nonfinite", "'stop' or 'skip'", self.on_nonfinite
-        )
+        _require(self.on_nonfinite in ("stop", "skip"), "train.on_nonfinite", "'stop' or 'skip'", self.on_nonfinite)
 
 
 @dataclass(frozen=True)

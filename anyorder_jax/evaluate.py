@@ -109,8 +109,7 @@ def evaluate(
     """
     if num_episodes < 1 or num_windows < 1 or (seed is not None and seed < 0):
         raise ValueError(
-            "expected num_episodes >= 1, num_windows >= 1 and seed >= 0, "
-            f"got {num_episodes}, {num_windows}, {seed}."
+            f"expected num_episodes >= 1, num_windows >= 1 and seed >= 0, got {num_episodes}, {num_windows}, {seed}."
         )
     policy.check_rules(rules)
     start = time.perf_counter()
@@ -250,9 +249,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--checkpoint", required=True, help="run directory, or RUN/checkpoints/STEP")
     parser.add_argument("--env", default="", help="another level than it was trained on")
     parser.add_argument("--num_episodes", type=int, default=200, help="rollouts and test episodes")
-    parser.add_argument(
-        "--seed", type=int, default=None, help="chooses rollout seeds, masks and sampled actions"
-    )
+    parser.add_argument("--seed", type=int, default=None, help="chooses rollout seeds, masks and sampled actions")
     parser.add_argument("--output_dir", default="", help="default: RUN/report, or RUN/report/ENV")
     parser.add_argument("--modes", default=",".join(policy.RULES), help="how logits become actions")
     parser.add_argument("--num_windows", type=int, default=8, help="windows asked per episode and question")

@@ -104,9 +104,7 @@ class RunLogger:
         if self.is_active:
             numbers = as_numbers(metrics)
             self._write("validation", step, numbers)
-            self._terminal.say(
-                f"step {step}  validation  " + "  ".join(f"{k} {v:.4g}" for k, v in numbers.items())
-            )
+            self._terminal.say(f"step {step}  validation  " + "  ".join(f"{k} {v:.4g}" for k, v in numbers.items()))
 
     def close(self) -> None:
         """Frees the terminal and ends the W&B run; lines are on disk already. May be called twice."""
@@ -153,9 +151,7 @@ class _Terminal:
         self.start = time.perf_counter()
         self.bar = None
         if stream.isatty():
-            columns = os.get_terminal_size(
-                stream.fileno()
-            ).columns  # 0 in some containers: tqdm would show nothing
+            columns = os.get_terminal_size(stream.fileno()).columns  # 0 in some containers: tqdm would show nothing
             self.bar = tqdm(
                 total=num_steps,
                 initial=first_step,
@@ -308,8 +304,6 @@ def _open_wandb(project: str, directory: Path, config_json: str | Mapping[str, A
         id_file.write_text(uuid.uuid4().hex[:12], encoding="utf-8")
     workdir = directory.parent
     run_id = id_file.read_text(encoding="utf-8").strip()
-    run = wandb.init(
-        project=project, config=config, dir=str(workdir), id=run_id, resume="allow", name=workdir.name
-    )
+    run = wandb.init(project=project, config=config, dir=str(workdir), id=run_id, resume="allow", name=workdir.name)
     run.define_metric("*", step_metric="step")
     return run

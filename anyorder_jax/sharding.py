@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -83,24 +83,15 @@ def weight_shardings(parameters: Any, mesh: Mesh) -> Any:
     )
 
 
-class ExpertSpecs(NamedTuple):
-    """How model/moe.py's arrays lie on the mesh inside `on_devices`. rows: [B, ...] or [T, ...]. gate_up:
-    [E, D, 2, F]. down: [E, F, D]. experts: [E]."""
+def expert_specs() -> tuple[Any, Any]:
+    """How the inputs and outputs of one device's share of `moe.routed` lie on the mesh.
 
-    rows: PartitionSpec
-    whole: PartitionSpec
-    gate_up: PartitionSpec
-    down: PartitionSpec
-    experts: PartitionSpec
-
-
-EXPERT_SPECS = ExpertSpecs(
-    rows=PartitionSpec(BATCH_AXES),
-    whole=PartitionSpec(),
-    gate_up=PartitionSpec("expert", None, None, "tensor"),
-    down=PartitionSpec("expert", "tensor"),
-    experts=PartitionSpec("expert"),
-)
+    Inputs: x [B, L, D]; the weights (router [D, E], bias [E], gate_up [E, D, 2, F], down [E, F, D]). Outputs: the sum
+    [T, D]; the routing's three [T, ...]; the load [E]. Weights that are split over `fsdp` are gathered on the way in.
+    """
+    rows, whole = PartitionSpec(BATCH_AXES), PartitionSpec()
+    gate_up, down = PartitionSpec("expert", None, None, "tensor"), PartitionSpec("expert", "tensor")
+    return (rows, (whole, whole, gate_up, down)), (rows, (rows, rows, rows), PartitionSpec("expert"))
 
 
 def on_devices(function: Any, mesh: Mesh, in_specs: Any, out_specs: Any) -> Any:

@@ -36,20 +36,18 @@ def state_shardings(
 ) -> tuple[TrainState, TrainState]:
     """(shapes, shardings) of the state, without allocating it. A moment lies where its weight lies."""
     shapes = abstract_params(model_config, mesh, param_dtype)
-    placed = jax.tree.map(lambda s: s.sharding, shapes)
     whole = sharding.replicated(mesh)
     by_path = {_dict_keys(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(shapes)}
 
     def place(path: Any, moment: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         weight = by_path.get(_dict_keys(path))
-        is_like_weight = weight is not None and weight.shape == moment.shape
-        lies = weight.sharding if is_like_weight else whole
+        lies = weight.sharding if weight is not None and weight.shape == moment.shape else whole
         return jax.ShapeDtypeStruct(moment.shape, moment.dtype, sharding=lies)
 
     opt_shapes = jax.tree_util.tree_map_with_path(place, jax.eval_shape(optimizer.init, shapes))
-    opt_placed = jax.tree.map(lambda s: s.sharding, opt_shapes)
-    step = jax.ShapeDtypeStruct((), jnp.int32, sharding=whole)
-    return TrainState(step, shapes, opt_shapes), TrainState(whole, placed, opt_placed)
+    step: Any = jax.ShapeDtypeStruct((), jnp.int32, sharding=whole)
+    state = TrainState(step, shapes, opt_shapes)
+    return state, jax.tree.map(lambda leaf: leaf.sharding, state)
 
 
 def _dict_keys(path: Any) -> tuple[str, ...]:

@@ -95,9 +95,7 @@ def make_train_step(
     return jax.jit(step, donate_argnums=(0,), out_shardings=(placed, whole))
 
 
-def make_validation_step(
-    config: Config, model_config: ModelConfig, mesh: Mesh
-) -> Callable[[Any, Batch], Metrics]:
+def make_validation_step(config: Config, model_config: ModelConfig, mesh: Mesh) -> Callable[[Any, Batch], Metrics]:
     """`sums = validation_step(params, batch)`: `loss` by the run's own normalisation, and the sums of `group_sums`."""
 
     def step(params: Any, batch: Batch) -> Metrics:

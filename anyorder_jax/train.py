@@ -10,7 +10,7 @@ import dataclasses
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,9 @@ from anyorder_jax.model.config import ModelConfig
 from anyorder_jax.optimizer import make_optimizer
 from anyorder_jax.task import Task, collect, directory_of, is_collected, open_task
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "A recipe, e.g. configs/any_order.py or configs/any_order.py:smoke.")
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "A recipe, e.g. configs/any_order.py or configs/any_order.py:smoke."
+)
 DEBUG = flags.DEFINE_bool("debug", False, "Show the whole trace of an error.")
 WORKDIR = flags.DEFINE_string("workdir", "", "Run directory; default runs/<recipe>.")
 
@@ -80,7 +82,7 @@ def stop_on_sigterm() -> Iterator[list[int]]:
         signal.signal(signal.SIGTERM, previous)
 
 
-def refuse_other_run(config: Config, meta: dict[str, Any], fingerprint: dict[str, Any], workdir: Path) -> None:
+def refuse_other_run(config: Config, meta: Mapping[str, Any], fingerprint: Mapping[str, Any], workdir: Path) -> None:
     """Raises ValueError when the checkpoint in `workdir` was made from other settings or other data."""
     saved, now = dataclasses.asdict(freeze(meta["config"])), dataclasses.asdict(config)
     free = {"mesh", "log", "checkpoint"}  # do not change what is learned
@@ -118,7 +120,13 @@ class Run:
         ids = {"mask_id": self.task.vocabulary.mask_id, "pad_id": self.task.vocabulary.pad_id}
         host = {"process_index": jax.process_index(), "process_count": jax.process_count()}
         self.batches = pipeline.make_pipeline(
-            config, corpus, sampler, num_steps_total=config.train.num_steps, complement=sampler.complement, **ids, **host
+            config,
+            corpus,
+            sampler,
+            num_steps_total=config.train.num_steps,
+            complement=sampler.complement,
+            **ids,
+            **host,
         )
         self.validation = pipeline.validation_batches(
             held_out, sampler, config.seed, config.train.batch_size // config.train.accumulation_steps,
@@ -209,7 +217,7 @@ def train(config: Config, workdir: Path) -> Path:
             done = number + 1
             is_stopped = bool(stopped)  # read once: the signal may come at any moment
             is_last = done == config.train.num_steps
-            validation = None
+            validation: dict[str, float] | None = None
             if done % config.log.validate_every_steps == 0 or is_last:
                 with window.paused():
                     validation = run.validate()
@@ -217,7 +225,7 @@ def train(config: Config, workdir: Path) -> Path:
             if done % config.checkpoint.save_every_steps == 0 or is_last or is_stopped:
                 window.add(*previous)  # never save past a step that was not looked at
                 previous = None
-                run.save(window, validation and validation["loss"])
+                run.save(window, validation["loss"] if validation else None)
             if is_stopped:
                 say(f"Stopped by SIGTERM after step {done}; the same command goes on from here.")
                 break
@@ -282,8 +290,8 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # Orbax narrates; what a user wants to know is said by `say`
     config = freeze(CONFIG.value)
     process.prepare(config.mesh.num_cpu_devices)
-    recipe = Path(flags.FLAGS["config"].config_filename.partition(":")[0]).stem
-    workdir = Path(WORKDIR.value or f"runs/{recipe}")
+    file_name, _, _ = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
+    workdir = Path(WORKDIR.value or f"runs/{Path(file_name).stem}")
     try:
         train(config, workdir)
     except (ValueError, FloatingPointError, OSError) as error:  # one sentence for people; the trace with --debug

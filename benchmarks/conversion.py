@@ -1,9 +1,10 @@
 """How long conversions take beside `cp` of the same bytes, and how much memory: `python benchmarks/conversion.py`.
 
-A synthetic split checkpoint (64 experts of LLaDA2.0-mini's width, random bfloat16 bytes) is written to `--directory`, then
-each round copies it with `cp` and converts it, in turn, on the same disk. Times are until the command returns, and (in
-brackets) until `sync` has put the bytes on the disk. Memory is that of the whole child process, sampled every 5 ms from
-/proc/PID/status: anonymous (what it allocated) and file-mapped (libraries) apart.
+A synthetic split checkpoint (64 experts of LLaDA2.0-mini's width, random bfloat16 bytes) is written to
+`--directory`, then each round copies it with `cp` and converts it, in turn, on the same disk. Times are until
+the command returns, and (in brackets) until `sync` has put the bytes on the disk. Memory is that of the whole
+child process, sampled every 5 ms from /proc/PID/status: anonymous (what it allocated) and file-mapped
+(libraries) apart.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from conversion import names  # noqa: E402
-from conversion.shards import Spec  # noqa: E402
-from conversion.writing import config_text, make_plan, written  # noqa: E402
+from conversion import names
+from conversion.shards import Spec
+from conversion.writing import config_text, make_plan, written
 
 CONFIG = {
     "architectures": ["LLaDA2MoeModelLM"], "model_type": "llada2_moe", "vocab_size": 32_768, "hidden_size": 2048,
@@ -101,7 +102,10 @@ def run(directory: Path, num_bytes: int, rounds: int) -> dict[str, dict[str, flo
     """Measures every command `rounds` times in turn; returns the best time, medians of times, peaks of memory."""
     source, copy, merged, split = (directory / name for name in ("source", "copy", "merged", "split"))
     size = write_checkpoint(source, num_bytes)
-    print(f"{size / 1e9:.2f} GB in {len(list(source.glob('*.safetensors')))} shard(s), {rounds} rounds", flush=True)
+    print(
+        f"{size / 1e9:.2f} GB in {len(list(source.glob('*.safetensors')))} shard(s), {rounds} rounds",
+        flush=True,
+    )
     tool = [sys.executable, "-m", "conversion"]
     held, back = directory / "held", directory / "back"
     commands = {
@@ -113,7 +117,11 @@ def run(directory: Path, num_bytes: int, rounds: int) -> dict[str, dict[str, flo
             [*tool, "to_hf", "--checkpoint", str(held), "--output_path", str(back), "--layout", "split"], back
         ),
     }  # fmt: skip
-    done_with = {"cp -r": copy, "split": split, "to_hf": back}  # so that the disk's cache is left to the others
+    done_with = {
+        "cp -r": copy,
+        "split": split,
+        "to_hf": back,
+    }  # so that the disk's cache is left to the others
     found: dict[str, list[dict[str, float]]] = {name: [] for name in commands}
     for _ in range(rounds):
         for name, (command, output) in commands.items():
@@ -132,10 +140,16 @@ def run(directory: Path, num_bytes: int, rounds: int) -> dict[str, dict[str, flo
 
 def main() -> None:
     """Prints the table; `--json` also writes it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--gigabytes", type=float, default=4.0, help="size of the checkpoint (default: %(default)s)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--gigabytes", type=float, default=4.0, help="size of the checkpoint (default: %(default)s)"
+    )
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--directory", help="where to write: four times the size (default: a temporary directory)")
+    parser.add_argument(
+        "--directory", help="where to write: four times the size (default: a temporary directory)"
+    )
     parser.add_argument("--json", help="file for the numbers")
     args = parser.parse_args()
     directory = Path(tempfile.mkdtemp(prefix="conversion-benchmark-", dir=args.directory))
@@ -145,7 +159,11 @@ def main() -> None:
         shutil.rmtree(directory)
     base = table["cp -r"]
     times = {"best": "best_seconds", "median": "seconds", "synced": "synced_seconds"}
-    print(f"{'seconds':<10}" + "".join(f"{title:>9} {'x cp':>5}" for title in times) + "  anonymous MiB  file MiB")
+    print(
+        f"{'seconds':<10}"
+        + "".join(f"{title:>9} {'x cp':>5}" for title in times)
+        + "  anonymous MiB  file MiB"
+    )
     for name, row in table.items():
         print(
             f"{name:<10}"

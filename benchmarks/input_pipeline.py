@@ -80,9 +80,7 @@ def measure(corpus: Corpus, vocabulary: Vocabulary, config: Config, num_batches:
 
 def main() -> None:
     """Prints the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--env", default="BabyAI-GoToObj-v0")
     parser.add_argument("--num_episodes", type=int, default=300)
     parser.add_argument("--window", type=int, default=DataConfig.window)

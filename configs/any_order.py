@@ -1,6 +1,6 @@
 """Any-order masked training, p = 0.5: every observation and action is hidden with probability one half.
 
-    python -m anyorder_jax.train --config=configs/any_order.py
+python -m anyorder_jax.train --config=configs/any_order.py
 """
 
 from anyorder_jax.config import defaults

@@ -1,6 +1,6 @@
 """Any-order masked training, p = 0.15: one unit in seven is hidden.
 
-    python -m anyorder_jax.train --config=configs/any_order_p15.py
+python -m anyorder_jax.train --config=configs/any_order_p15.py
 """
 
 from anyorder_jax.config import defaults

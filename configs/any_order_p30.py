@@ -1,6 +1,6 @@
 """Any-order masked training, p = 0.30.
 
-    python -m anyorder_jax.train --config=configs/any_order_p30.py
+python -m anyorder_jax.train --config=configs/any_order_p30.py
 """
 
 from anyorder_jax.config import defaults

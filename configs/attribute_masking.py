@@ -1,6 +1,6 @@
 """Any-order over single attributes (object, color, state of a cell), three words a cell.
 
-    python -m anyorder_jax.train --config=configs/attribute_masking.py
+python -m anyorder_jax.train --config=configs/attribute_masking.py
 """
 
 from anyorder_jax.config import defaults

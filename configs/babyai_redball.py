@@ -15,7 +15,7 @@ def get_config(variant=""):
     config.masking.order = "any_order:0.7,causal:0.3"
     if variant == "":
         config.data.num_episodes = 5000
-        config.train.num_steps = 12_000
+        config.train.num_steps = 8000
         config.log.validate_every_steps = 2000
         config.checkpoint.save_every_steps = 2000
     return config

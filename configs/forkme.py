@@ -1,6 +1,6 @@
 """Start here: copy this file, change what differs, run it. Every key and its default: anyorder_jax/config.py.
 
-    python -m anyorder_jax.train --config=configs/forkme.py
+python -m anyorder_jax.train --config=configs/forkme.py
 """
 
 from anyorder_jax.config import defaults

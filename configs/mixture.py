@@ -1,6 +1,6 @@
 """Half any-order, half causal: one model for the world and for acting.
 
-    python -m anyorder_jax.train --config=configs/mixture.py
+python -m anyorder_jax.train --config=configs/mixture.py
 """
 
 from anyorder_jax.config import defaults

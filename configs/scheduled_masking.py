@@ -1,6 +1,6 @@
 """A curriculum: p grows from 0.15 to 0.50 along a cosine.
 
-    python -m anyorder_jax.train --config=configs/scheduled_masking.py
+python -m anyorder_jax.train --config=configs/scheduled_masking.py
 """
 
 from anyorder_jax.config import defaults

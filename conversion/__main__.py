@@ -34,8 +34,8 @@ def _add_experts(verbs: argparse._SubParsersAction, verb: str, layout: str, othe
     parser = verbs.add_parser(
         verb,
         help=f"{other} experts -> {layout} experts ({purpose})",
-        description=f"Writes a checkpoint with {other} experts as one with {layout} experts ({purpose}). Bytes are moved "
-        "as they are, tokenizer and other files come along, and the output appears only when it is whole.",
+        description=f"Writes a checkpoint with {other} experts as one with {layout} experts ({purpose}). Bytes are "
+        "moved as they are, tokenizer and other files come along, and the output appears only when it is whole.",
     )
     parser.add_argument("--input_path", required=True, help=f"directory with a {other} checkpoint")
     parser.add_argument("--output_path", required=True, help="new directory (must not hold anything yet)")
@@ -71,14 +71,16 @@ def _add_inspect(verbs: argparse._SubParsersAction) -> None:
     parser = verbs.add_parser(
         "inspect",
         help="what a checkpoint holds, and the memory it needs",
-        description="Prints layout, parameters by kind and dtype, missing and unexpected tensors, and the bytes per device "
-        "on a mesh. Reads headers only, unless --values is given. Exit code 1 when something is amiss.",
+        description="Prints layout, parameters by kind and dtype, missing and unexpected tensors, and the bytes per "
+        "device on a mesh. Reads headers only, unless --values is given. Exit code 1 when something is amiss.",
     )
     parser.add_argument("path", help="directory with a split or merged checkpoint")
     parser.add_argument(
         "--mesh", default="", help="devices per axis, for example data=1,fsdp=4,expert=2 (default: one)"
     )
-    parser.add_argument("--values", action="store_true", help="also read every value: norms, and a search for NaN")
+    parser.add_argument(
+        "--values", action="store_true", help="also read every value: norms, and a search for NaN"
+    )
     parser.set_defaults(run=_inspect)
 
 
@@ -88,21 +90,26 @@ def _inspect(args: argparse.Namespace) -> int:
     return inspect(args.path, mesh=args.mesh, reads_values=args.values and not args.dry_run)
 
 
-_MESH_HELP = "devices per axis (data, fsdp, expert, tensor), for example fsdp=4,expert=2; default: fsdp over all"
+_MESH_HELP = (
+    "devices per axis (data, fsdp, expert, tensor), for example fsdp=4,expert=2; default: fsdp over all"
+)
 
 
 def _add_to_orbax(verbs: argparse._SubParsersAction) -> None:
     parser = verbs.add_parser(
         "to_orbax",
         help="a checkpoint -> an Orbax checkpoint for train and evaluate",
-        description="Loads split or merged experts (recognised by the tensor names) straight into sharded device arrays "
-        "and saves them as step 0 of a run directory.",
+        description="Loads split or merged experts (recognised by the tensor names) straight into sharded device "
+        "arrays and saves them as step 0 of a run directory.",
     )
     parser.add_argument("--input_path", required=True, help="directory with a split or merged checkpoint")
     parser.add_argument("--output_path", required=True, help="new run directory (must not hold anything yet)")
     parser.add_argument("--mesh", default="", help=_MESH_HELP)
     parser.add_argument(
-        "--dtype", choices=("bfloat16", "float32"), default="", help="of the parameters; default: that of the weights"
+        "--dtype",
+        choices=("bfloat16", "float32"),
+        default="",
+        help="of the parameters; default: that of the weights",
     )
     parser.set_defaults(run=_to_orbax)
 
@@ -121,8 +128,8 @@ def _add_to_hf(verbs: argparse._SubParsersAction) -> None:
         "to_hf",
         help="a run -> a checkpoint for transformers, dFactory, SGLang",
         description="Writes the weights of a run (its newest checkpoint, or the one named) as a model directory: split "
-        "experts for servers, merged experts for dFactory. Config, tokenizer and Python files come from the run and from the "
-        "model that it started from.",
+        "experts for servers, merged experts for dFactory. Config, tokenizer and Python files come from the run and "
+        "from the model that it started from.",
     )
     parser.add_argument("--checkpoint", required=True, help="a run directory, or one of its checkpoints/STEP")
     parser.add_argument("--output_path", required=True, help="new directory (must not hold anything yet)")
@@ -160,14 +167,19 @@ def _add_verify(verbs: argparse._SubParsersAction) -> None:
         "verify",
         help="run the model on given arrays and compare",
         description="Runs our model on the arrays of an .npz file (input_ids, noisy_ids, labels, bd_input_ids, "
-        "bd_position_ids; what is not there is left out) and writes logits, hidden states, routing, losses and the norm of "
-        "every tensor to another. With --against it prints the differences and exits with 1 past the tolerance.",
+        "bd_position_ids; what is not there is left out) and writes logits, hidden states, routing, losses and the "
+        "norm of every tensor to another. With --against it prints the differences, and the exit code is 1 past the "
+        "tolerance.",
     )
     parser.add_argument("--model", required=True, help="a split or merged directory, or a run")
     parser.add_argument("--inputs", required=True, help=".npz file with the arrays to run on")
     parser.add_argument("--outputs", required=True, help=".npz file to write")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the computation")
-    parser.add_argument("--block_size", type=int, default=32, help="of block diffusion (default: %(default)s)")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), default="float32", help="of the computation"
+    )
+    parser.add_argument(
+        "--block_size", type=int, default=32, help="of block diffusion (default: %(default)s)"
+    )
     parser.add_argument("--against", help=".npz file with the expected arrays")
     parser.add_argument(
         "--tolerance", type=float, default=0.0,
@@ -195,8 +207,8 @@ def make_parser() -> argparse.ArgumentParser:
     """The command line: one sub-parser a verb."""
     parser = argparse.ArgumentParser(
         prog="python -m conversion",
-        description="LLaDA2.x checkpoints in and out, exactly and at the speed of the disk. conversion/README.md shows the "
-        "whole way from download to export.",
+        description="LLaDA2.x checkpoints in and out, exactly and at the speed of the disk. conversion/README.md shows "
+        "the whole way from download to export.",
     )
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     _add_download(verbs)
@@ -207,7 +219,9 @@ def make_parser() -> argparse.ArgumentParser:
     _add_verify(verbs)
     _add_inspect(verbs)
     for verb in verbs.choices.values():
-        verb.add_argument("--dry_run", action="store_true", help="check everything, say what would be done, do nothing")
+        verb.add_argument(
+            "--dry_run", action="store_true", help="check everything, say what would be done, do nothing"
+        )
     return parser
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 CHUNK_BYTES = 8 * 2**20
-_KERNEL_BYTES = 64 * 2**20  # one call: long enough to cost nothing, short enough for a progress bar and Ctrl-C
+_KERNEL_BYTES = 64 * 2**20  # a call: long enough to cost nothing, short enough for a progress bar
 # other file systems, old kernels, sandboxes: all of them only mean "not this way"
 _NOT_THIS_WAY = {errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EPERM, errno.EBADF}
 
@@ -49,7 +49,9 @@ def read_all(descriptor: int, view: memoryview, offset: int) -> None:
     while view:
         count = os.preadv(descriptor, [view], offset)
         if count == 0:
-            raise ValueError(f"the file ended at byte {offset}, {len(view)} bytes before the tensor: it was truncated.")
+            raise ValueError(
+                f"the file ended at byte {offset}, {len(view)} bytes before the tensor: it was truncated."
+            )
         view, offset = view[count:], offset + count
 
 

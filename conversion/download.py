@@ -1,4 +1,4 @@
-"""Fetching a checkpoint from the Hugging Face Hub: only the files that are needed, resumed, sizes and hashes checked."""
+"""Fetching a checkpoint from the Hugging Face Hub: the files that are needed, resumed, hashes checked."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def download(
 ) -> None:
     """Downloads what a LLaDA2.x checkpoint needs into `local_dir`, and opens it to see that it is whole.
 
-    Files that are there already and complete are not fetched again. The token comes from `hf auth login` or HF_TOKEN,
-    the server from HF_ENDPOINT.
+    Files that are there already and complete are not fetched again. The token comes from `hf auth login` or
+    HF_TOKEN, the server from HF_ENDPOINT.
 
     Raises:
       ConnectionError: when the server cannot be reached, or refuses; the message says what to do.
@@ -64,11 +64,15 @@ def download(
         info = HfApi().model_info(repo_id, revision=revision, files_metadata=True)
         sizes = {file.rfilename: file.size or 0 for file in info.siblings or () if _wanted(file.rfilename)}
         if not any(name.endswith(".safetensors") for name in sizes):
-            raise ValueError(f"{repo_id}: has no safetensors file. Pickles are not downloaded: choose another one.")
+            raise ValueError(
+                f"{repo_id}: has no safetensors file. Pickles are not downloaded: choose another one."
+            )
         present = sum((local_dir / name).stat().st_size for name in sizes if (local_dir / name).is_file())
         total = sum(sizes.values())
         if is_dry_run:
-            print(f"would download {repo_id} at {info.sha} to {local_dir}: {len(sizes)} files, {total / 1e9:.3f} GB")
+            print(
+                f"would download {repo_id} at {info.sha} to {local_dir}: {len(sizes)} files, {total / 1e9:.3f} GB"
+            )
             print(f"({present / 1e9:.3f} GB of that is there already)\n  " + ", ".join(sorted(sizes)))
             return
         refuse_full(local_dir, total - present)
@@ -79,6 +83,8 @@ def download(
     bad = [str(mismatch) for mismatch in checked.mismatches]
     bad += [f"{name} is missing" for name in checked.missing_paths if _wanted(name)]
     if bad:
-        raise ValueError(f"{local_dir}: not what {repo_id} holds: {bad[0]}. Delete that file and run this again.")
+        raise ValueError(
+            f"{local_dir}: not what {repo_id} holds: {bad[0]}. Delete that file and run this again."
+        )
     model = open_model(local_dir)
     print(f"{local_dir}: {model.layout} layout, {len(model.tensors)} tensors, {model.num_bytes / 1e9:.3f} GB")

@@ -22,8 +22,8 @@ def convert_range(
 ) -> None:  # fmt: skip
     """Copies `num_items` numbers into another dtype (bfloat16: to the nearest, ties to even), 8 MiB at a time.
 
-    `progress` counts bytes written. Warns, with the tensor's name, of NaN, and of numbers that the narrower dtype
-    cannot hold.
+    `progress` counts bytes written. Warns, with the tensor's name, of NaN, and of numbers that the narrower
+    dtype cannot hold.
     """
     old, new = NUMPY_DTYPES[source_dtype], NUMPY_DTYPES[target_dtype]
     chunk_items = CHUNK_BYTES // 4
@@ -43,4 +43,6 @@ def convert_range(
     if has_nan:
         warnings.warn(f"{name} holds NaN; it is written as it is.", stacklevel=2)
     if has_overflow:
-        warnings.warn(f"{name} holds numbers too large for {target_dtype}; they became infinite.", stacklevel=2)
+        warnings.warn(
+            f"{name} holds numbers too large for {target_dtype}; they became infinite.", stacklevel=2
+        )

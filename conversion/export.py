@@ -44,7 +44,9 @@ def specs(
 
 
 @functools.partial(jax.jit, static_argnames=("sizes", "half_axis"))
-def _cut(leaf: jax.Array, start: tuple[int, ...], *, sizes: tuple[int, ...], half_axis: int | None) -> jax.Array:
+def _cut(
+    leaf: jax.Array, start: tuple[int, ...], *, sizes: tuple[int, ...], half_axis: int | None
+) -> jax.Array:
     """A part of a leaf as the tree holds it. Cut and turned in two programs, as in `load`."""
     part = jax.lax.dynamic_slice(leaf, start, sizes)
     return part if half_axis is None else jnp.squeeze(part, half_axis)
@@ -57,11 +59,8 @@ def _turn(part: jax.Array, *, is_transposed: bool, dtype: Any) -> jax.Array:
 
 
 def _part(leaf: Leaf, row: names.Row, window: Window, array: jax.Array, dtype: str) -> jax.Array:
-    body = array.shape[leaf.num_lead :]
-    lead = (len(window.layers), len(window.experts))[: leaf.num_lead]
-    is_half = row.half is not None
-    sizes = lead + ((body[0], 1, body[2]) if is_half else body)
-    part = _cut(array, window.start, sizes=sizes, half_axis=leaf.num_lead + 1 if is_half else None)
+    half_axis = None if row.half is None else leaf.num_lead + 1
+    part = _cut(array, window.start, sizes=window.sizes, half_axis=half_axis)
     return _turn(part, is_transposed=row.is_transposed, dtype=NUMPY_DTYPES[dtype])
 
 
@@ -94,18 +93,18 @@ def _write_part(
 ) -> None:
     """Writes a part; in the merged layout the experts of a layer are neighbours, in the split one each is a tensor."""
     first = num_dense if leaf.path[0] == "moe" else 0
-    for i, layer in enumerate(window.layers):
-        values = part[i] if leaf.num_lead else part
-        if not row.merged_hf:
-            descriptor, start = target.place(row.hf.format(i=first + layer))
-            write_all(descriptor, _bytes(values), start)
-        elif layout == "merged":
+    tensors = part.reshape(len(window.layers), len(window.experts), *part.shape[leaf.num_lead :])
+    row_bytes = tensors[0, 0, 0].nbytes
+    offset = window.stored[0].start * row_bytes  # within each tensor, of which the window may hold some rows
+    for layer, experts in zip(window.layers, tensors, strict=True):
+        if row.merged_hf and layout == "merged":
             descriptor, start = target.place(row.merged_hf.format(i=first + layer))
-            write_all(descriptor, _bytes(values), start + window.experts.start * values[0].nbytes)
-        else:
-            for e, expert in enumerate(window.experts):
-                descriptor, start = target.place(row.hf.format(i=first + layer, e=expert))
-                write_all(descriptor, _bytes(values[e]), start)
+            expert_bytes = leaf.parameter.shape[-1] * row_bytes  # the tree's last dim is the first on disk
+            write_all(descriptor, _bytes(experts), start + window.experts.start * expert_bytes + offset)
+            continue
+        for expert, values in zip(window.experts, experts, strict=True):
+            descriptor, start = target.place(row.hf.format(i=first + layer, e=expert))
+            write_all(descriptor, _bytes(values), start + offset)
 
 
 def _bytes(values: np.ndarray) -> memoryview:
@@ -149,7 +148,8 @@ def export_params(
     Args:
       params: the model's tree, on any mesh (with several hosts each calls this, the first one writes).
       layout: "split" or "merged".
-      dtype: "bfloat16" or "float32" for every tensor, or "" to keep them: as in `dtypes`, else as the tree has them.
+      dtype: "bfloat16" or "float32" for every tensor, or "" to keep them: as in `dtypes`, else as the tree
+        has them.
       dtypes: name of a table row -> the safetensors dtype that its tensors had when they were loaded.
       config: values of the `config.json` to carry along (None: `model_config.to_hf()`).
       carried: other files: relative path -> where it is now.

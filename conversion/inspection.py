@@ -1,4 +1,4 @@
-"""What a model directory holds: parameters by kind and dtype, layout, names amiss, memory on a mesh, norms of values."""
+"""What a model directory holds: parameters by kind and dtype, names amiss, memory on a mesh, norms."""
 
 from __future__ import annotations
 
@@ -69,7 +69,9 @@ def parse_mesh(text: str) -> dict[str, int]:
     for part in filter(None, text.split(",")):
         axis, _, size = part.partition("=")
         if axis not in sizes or not size.isdecimal() or int(size) < 1:
-            raise ValueError(f"--mesh: cannot use {part!r}; write axis=devices with an axis of {', '.join(AXES)}.")
+            raise ValueError(
+                f"--mesh: cannot use {part!r}; write axis=devices with an axis of {', '.join(AXES)}."
+            )
         sizes[axis] = int(size)
     return sizes
 
@@ -87,11 +89,10 @@ def _bytes_per_device(model: ModelDirectory, sizes: Mapping[str, int]) -> dict[s
     found = {}
     for dtype in ("bfloat16", "float32"):
         parameters = transformer.parameters(ModelConfig.from_hf(dict(model.config)), dtype)
-        placed = sharding.weight_shardings(parameters, mesh)
-        is_leaf = lambda p: hasattr(p, "axes")  # noqa: E731
+        placed = sharding.weight_shardings(parameters, mesh)  # type: ignore[arg-type]  # needs no devices
         shares = jax.tree.map(
             lambda p, s: math.prod(s.shard_shape(p.shape)) * np.dtype(p.dtype).itemsize,
-            parameters, placed, is_leaf=is_leaf,
+            parameters, placed, is_leaf=lambda p: hasattr(p, "axes"),
         )  # fmt: skip
         found[dtype] = sum(jax.tree.leaves(shares))
     return found

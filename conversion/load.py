@@ -1,8 +1,8 @@
 """From the byte ranges of a split or merged checkpoint into sharded device arrays, a chunk at a time.
 
     disk    [out, in] per expert or layer          (torch keeps a weight as [out, in])
-    host    a chunk of at most 64 MiB: the layers, experts and slices that one device needs, copied from the mapped file
-    device  transposed, cast and put into its place in the leaf, e.g. expert_gate_up [N, E, D, 2, F]
+    host    a chunk of at most 64 MiB: what one device needs of some layers and experts, from the mapped file
+    device  transposed, cast, and put into its place in the leaf, e.g. expert_gate_up [N, E, D, 2, F]
 
 No leaf is ever whole on the host, and none that is sharded is whole on a device.
 """
@@ -70,43 +70,50 @@ def leaves(model_config: ModelConfig, dtype: Any) -> list[Leaf]:
 
 
 class Window(NamedTuple):
-    """A part of a leaf's shard, as one row fills it.
+    """A part of a leaf's shard, as one row of the table fills it.
 
     layers, experts: which (counted within the leaf; 0:1 where it has none). stored: slices of the tensors on disk.
-    start: where the part lies in the shard.
+    start, sizes: where the part lies in the shard.
     """
 
     layers: range
     experts: range
     stored: tuple[slice, ...]
     start: tuple[int, ...]
+    sizes: tuple[int, ...]
+
+    @property
+    def max_bytes(self) -> int:
+        """Of the stored numbers, were they float32."""
+        return 4 * math.prod(self.sizes)
 
 
 def windows(leaf: Leaf, row: names.Row, index: Sequence[slice]) -> Iterator[Window]:
-    """Cuts the shard `index` of a leaf into parts of at most `CHUNK_BYTES`: by layers, then by experts."""
+    """Cuts the shard `index` of a leaf into parts of at most `CHUNK_BYTES`: by layers, experts, stored rows."""
     bounds = [part.indices(dim)[:2] for part, dim in zip(index, leaf.parameter.shape, strict=True)]
     lead = [*bounds[: leaf.num_lead], (0, 1), (0, 1)][:2]
     body = bounds[leaf.num_lead :]
     stored = (body[-1], body[0]) if row.is_transposed else tuple(body)
     layers, experts = range(*lead[0]), range(*lead[1])
-    item_bytes = 4 * math.prod(stop - start for start, stop in stored)  # float32 at most
-    expert_step = max(1, min(len(experts), CHUNK_BYTES // item_bytes))
-    layer_step = max(1, CHUNK_BYTES // (item_bytes * len(experts)))
-    inner = (0,) * len(body) if row.half is None else (0, row.half, 0)
+    row_bytes = 4 * math.prod(stop - start for start, stop in stored[1:])  # float32 at most
+    rows = range(*stored[0])
+    row_step = max(1, min(len(rows), CHUNK_BYTES // row_bytes))
+    expert_step = max(1, min(len(experts), CHUNK_BYTES // (row_bytes * len(rows))))
+    layer_step = max(1, CHUNK_BYTES // (row_bytes * len(rows) * len(experts)))
+    rest = tuple(slice(*pair) for pair in stored[1:])
+    widths = tuple(part.stop - part.start for part in rest)
     for i in range(0, len(layers), layer_step):
         for e in range(0, len(experts), expert_step):
-            yield Window(
-                layers[i : i + layer_step],
-                experts[e : e + expert_step],
-                tuple(slice(*pair) for pair in stored),
-                (i, e)[: leaf.num_lead] + inner,
-            )
-
-
-def _window_bytes(window: Window) -> int:
-    """At most: the stored numbers of a window as float32."""
-    items = math.prod(part.stop - part.start for part in window.stored)
-    return 4 * items * len(window.layers) * len(window.experts)
+            for r in range(0, len(rows), row_step):
+                some = layers[i : i + layer_step], experts[e : e + expert_step], rows[r : r + row_step]
+                start, sizes = (i, e)[: leaf.num_lead], (len(some[0]), len(some[1]))[: leaf.num_lead]
+                if row.half is not None:
+                    start, sizes = (*start, 0, row.half, r), (*sizes, *widths, 1, len(some[2]))
+                elif row.is_transposed:
+                    start, sizes = (*start, 0, r), (*sizes, *widths, len(some[2]))
+                else:
+                    start, sizes = (*start, r, *(0,) * len(rest)), (*sizes, len(some[2]), *widths)
+                yield Window(some[0], some[1], (slice(some[2].start, some[2].stop), *rest), start, sizes)
 
 
 def has_nan(values: np.ndarray) -> bool:
@@ -161,10 +168,15 @@ class Reader:
         return chunk
 
 
+def _without_absent_dims(chunk: Any, num_lead: int) -> Any:
+    """[layers, experts, *stored dims] -> only those of the first two that the leaf has."""
+    return chunk[(slice(None),) * num_lead + (0,) * (2 - num_lead)]
+
+
 @functools.partial(jax.jit, static_argnames=("num_lead", "is_transposed", "dtype"))
 def _turn(chunk: jax.Array, *, num_lead: int, is_transposed: bool, dtype: Any) -> jax.Array:
     """A chunk [layers, experts, *stored dims] -> the dims that the leaf has, as the tree holds them."""
-    part = chunk[(slice(None),) * num_lead + (0,) * (2 - num_lead)]
+    part = _without_absent_dims(chunk, num_lead)
     return (jnp.swapaxes(part, -1, -2) if is_transposed else part).astype(dtype)
 
 
@@ -179,15 +191,12 @@ def _assemble(
 ) -> list[jax.Array]:
     """A shard that fits a chunk is put together on the host, without compiling anything."""
     shard = np.empty(shape, leaf.parameter.dtype)
+    buffer = np.empty(4 * math.prod(shape), np.uint8)
     for row in leaf.rows:
-        part = shard if row.half is None else shard[..., row.half, :]
         for window in windows(leaf, row, index):
-            for i, layer in enumerate(window.layers, window.start[0] if leaf.num_lead else 0):
-                for e, expert in enumerate(window.experts, window.start[1] if leaf.num_lead == 2 else 0):
-                    stored = reader.view(leaf, row, layer, expert)[window.stored]
-                    part[(i, e)[: leaf.num_lead]][...] = stored.T if row.is_transposed else stored
-                    if has_nan(stored):
-                        reader.nan_names.append(reader.name(leaf, row, layer, expert))
+            chunk = _without_absent_dims(reader.chunk(leaf, row, window, buffer), leaf.num_lead)
+            part = shard[tuple(slice(a, a + n) for a, n in zip(window.start, window.sizes, strict=True))]
+            part[...] = (np.swapaxes(chunk, -1, -2) if row.is_transposed else chunk).reshape(window.sizes)
     return [jax.device_put(shard, device) for device in devices]
 
 
@@ -196,8 +205,7 @@ def _fill(
 ) -> list[jax.Array]:
     """A larger shard grows on the device, chunk after chunk; while one is on its way the next is read."""
     shards = [jnp.zeros(shape, leaf.parameter.dtype, device=device) for device in devices]
-    # room for the largest chunk: one tensor may be larger than CHUNK_BYTES
-    largest = max((_window_bytes(window) for row in leaf.rows for window in windows(leaf, row, index)), default=0)
+    largest = max(window.max_bytes for row in leaf.rows for window in windows(leaf, row, index))
     buffers = [np.empty(largest, np.uint8) for _ in range(2)]
     running: list[list[jax.Array]] = [[], []]  # what is still read from each buffer
     turn = 0
@@ -224,6 +232,7 @@ def _load_leaf(reader: Reader, leaf: Leaf, sharding: jax.sharding.Sharding) -> j
     by_index: dict[tuple[tuple[int, int], ...], list[jax.Device]] = {}
     indices = sharding.addressable_devices_indices_map(leaf.parameter.shape)
     for device, index in indices.items():
+        assert index is not None  # an addressable device holds a part
         key = tuple(part.indices(dim)[:2] for part, dim in zip(index, leaf.parameter.shape, strict=True))
         by_index.setdefault(key, []).append(device)
     arrays = []
@@ -250,8 +259,8 @@ def load_params(
 ) -> transformer.Params:
     """Loads a split or merged checkpoint onto devices.
 
-    The host holds two chunks of at most 64 MiB beside the device arrays, and reads each byte once for the devices that
-    need it.
+    The host holds two chunks of at most 64 MiB beside the device arrays, and reads each byte once for the
+    devices that need it.
 
     Args:
       directory: a model directory; its layout is recognised by its tensor names.
@@ -260,7 +269,8 @@ def load_params(
       dtype: of the parameters (`expert_bias` is float32 always).
 
     Raises:
-      ValueError: for a bad checkpoint (see `directory.open_model`), or one of another model than `model_config`.
+      ValueError: for a bad checkpoint (see `directory.open_model`), or one of another model than
+        `model_config`.
     """
     model = open_model(directory)
     if (described := read_model_config(directory)) != model_config:

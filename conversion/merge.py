@@ -1,10 +1,10 @@
 """Split experts <-> merged experts: byte ranges are moved, nothing is computed.
 
     split   experts.0.up_proj.weight [F, D], experts.1.up_proj.weight [F, D], ...   E tensors
-    merged  experts.up_proj [E, F, D]                                                their bytes, one after the other
+    merged  experts.up_proj [E, F, D]                                               their bytes, end to end
 
-The order of tensors over shards is that of dFactory's `moe_convertor.py`: the experts of all layers first, then the rest
-as it stood in the input.
+The order of tensors over shards is that of dFactory's `moe_convertor.py`: the experts of all layers first,
+then the rest as it stood in the input.
 """
 
 from __future__ import annotations
@@ -59,7 +59,11 @@ def _merge_experts(name: str, experts: Sequence[Stored]) -> Move:
 def _split_expert(name: str, merged: Stored, expert: int) -> Move:
     num_bytes = merged.num_bytes // merged.shape[0]
     start = merged.start + expert * num_bytes
-    return Move(Spec(name, merged.dtype, merged.shape[1:], start), (Piece(merged.path, start, num_bytes),), merged.dtype)
+    return Move(
+        Spec(name, merged.dtype, merged.shape[1:], start),
+        (Piece(merged.path, start, num_bytes),),
+        merged.dtype,
+    )
 
 
 def moves(model: ModelDirectory, layout: str) -> list[Move]:
@@ -103,12 +107,14 @@ def convert(
 
     Args:
       layout: "merged" or "split".
-      dtype: "" keeps every tensor's own; "bfloat16" or "float32" rounds all of them (the reference: bfloat16).
+      dtype: "" keeps every tensor's own; "bfloat16" or "float32" rounds all of them (the reference:
+        bfloat16).
       max_shard_bytes: shards hold at most so many bytes of tensors.
       is_dry_run: checks everything, prints the plan, writes nothing.
 
     Raises:
-      ValueError: for input that is not a whole LLaDA2.x checkpoint in the other layout, an occupied output, a full disk.
+      ValueError: for input that is not a whole LLaDA2.x checkpoint in the other layout, an occupied output, a
+        full disk.
       OSError: when the disk fails on the way; nothing is left behind.
     """
     model = open_model(input_path)
@@ -124,7 +130,9 @@ def convert(
         max_shard_bytes=max_shard_bytes,
     )
     if is_dry_run:
-        print(f"{model.path}: {model.layout} layout, {len(model.tensors)} tensors, {model.num_bytes / 1e9:.3f} GB")
+        print(
+            f"{model.path}: {model.layout} layout, {len(model.tensors)} tensors, {model.num_bytes / 1e9:.3f} GB"
+        )
         print(plan.describe())
         return
     bar = tqdm(total=plan.num_bytes, unit="B", unit_scale=True, desc=layout, disable=not show_progress)

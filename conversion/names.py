@@ -1,10 +1,10 @@
 """The table of names: what every tensor of a LLaDA2.x checkpoint is called, on disk and in our parameter tree.
 
-One row per weight, read in both directions. On disk experts are `split` (one tensor an expert, as published) or
-`merged` (one tensor a layer, as dFactory trains them). In the tree every layer of a group (`dense`: the first layers,
-`moe`: the rest) is stacked on axis 0, and gate and up projections lie side by side:
+One row per weight, read in both directions. On disk experts are `split` (one tensor an expert, as published)
+or `merged` (one tensor a layer, as dFactory trains them). In the tree every layer of a group (`dense`: the
+first layers, `moe`: the rest) is stacked on axis 0, and gate and up projections lie side by side:
 
-    model.layers.3.mlp.experts.7.up_proj.weight  [F, D]  ->  tree["moe"]["expert_gate_up"][3 - num_dense, 7, :, 1, :]
+    model.layers.3.mlp.experts.7.up_proj.weight [F, D]  ->  moe/expert_gate_up[3 - num_dense, 7, :, 1, :]
 
 Letters: V vocabulary, D width, Q = (H + 2K)·C fused query, key and value rows, O = H·C, C head width, E experts,
 F expert width, S width of the shared expert, I width of the dense MLP.
@@ -42,7 +42,7 @@ class Dims:
         Raises:
           ValueError: for another model family, and for a size that is missing or not a whole number.
         """
-        model_type = config["model_type"] if "model_type" in config else None
+        model_type = config.get("model_type")
         if model_type not in MODEL_TYPES.values():
             raise ValueError(
                 f"{where}: model_type is {model_type!r}, expected one of {sorted(MODEL_TYPES.values())}. "
@@ -57,10 +57,10 @@ class Dims:
             return config[key]
 
         def flag(key: str) -> bool:
-            return bool(key in config and config[key])
+            return bool(config.get(key))
 
         # null, 0 and a missing key all mean "no shared expert" in the reference
-        num_shared = config["num_shared_experts"] if "num_shared_experts" in config else 0
+        num_shared = config.get("num_shared_experts")
         heads, kv_heads, head_width = (
             whole("num_attention_heads"),
             whole("num_key_value_heads"),
@@ -152,7 +152,6 @@ class Place:
     is_optional: bool = False
 
 
-
 def _layers(row: Row, dims: Dims) -> Sequence[int | None]:
     if row.group == "top":
         return (None,)
@@ -168,7 +167,8 @@ def _is_there(row: Row, dims: Dims) -> bool:
 def expected(dims: Dims, layout: str) -> dict[str, Place]:
     """Every tensor name of a checkpoint with these sizes -> what it is.
 
-    Zero-sized shared experts (the reference writes them for `num_shared_experts: 0`) and the head of a tied model are
+    Zero-sized shared experts (the reference writes them for `num_shared_experts: 0`) and the head of a tied
+    model are
     optional: both forms are found in the wild and mean the same.
     """
     places: dict[str, Place] = {}

@@ -1,7 +1,7 @@
 """Between model directories and Orbax checkpoints that `train` and `evaluate` open.
 
-    O/checkpoints/0/params   the model's tree           O/tokenizer/   what AutoTokenizer opens
-    O/checkpoints/0/meta     configuration, model       O/source/      config.json, Python files, dtypes: for the way back
+    O/checkpoints/0/params   the model's tree         O/tokenizer/   what AutoTokenizer opens
+    O/checkpoints/0/meta     configuration, model     O/source/      config.json, other files, dtypes: for the way back
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def stored_dtypes(model: ModelDirectory) -> dict[str, str]:
 
 
 def own_dtype(model: ModelDirectory) -> str:
-    """The dtype to hold the parameters in: bfloat16 when all weights are, else float32. The router's bias does not count."""
+    """The dtype to hold parameters in: bfloat16 when all weights but the router's bias are, else float32."""
     dtypes = {tensor.dtype for name, tensor in model.tensors.items() if not name.endswith("expert_bias")}
     return "bfloat16" if dtypes == {"BF16"} else "float32"
 
@@ -57,9 +57,12 @@ def _is_tokenizer(path: Path) -> bool:
 
 
 def _save_tree(folder: Path, params: Any) -> None:
-    # one gigabyte at a time and uncompressed: random-looking mantissas do not shrink, and the disk is the limit
+    # one gigabyte at a time and uncompressed: random-looking mantissas do not shrink, and the disk is the
+    # limit
     handler = ocp.PyTreeCheckpointHandler(
-        save_concurrent_gb=_CONCURRENT_GB, save_device_host_concurrent_gb=_CONCURRENT_GB, use_compression=False
+        save_concurrent_gb=_CONCURRENT_GB,
+        save_device_host_concurrent_gb=_CONCURRENT_GB,
+        use_compression=False,
     )
     save_args = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=_CHUNK_BYTES), params)
     with ocp.Checkpointer(handler) as writer:
@@ -91,7 +94,9 @@ def to_orbax(
     refuse_full(output, model.num_bytes if dtype == "bfloat16" else 2 * model.num_bytes)
     devices = mesh_of(mesh)
     sizes = dict(devices.shape)
-    print(f"{model.path}: {model.layout} layout, {model.num_bytes / 1e9:.3f} GB -> {dtype} on {sizes}, {output}")
+    print(
+        f"{model.path}: {model.layout} layout, {model.num_bytes / 1e9:.3f} GB -> {dtype} on {sizes}, {output}"
+    )
     if is_dry_run:
         return
     parameters = transformer.parameters(model_config, dtype)
@@ -106,7 +111,7 @@ def to_orbax(
             meta = checkpoint.describe(config, model_config, {})
             writer.save((partial / "checkpoints" / "0" / "meta").absolute(), args=ocp.args.JsonSave(meta))
         copy_files({p: f for p, f in model.carried.items() if _is_tokenizer(p)}, partial / "tokenizer")
-        copy_files(model.carried | {Path("config.json"): model.path / "config.json"}, partial / "source")
+        copy_files({**model.carried, Path("config.json"): model.path / "config.json"}, partial / "source")
         (partial / "source" / DTYPES_NAME).write_text(json.dumps(stored_dtypes(model), indent=2) + "\n")
 
 
@@ -120,7 +125,9 @@ class Companions(NamedTuple):
 
 def _companions(run: Path, model_path: str, tokenizer: Path, model_config: ModelConfig) -> Companions:
     """Of the run's `source/`, else of the model that training started from; the run's own tokenizer comes first."""
-    candidates = [run / "source", Path(model_path) / "source", Path(model_path)] if model_path else [run / "source"]
+    candidates = (
+        [run / "source", Path(model_path) / "source", Path(model_path)] if model_path else [run / "source"]
+    )
     config, dtypes, carried = None, {}, {}
     for folder in candidates:
         if not (folder / "config.json").is_file():

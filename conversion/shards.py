@@ -1,9 +1,10 @@
 """Safetensors shards as byte ranges: reading and writing headers, never the values.
 
-    8 bytes: header length n, little endian | n bytes: JSON {name: {dtype, shape, data_offsets}} | data, without gaps
+    8 bytes: length n, little endian | n bytes: JSON {name: {dtype, shape, data_offsets}} | data, without gaps
 
 The format is https://github.com/huggingface/safetensors (README, "Format"); this reader refuses what that one
-refuses, and says where. Offsets here are absolute positions in the file, so that a range can be copied as it is.
+refuses, and says where. Offsets here are absolute positions in the file, so that a range can be copied as it
+is.
 """
 
 from __future__ import annotations
@@ -93,8 +94,8 @@ def read_header(path: Path) -> tuple[list[Stored], dict[str, Any]]:
       The tensors in the order of their bytes, and the free-form `__metadata__` (empty when there is none).
 
     Raises:
-      ValueError: for a truncated or over-long file, a bad header, a doubled name, an unknown dtype, and offsets that
-        do not fit the shapes, overlap, or leave a gap.
+      ValueError: for a truncated or over-long file, a bad header, a doubled name, an unknown dtype, and
+        offsets that do not fit the shapes, overlap, or leave a gap.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -107,13 +108,17 @@ def read_header(path: Path) -> tuple[list[Stored], dict[str, Any]]:
             )
         header = read_json(path, file.read(length), "the safetensors header")
     metadata = header.pop("__metadata__", {})
-    entries = sorted((_entry(path, name, value)[2:], name, _entry(path, name, value)) for name, value in header.items())
+    entries = sorted(
+        (_entry(path, name, value)[2:], name, _entry(path, name, value)) for name, value in header.items()
+    )
     position = 0
     tensors = []
     for (begin, end), name, (dtype, shape, _, _) in entries:
         if begin != position:
             what = "overlaps the tensor before it" if begin < position else "leaves a gap before it"
-            raise ValueError(f"{path}: {name} starts at byte {begin} of the data, expected {position}: it {what}.")
+            raise ValueError(
+                f"{path}: {name} starts at byte {begin} of the data, expected {position}: it {what}."
+            )
         tensors.append(Stored(name, dtype, shape, path, 8 + length + begin))
         position = end
     if 8 + length + position != size:
@@ -152,7 +157,8 @@ class Shard:
 def _page_padding(header_bytes: int, specs: Sequence[Spec], offsets: Mapping[str, int]) -> int:
     """Spaces that let most of the large tensors lie in the pages of the shard as they lie in those of their origin.
 
-    The kernel then copies whole pages: 0.23 seconds per GB instead of 0.37 to 0.58 (ext4, page cache to page cache).
+    The kernel then copies whole pages: 0.23 seconds per GB instead of 0.37 to 0.58 (ext4, page cache to page
+    cache).
     """
     votes: collections.Counter[int] = collections.Counter()
     for spec in specs:
@@ -187,8 +193,8 @@ def _layout_shard(file_name: str, specs: Sequence[Spec]) -> Shard:
 def plan_shards(specs: Sequence[Spec], max_shard_bytes: int) -> list[Shard]:
     """Fills shards in the order given: a tensor that no longer fits begins the next shard (as the reference does).
 
-    One shard is called `model.safetensors`, several `model-00001-of-0000n.safetensors`. A single tensor larger than
-    the limit gets a shard of its own.
+    One shard is called `model.safetensors`, several `model-00001-of-0000n.safetensors`. A single tensor
+    larger than the limit gets a shard of its own.
     """
     groups: list[list[Spec]] = [[]]
     filled = 0

@@ -44,7 +44,9 @@ def _claim(partial: Path) -> int:
         still_there = False
     if not still_there:
         os.close(lock)
-        raise ValueError(f"{partial}: another conversion is writing there. Wait for it, or name another directory.")
+        raise ValueError(
+            f"{partial}: another conversion is writing there. Wait for it, or name another directory."
+        )
     left = [path for path in partial.iterdir() if path.name != _MARKER]
     if left and not (partial / _MARKER).exists():
         os.close(lock)
@@ -59,8 +61,8 @@ def _claim(partial: Path) -> int:
 def staged(output: Path) -> Iterator[Path]:
     """Yields `<output>.partial` to write into, and renames it to `output` when the block ends well.
 
-    An error or an interrupt removes it. After a kill it stays behind, and the next call with the same output removes it
-    and starts clean. Two calls with the same output: the second is refused.
+    An error or an interrupt removes it. After a kill it stays behind, and the next call with the same output
+    removes it and starts clean. Two calls with the same output: the second is refused.
 
     Raises:
       ValueError: when the output holds something, or another call is writing it.

@@ -22,8 +22,8 @@ from conversion.load import Leaf, leaves, load_params, read_model_config
 
 IGNORED_LABEL = -100
 TOLERANCES = {"float32": 1e-4, "bfloat16": 0.1}
-"""float32: of the largest difference (the golden files agree to a few 1e-5 across implementations). bfloat16: of the median,
-because one token that changes its expert moves its logits by whole units."""
+"""float32: of the largest difference (the golden files agree to a few 1e-5 across implementations).
+bfloat16: of the median one, because a token that changes its expert moves its logits by whole units."""
 
 
 def masked_cross_entropy(logits: jax.Array, labels: np.ndarray, shift: int) -> jax.Array:
@@ -51,17 +51,23 @@ def compute(
 ) -> dict[str, np.ndarray]:
     """Everything that the arrays in `inputs` allow, by the names of the golden files' README.
 
-    `input_ids` int [B, L]: full_logits [B, L, V], full_hidden [N + 2, B, L, D], full_router_logits, full_topk_idx,
-    full_topk_weight [moe layers, B, L, E or k]. `noisy_ids` [B, L]: noisy_full_logits; with `labels` [B, L] also
-    loss_same_full_attention. `bd_input_ids`, `bd_position_ids` [B, 2L]: bd_logits, bd_topk_idx, bd_topk_weight; with
-    `labels` also loss_same, loss_shift.
+    `input_ids` int [B, L]: full_logits [B, L, V], full_hidden [N + 2, B, L, D], full_router_logits,
+    full_topk_idx, full_topk_weight [moe layers, B, L, E or k]. `noisy_ids` [B, L]: noisy_full_logits; with
+    `labels` [B, L] also loss_same_full_attention. `bd_input_ids`, `bd_position_ids` [B, 2L]: bd_logits,
+    bd_topk_idx, bd_topk_weight; with `labels` also loss_same, loss_shift.
     """
     found: dict[str, Any] = {}
 
     def run(tokens: np.ndarray, positions: np.ndarray, attention: Any) -> transformer.Output:
         def forward(params: Any, tokens: jax.Array, positions: jax.Array) -> transformer.Output:
             return transformer.apply(
-                model_config, params, tokens, positions, attention, compute_dtype=jnp.dtype(dtype), collect=True
+                model_config,
+                params,
+                tokens,
+                positions,
+                attention,
+                compute_dtype=jnp.dtype(dtype),
+                collect=True,
             )
 
         return jax.jit(forward)(params, tokens, positions)
@@ -153,11 +159,14 @@ def compare_norms(
     return {"tensor_names": np.array(names), "norm_stored": np.array(stored), "norm_held": np.array(loaded)}
 
 
-def table(found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray], dtype: str, tolerance: float) -> bool:
+def table(
+    found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray], dtype: str, tolerance: float
+) -> bool:
     """Prints largest and median differences of all arrays that both have.
 
     Returns:
-      True when all are within the tolerance: float32 compares largest differences and every integer; bfloat16 medians.
+      True when all are within the tolerance: float32 compares largest differences and every integer; bfloat16
+      medians.
     """
     print(f"{'array':<28} {'shape':<20} {'max |d|':>10} {'median |d|':>11}  within {tolerance:g}")
     shared = [name for name in found if name in expected]
@@ -228,7 +237,7 @@ def verify(
             f"norms of {len(gap)} tensors, stored and held: largest relative difference {gap[worst]:.1e} "
             f"({norms['tensor_names'][worst]}){'' if is_good else '  NOT the same tensors'}"
         )
-    np.savez(outputs, **found)
+    np.savez(outputs, **found)  # type: ignore[arg-type]  # the stub mistakes the names
     print(f"wrote {', '.join(found)} to {outputs}")
     if against is not None:
         with np.load(against, allow_pickle=False) as file:

@@ -37,7 +37,8 @@ class Plan:
         """The plan for a dry run, one line a file."""
         lines = [f"would write {self.output} ({self.num_bytes / 1e9:.3f} GB):"]
         lines += [
-            f"  {s.file_name:<34} {s.num_bytes / 1e9:9.3f} GB  {len(s.starts):6d} tensors" for s in self.shards
+            f"  {s.file_name:<34} {s.num_bytes / 1e9:9.3f} GB  {len(s.starts):6d} tensors"
+            for s in self.shards
         ]
         others = ["config.json", *([INDEX_NAME] if len(self.shards) > 1 else []), *map(str, self.carried)]
         return "\n".join([*lines, f"  {', '.join(others)}"])

@@ -42,9 +42,7 @@ class CorridorCodec:
         for c, cell in enumerate(unit.data["cells"], start=1):
             if self.profile == "attributes":
                 fields = (Field.OBJECT, Field.COLOR, Field.STATE)
-                slots += [
-                    Slot(word, field, c, a) for a, (word, field) in enumerate(zip(cell, fields, strict=True))
-                ]
+                slots += [Slot(word, field, c, a) for a, (word, field) in enumerate(zip(cell, fields, strict=True))]
             else:
                 slots.append(Slot("_".join(cell), Field.CELL, c, 0))
         return slots
@@ -68,9 +66,7 @@ def make_trajectory(number: int, num_actions: int, goal: str = "go to the red ba
     units = [Unit(Kind.GOAL, 0, text=goal)]
     for step in range(num_actions + 1):
         cells = [[str(rng.choice(names)) for names in (OBJECTS, COLORS, STATES)] for _ in range(NUM_CELLS)]
-        units.append(
-            Unit(Kind.OBSERVATION, step, data={"cells": cells, "direction": str(rng.choice(DIRECTIONS))})
-        )
+        units.append(Unit(Kind.OBSERVATION, step, data={"cells": cells, "direction": str(rng.choice(DIRECTIONS))}))
         if step < num_actions:
             action = str(rng.choice(ACTIONS))
             units.append(Unit(Kind.ACTION, step, text=action, is_expert=bool(rng.random() < 0.8)))

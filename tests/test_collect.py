@@ -154,9 +154,7 @@ def test_foreign_shards_are_not_overwritten(tmp_path):
 
 
 def test_a_level_beyond_the_bot_ends_with_its_reasons(tmp_path):
-    with pytest.raises(
-        ValueError, match=r"failed on 50 seeds of BabyAI-KeyInBox-v0 in a row.*50 x the bot fails"
-    ):
+    with pytest.raises(ValueError, match=r"failed on 50 seeds of BabyAI-KeyInBox-v0 in a row.*50 x the bot fails"):
         small(tmp_path, environment="BabyAI-KeyInBox-v0")
     assert not list(tmp_path.rglob("*.jsonl*"))
 

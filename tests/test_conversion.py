@@ -34,7 +34,8 @@ def assert_same_tensors(first, second):
 
 @pytest.mark.parametrize(("golden", "max_shard_bytes"), [("a", 335_000), ("b", 280_000)])
 def test_merge_writes_the_files_of_the_reference_converter(tmp_path, golden, max_shard_bytes):
-    # the shard limit with which the golden files were made; every shard and the index are equal, not only the tensors
+    # the shard limit with which the golden files were made; every shard and the index are equal, not only the
+    # tensors
     expected = GOLDEN / golden / "merged_bf16"
     convert(GOLDEN / golden / "split_bf16", tmp_path / "m", "merged", max_shard_bytes=max_shard_bytes)
     weights = [name for name in files_of(expected) if "model" in name]
@@ -165,7 +166,9 @@ def test_help_is_there_for_every_verb(verb, capsys):
 
 def test_inspect_says_what_is_amiss(tmp_path, capsys):
     tensors = checkpoints.random_tensors(checkpoints.CONFIG)
-    tensors["model.layers.1.mlp.experts.8.up_proj.weight"] = tensors.pop("model.layers.1.mlp.experts.3.up_proj.weight")
+    tensors["model.layers.1.mlp.experts.8.up_proj.weight"] = tensors.pop(
+        "model.layers.1.mlp.experts.3.up_proj.weight"
+    )
     source = checkpoints.write(tmp_path / "source", tensors=tensors)
     assert main(["inspect", str(source)]) == 1
     printed = capsys.readouterr().out

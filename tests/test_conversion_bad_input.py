@@ -149,10 +149,11 @@ BAD = {
         lambda d: rewrite(d, lambda t: t.update({NAME: t[NAME].astype(np.int8)})), "has dtype I8, expected one of F32",
     ),
     "experts of two dtypes": (
-        lambda d: rewrite(d, lambda t: t.update({NAME: t[NAME].astype(np.float32)})), "the experts have different dtypes",
+        lambda d: rewrite(d, lambda t: t.update({NAME: t[NAME].astype(np.float32)})),
+        "the experts have different dtypes",
     ),
     "split and merged experts": (
-        lambda d: rewrite(d, lambda t: t.update({"model.layers.1.mlp.experts.up_proj": np.zeros((8, 8, 16), np.float32)})),
+        lambda d: rewrite(d, lambda t: t.update({"model.layers.1.mlp.experts.up_proj": np.ones(8, np.float32)})),
         "expected one layout of experts, found both",
     ),
     "no experts": (
@@ -249,7 +250,11 @@ def write_huge(directory, vocabulary):
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     end = max(v["data_offsets"][1] for v in header.values() if "shape" in v)
     for name in ("lm_head.weight", "model.word_embeddings.weight"):
-        header[name] = {"dtype": "BF16", "shape": [vocabulary, 16], "data_offsets": [end, end + vocabulary * 32]}
+        header[name] = {
+            "dtype": "BF16",
+            "shape": [vocabulary, 16],
+            "data_offsets": [end, end + vocabulary * 32],
+        }
         end += vocabulary * 32
     text = json.dumps(header).encode()
     path.write_bytes(len(text).to_bytes(8, "little") + text)

@@ -71,7 +71,9 @@ def test_verify_notices_other_numbers_and_other_weights(tmp_path, capsys):
 @pytest.mark.parametrize("name", PRESETS)
 def test_the_table_covers_every_weight_of_every_preset(name):
     config = PRESETS[name]
-    declared = sum(np.prod(leaf.parameter.shape, dtype=np.int64) for leaf in load.leaves(config, jnp.bfloat16))
+    declared = sum(
+        np.prod(leaf.parameter.shape, dtype=np.int64) for leaf in load.leaves(config, jnp.bfloat16)
+    )
     dims = names.Dims.from_config(config.to_hf(), name)
     for layout in names.LAYOUTS:
         places = names.expected(dims, layout)
@@ -102,7 +104,10 @@ def test_where_every_tensor_goes(tmp_path):
     source = checkpoints.write(tmp_path / "source", CONFIG)
     stored = {name: np.float32(array) for name, array in checkpoints.read(source).items()}
     params = jax.tree.map(np.asarray, load_params(source, read_model_config(source)))
-    layer, moe = "model.layers.2.", params["moe"]  # layer 0 is dense, so that layer 2 is number 1 of the others
+    layer, moe = (
+        "model.layers.2.",
+        params["moe"],
+    )  # layer 0 is dense, so that layer 2 is number 1 of the others
     pairs = [
         (params["embedding"], stored["model.word_embeddings.weight"]),
         (params["head"], stored["lm_head.weight"].T),
@@ -125,8 +130,12 @@ def test_where_every_tensor_goes(tmp_path):
 def test_to_orbax_and_back_is_the_same_checkpoint(monkeypatch, tmp_path, layout, dtype):
     tensors = checkpoints.random_tensors(CONFIG, dtype)
     # a bias that was rounded is held in float32, and goes back as it came
-    tensors["model.layers.1.mlp.gate.expert_bias"] = tensors["model.layers.1.mlp.gate.expert_bias"].astype(dtype)
-    tensors["model.layers.2.mlp.gate.expert_bias"] = tensors["model.layers.2.mlp.gate.expert_bias"].astype(dtype)
+    tensors["model.layers.1.mlp.gate.expert_bias"] = tensors["model.layers.1.mlp.gate.expert_bias"].astype(
+        dtype
+    )
+    tensors["model.layers.2.mlp.gate.expert_bias"] = tensors["model.layers.2.mlp.gate.expert_bias"].astype(
+        dtype
+    )
     source = checkpoints.write(tmp_path / "split", CONFIG, tensors)
     (source / "modeling_llada2_moe.py").write_text("raise RuntimeError('never run')\n")
     for name in ("tokenizer.json", "tokenizer_config.json"):
@@ -158,12 +167,33 @@ def test_export_in_another_dtype_and_layout(tmp_path):
     assert main([*arguments, "--dry_run"]) == 0
     assert not (tmp_path / "m").exists()
     assert main(arguments) == 0
-    merge = ["merge", "--input_path", str(source), "--output_path", str(tmp_path / "n"), "--dtype", "bfloat16"]
+    merge = [
+        "merge",
+        "--input_path",
+        str(source),
+        "--output_path",
+        str(tmp_path / "n"),
+        "--dtype",
+        "bfloat16",
+    ]
     assert main([*merge, "--max_shard_bytes", "9000"]) == 0
     assert_same_tensors(checkpoints.read(tmp_path / "m"), checkpoints.read(tmp_path / "n"))
     assert len(list((tmp_path / "m").glob("*.safetensors"))) > 2
     assert json.loads((tmp_path / "m" / "config.json").read_text())["torch_dtype"] == "bfloat16"
-    assert main(["verify", "--model", run, "--inputs", str(write_ids(tmp_path)), "--outputs", str(tmp_path / "y.npz")]) == 0
+    assert (
+        main(
+            [
+                "verify",
+                "--model",
+                run,
+                "--inputs",
+                str(write_ids(tmp_path)),
+                "--outputs",
+                str(tmp_path / "y.npz"),
+            ]
+        )
+        == 0
+    )
 
 
 def write_ids(directory):
@@ -173,7 +203,10 @@ def write_ids(directory):
 
 def test_a_dry_run_of_to_orbax_writes_nothing(tmp_path):
     source = checkpoints.write(tmp_path / "source", CONFIG)
-    assert main(["to_orbax", "--input_path", str(source), "--output_path", str(tmp_path / "o"), "--dry_run"]) == 0
+    assert (
+        main(["to_orbax", "--input_path", str(source), "--output_path", str(tmp_path / "o"), "--dry_run"])
+        == 0
+    )
     assert {p.name for p in tmp_path.iterdir()} == {"source"}
 
 
@@ -200,7 +233,15 @@ def test_another_model_is_refused(tmp_path):
 def test_an_unknown_mesh_is_refused(tmp_path, capsys):
     source = checkpoints.write(tmp_path / "source", CONFIG)
     for mesh, message in (("fspd=2", "--mesh: cannot use 'fspd=2'"), ("fsdp=3", "does not lay out 8")):
-        arguments = ["to_orbax", "--input_path", str(source), "--output_path", str(tmp_path / "o"), "--mesh", mesh]
+        arguments = [
+            "to_orbax",
+            "--input_path",
+            str(source),
+            "--output_path",
+            str(tmp_path / "o"),
+            "--mesh",
+            mesh,
+        ]
         assert main(arguments) == 2
         assert message in capsys.readouterr().err
     assert not (tmp_path / "o").exists()

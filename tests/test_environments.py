@@ -276,7 +276,6 @@ def test_render_shows_the_level():
 
 def test_collecting_processes_import_no_jax():
     code = (
-        "import sys, anyorder_jax.collect as c; c.make_environment('BabyAI-GoToObj-v0'); "
-        "sys.exit('jax' in sys.modules)"
+        "import sys, anyorder_jax.collect as c; c.make_environment('BabyAI-GoToObj-v0'); sys.exit('jax' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

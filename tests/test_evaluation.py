@@ -211,9 +211,7 @@ def test_oracle_gets_everything(world, question):
 def test_nll_definitions(world):
     """A predictor that pays 0.25 nats a token: every definition is a count of tokens."""
     targets = collect_targets(world.asks(questions.Question("forward", "forward", 1.0)))
-    found = measure(
-        targets, Prediction(np.full(len(targets.truth_T), 0.25), targets.truth_T), world.cell_words
-    )
+    found = measure(targets, Prediction(np.full(len(targets.truth_T), 0.25), targets.truth_T), world.cell_words)
     words = 1 if world.codec.name.endswith("joint") else 3
     assert found["nll_per_token"].value == pytest.approx(0.25)
     assert found["nll_per_cell"].value == pytest.approx(0.25 * words)
@@ -225,9 +223,7 @@ def test_one_wrong_attribute_costs_one_cell_and_one_observation(world):
     targets = collect_targets(asks)
     is_joint = world.codec.name.endswith("joint")
     names = {world.id_of(w): w for w in world.codec.lexicon()[Field.CELL if is_joint else Field.COLOR]}
-    colored = [
-        t for t, v in enumerate(targets.truth_T) if names.get(v, "none").split("_")[0] in ("red", "green")
-    ]
+    colored = [t for t, v in enumerate(targets.truth_T) if names.get(v, "none").split("_")[0] in ("red", "green")]
     t = next(t for t in colored if targets.field_T[t] in (Field.CELL, Field.COLOR))
     word = names[targets.truth_T[t]]
     other = word.replace("red", "blue") if word.startswith("red") else word.replace("green", "blue")
@@ -285,18 +281,14 @@ def constant_trajectory(world):
     """The agent turns on the spot and sees the same for ever."""
     goal, seen = world.trajectories[0].units[:2]
     steps = [
-        u
-        for step in range(4)
-        for u in (dataclasses.replace(seen, step=step), Unit(Kind.ACTION, step, text="forward"))
+        u for step in range(4) for u in (dataclasses.replace(seen, step=step), Unit(Kind.ACTION, step, text="forward"))
     ]
     return Trajectory("constant", (goal, *steps, dataclasses.replace(seen, step=4)))
 
 
 def test_baselines_are_perfect_where_nothing_changes(world):
     example = units.tokenise(constant_trajectory(world), world.codec, world.vocabulary)
-    asks = questions.ask(
-        questions.Question("forward", "forward", 1.0), [example], num_steps=2, limit=9, seed=0
-    )
+    asks = questions.ask(questions.Question("forward", "forward", 1.0), [example], num_steps=2, limit=9, seed=0)
     targets = collect_targets(asks)
     elsewhere = baselines.SlotMarginals(world.examples[1:])
     itself = baselines.SlotMarginals([example])
@@ -335,10 +327,7 @@ def test_unigram_by_hand(joint):
     np.testing.assert_allclose(nll_T[is_forward_T], 0.0, atol=1e-12)
     np.testing.assert_allclose(nll_T[~is_forward_T], np.log(5))
     log_p_A = marginals.action_log_marginals([joint.vocabulary.encode_slot(a) for a in joint.actions])
-    assert (
-        joint.actions[int(log_p_A.argmax())] == "forward"
-        and np.isneginf(log_p_A).sum() == len(joint.actions) - 1
-    )
+    assert joint.actions[int(log_p_A.argmax())] == "forward" and np.isneginf(log_p_A).sum() == len(joint.actions) - 1
 
 
 def test_unigram_probabilities_sum_to_one(joint):
@@ -347,8 +336,7 @@ def test_unigram_probabilities_sum_to_one(joint):
     targets = collect_targets([one])
     known = np.unique(np.concatenate([e.tokens_L[e.field_L == Field.ACTION] for e in joint.examples]))
     total = sum(
-        np.exp(-marginals.predict([one], dataclasses.replace(targets, truth_T=np.array([v]))).nll_T[0])
-        for v in known
+        np.exp(-marginals.predict([one], dataclasses.replace(targets, truth_T=np.array([v]))).nll_T[0]) for v in known
     )
     assert total == pytest.approx(1.0)
 
@@ -435,9 +423,7 @@ def test_policy_rows_are_training_windows(world, num_steps):
             seed=0,
         ):
             step = int(one.example.step_U[-1])
-            seen = [
-                u for u in trajectory.units if u.step < step or (u.step == step and u.kind != Kind.ACTION)
-            ]
+            seen = [u for u in trajectory.units if u.step < step or (u.step == step and u.kind != Kind.ACTION)]
             row = framer.row(seed, seen)
             expected = np.where(one.hidden.is_hidden_L, world.vocabulary.mask_id, one.example.tokens_L)
             np.testing.assert_array_equal(row, expected)
@@ -536,9 +522,7 @@ def test_expert_beats_random_and_is_its_own_measure(joint, expert):
 
 def test_an_expert_that_gives_up_fails_its_episode():
     """On this level the bot never works (upstream's list of broken environments)."""
-    outcomes, _ = rollout.play_all(
-        lambda: registry.make_environment("BabyAI-KeyInBox-v0"), [0, 1], policy.ExpertPolicy
-    )
+    outcomes, _ = rollout.play_all(lambda: registry.make_environment("BabyAI-KeyInBox-v0"), [0, 1], policy.ExpertPolicy)
     assert not outcomes.is_success_E.any()
 
 

@@ -212,9 +212,7 @@ def test_suffix_hides_all_from_a_uniform_point_on():
 
 def test_suffix_adds_the_random_set_before_the_point():
     hidden = draws(sampler(order="suffix", rate=0.5), episode(3), 200)
-    assert any(
-        h.is_hidden_L[1] and not h.is_hidden_L.all() for h in hidden
-    )  # the goal, which no point covers
+    assert any(h.is_hidden_L[1] and not h.is_hidden_L.all() for h in hidden)  # the goal, which no point covers
 
 
 @pytest.mark.parametrize("order", ["causal", "inverse"])
@@ -232,9 +230,7 @@ def test_without_a_later_observation_the_order_becomes_any_order(order):
 
 
 def test_goal_without_a_goal_becomes_any_order():
-    assert (
-        sampler(order="goal")(np.random.default_rng(0), make_example([(O, True, [[1]])])).order == "any_order"
-    )
+    assert sampler(order="goal")(np.random.default_rng(0), make_example([(O, True, [[1]])])).order == "any_order"
 
 
 def test_prefix_without_actions_gives_the_first_observation():
@@ -311,9 +307,7 @@ def test_inverse_asks_actions_with_the_rate():
     counts = [len(units_of(example, h.is_target_L)) for h in draws(one, example, num)]
     assert abs(np.mean(counts) / 8 - 0.5) < 5 * np.sqrt(0.25 / (8 * num))
     assert one(np.random.default_rng(0), example).rate == 0.5
-    (lone,) = {
-        len(units_of(example, h.is_target_L)) for h in draws(sampler(order="inverse", rate=1e-9), example, 9)
-    }
+    (lone,) = {len(units_of(example, h.is_target_L)) for h in draws(sampler(order="inverse", rate=1e-9), example, 9)}
     assert lone == 1
 
 

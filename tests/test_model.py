@@ -50,9 +50,7 @@ def places(config):
         if config.use_bias:
             yield name + "attention.dense.bias", group, "attention_output_bias", (n,), False
         mlps = (
-            {"mlp.": ("gate_up", "down")}
-            if group == "dense"
-            else {"mlp.experts.": ("expert_gate_up", "expert_down")}
+            {"mlp.": ("gate_up", "down")} if group == "dense" else {"mlp.experts.": ("expert_gate_up", "expert_down")}
         )
         if group == "moe":
             yield name + "mlp.gate.weight", group, "router", (n,), True
@@ -187,9 +185,7 @@ def test_block_diffusion_and_its_gradients(golden, variant):
     assert len(compared) == 6
     for key in compared:
         scale = np.abs(e[key]).max()
-        np.testing.assert_allclose(
-            ours[key.split(":")[1]] / scale, e[key] / scale, rtol=0, atol=2e-5, err_msg=key
-        )
+        np.testing.assert_allclose(ours[key.split(":")[1]] / scale, e[key] / scale, rtol=0, atol=2e-5, err_msg=key)
     assert not any(ours[name].any() for name in ours if name.endswith("expert_bias"))
 
 
@@ -198,9 +194,7 @@ def test_four_adamw_steps():
     gradient."""
     golden = _golden("b")
     e, params = golden.expected, golden.params
-    optimizer = optax.chain(
-        optax.clip_by_global_norm(1.0), optax.adamw(1e-3, 0.9, 0.999, 1e-8, weight_decay=0.1)
-    )
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-3, 0.9, 0.999, 1e-8, weight_decay=0.1))
     state, update = optimizer.init(params), jax.jit(optimizer.update)
     bias, losses, norms = params["moe"]["expert_bias"], [], []
     for _ in range(4):
@@ -221,9 +215,7 @@ def test_bfloat16_compute_stays_near_float32():
     golden = _golden("b")
     tokens = jnp.asarray(golden.expected["input_ids"])
     positions = jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32), tokens.shape)
-    output = transformer.apply(
-        golden.config, golden.params, tokens, positions, Full(), compute_dtype=jnp.bfloat16
-    )
+    output = transformer.apply(golden.config, golden.params, tokens, positions, Full(), compute_dtype=jnp.bfloat16)
     assert output.hidden_BLD.dtype == jnp.bfloat16 and output.logits_BLV.dtype == jnp.float32
     away = np.abs(np.asarray(output.logits_BLV) - golden.expected["full_logits"])
     assert np.median(away) < 2 * 0.0168
@@ -310,17 +302,18 @@ def test_every_remat_policy_gives_the_same_gradients():
 
 
 def test_random_weights_are_the_declared_ones():
-    declared = transformer.parameters(SMALL, "bfloat16")
-    params = jax.jit(lambda key: transformer.init(SMALL, key, "bfloat16"))(jax.random.key(1))
+    config = dataclasses.replace(SMALL, num_hidden_layers=4, first_k_dense_replace=2)
+    declared = transformer.parameters(config, "bfloat16")
+    params = jax.jit(lambda key: transformer.init(config, key, "bfloat16"))(jax.random.key(1))
     leaves = jax.tree.leaves(declared, is_leaf=is_declared)
     assert [(p.shape, p.dtype) for p in leaves] == [(x.shape, x.dtype) for x in jax.tree.leaves(params)]
     assert params["moe"]["expert_bias"].dtype == jnp.float32
     rules = dict(sharding.RULES)
-    assert all(axis in rules for p in leaves for axis in p.axes) and all(
-        len(p.axes) == len(p.shape) for p in leaves
-    )
+    assert all(axis in rules for p in leaves for axis in p.axes) and all(len(p.axes) == len(p.shape) for p in leaves)
     gate_up = params["moe"]["expert_gate_up"].astype(jnp.float32)
     assert 0.05 < gate_up.std() < 0.07 and (gate_up[0] != gate_up[1]).mean() > 0.9
+    dense, moe = params["dense"]["attention_output"], params["moe"]["attention_output"]
+    assert dense.shape == moe.shape and (dense != moe).mean() > 0.9  # every weight has a key of its own
     assert jnp.abs(params["moe"]["router"]).max() <= 0.25 and (params["final_norm"] == 1).all()
 
 
@@ -345,9 +338,7 @@ def test_published_sizes(name, billions):
 
 
 def test_an_unknown_preset_is_refused():
-    with pytest.raises(
-        ValueError, match="unknown preset 'tinny'; known: tiny, babyai, llada2_mini, llada2_flash"
-    ):
+    with pytest.raises(ValueError, match="unknown preset 'tinny'; known: tiny, babyai, llada2_mini, llada2_flash"):
         presets.get("tinny")
 
 

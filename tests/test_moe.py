@@ -99,10 +99,7 @@ def test_two_devices_with_half_of_the_experts_each_add_up():
 
     def halves(arrays):
         x, weight, gate_up, down = arrays
-        parts = [
-            moe.experts(x, expert_TK, weight, gate_up[i : i + 2], down[i : i + 2], jnp.int32(i))
-            for i in (0, 2)
-        ]
+        parts = [moe.experts(x, expert_TK, weight, gate_up[i : i + 2], down[i : i + 2], jnp.int32(i)) for i in (0, 2)]
         return (parts[0][0] + parts[1][0]).sum(), jnp.concatenate([load for _, load in parts])
 
     arrays = (x, weight, gate_up, down)
@@ -135,9 +132,7 @@ def test_the_bias_chooses_and_does_not_weigh():
     score_E = jnp.array([0.9, 0.8, 0.1, 0.1, 0.2, 0.1, 0.3, 0.1])
     logits_E = jnp.log(score_E / (1 - score_E))
     bias_E = jnp.zeros(8).at[4].set(5.0)
-    grad_bias = jax.grad(lambda b: moe.route(TINY, jnp.ones((1, 1)), logits_E[None], b).weight_TK.sum())(
-        bias_E
-    )
+    grad_bias = jax.grad(lambda b: moe.route(TINY, jnp.ones((1, 1)), logits_E[None], b).weight_TK.sum())(bias_E)
     routing = moe.route(TINY, jnp.ones((1, 1)), logits_E[None], bias_E)
     assert routing.expert_TK.tolist() == [[4, 6]] and not grad_bias.any()
     np.testing.assert_allclose(routing.weight_TK, [[2.5 * 0.2 / 0.5, 2.5 * 0.3 / 0.5]], rtol=1e-6)

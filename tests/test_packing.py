@@ -50,9 +50,7 @@ def test_fill_on_babyai_like_lengths():
 
 
 def test_an_example_longer_than_a_row_is_named():
-    with pytest.raises(
-        ValueError, match=r"episode 1 has 9 tokens, but data.row_length is 8 \(2 of 3"
-    ) as caught:
+    with pytest.raises(ValueError, match=r"episode 1 has 9 tokens, but data.row_length is 8 \(2 of 3") as caught:
         pack(np.array([8, 9, 9]), 8, seed=0, name="episode {}".format)
     assert "Set data.row_length >= 9, or a smaller data.window" in str(caught.value)
 

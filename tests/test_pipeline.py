@@ -73,16 +73,12 @@ def test_corpus_of_whole_trajectories():
 
 
 def test_errors_name_the_trajectory():
-    with pytest.raises(
-        ValueError, match=r"trajectory episode-5: tokenization: the tokenizer does not know.*'fly'"
-    ):
+    with pytest.raises(ValueError, match=r"trajectory episode-5: tokenization: the tokenizer does not know.*'fly'"):
         Corpus.build([make_trajectory(5, 2, goal="fly")], CODEC, VOCABULARY, window=4)
     with pytest.raises(ValueError, match="trajectory empty: expected a goal and at least one step"):
         Corpus.build([Trajectory("empty", TRAJECTORIES[0].units[:1])], CODEC, VOCABULARY, window=4)
     too_short = dataclasses.replace(CONFIG, data=dataclasses.replace(CONFIG.data, row_length=30))
-    with pytest.raises(
-        ValueError, match=r"trajectory episode-\d+, 4 steps to step \d+ has \d+ tokens, but data.row"
-    ):
+    with pytest.raises(ValueError, match=r"trajectory episode-\d+, 4 steps to step \d+ has \d+ tokens, but data.row"):
         pipeline(too_short)
 
 
@@ -109,9 +105,7 @@ def test_batch_holds_what_was_cut_and_drawn():
     for batch in batches:
         is_pad = batch.segment_ids == 0
         assert is_pad.any()
-        assert (batch.tokens[is_pad] == VOCABULARY.pad_id).all() and (
-            batch.targets[is_pad] == VOCABULARY.pad_id
-        ).all()
+        assert (batch.tokens[is_pad] == VOCABULARY.pad_id).all() and (batch.targets[is_pad] == VOCABULARY.pad_id).all()
         assert not batch.is_target[is_pad].any() and (batch.rate[is_pad] == 1).all()
         assert (batch.kind[is_pad] == -1).all() and (batch.field[is_pad] == Field.FRAME).all()
         assert (batch.example[is_pad] == -1).all() and (batch.positions[is_pad] == 0).all()
@@ -210,9 +204,7 @@ def test_complementary_rows():
     np.testing.assert_array_equal(
         np.concatenate([b.example[0::2] for b in batches]), np.concatenate([b.example for b in plain])
     )
-    share = [
-        take(pipeline(config, complement=invert, process_index=h, process_count=4), 1)[0] for h in range(4)
-    ]
+    share = [take(pipeline(config, complement=invert, process_index=h, process_count=4), 1)[0] for h in range(4)]
     assert set.union(*map(rows_of, share)) == rows_of(batches[0])
 
 
@@ -227,9 +219,7 @@ def test_batches_that_do_not_divide_are_errors():
 
 
 def validate(num_rows, batch_size=4, **arguments):
-    return validation_batches(
-        CORPUS, sample_tokens, 3, batch_size, num_rows, row_length=ROW_LENGTH, **IDS, **arguments
-    )
+    return validation_batches(CORPUS, sample_tokens, 3, batch_size, num_rows, row_length=ROW_LENGTH, **IDS, **arguments)
 
 
 def test_validation_batches_are_fixed_and_full():

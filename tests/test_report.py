@@ -31,9 +31,7 @@ def make_environment():
 
 
 def play(split, num):
-    _, episodes = rollout.play_all(
-        make_environment, list(sources.seed_range(0, split)[:num]), policy.ExpertPolicy
-    )
+    _, episodes = rollout.play_all(make_environment, list(sources.seed_range(0, split)[:num]), policy.ExpertPolicy)
     return episodes
 
 
@@ -163,9 +161,7 @@ def test_rollouts_on_training_seeds_are_refused(run, data, tmp_path):
 @pytest.fixture(scope="module", params=["joint", "attributes"])
 def drawn(request):
     """An ask, and what draws it."""
-    codec, attribute_codec = (
-        registry.make_codec(LEVEL, profile) for profile in (request.param, "attributes")
-    )
+    codec, attribute_codec = (registry.make_codec(LEVEL, profile) for profile in (request.param, "attributes"))
     vocabulary = Vocabulary.builtin(codec)
     episodes = play("test", 8)
     examples = [units.tokenise(Trajectory(str(e.seed), tuple(e.units)), codec, vocabulary) for e in episodes]
@@ -191,9 +187,7 @@ def test_strip_marks_errors_and_only_errors(drawn):
     wrong_T[t] = vocabulary.encode_slot("goal")[0]
     wrong = strip.Strip(ask, wrong_T, cell_words, vocabulary).image()
     outline = strip.TILE - 2
-    assert (
-        red_pixels(wrong) >= 4 * 3 * outline - 4 * 9
-    )  # one frame, three pixels thick; also the count's red text
+    assert red_pixels(wrong) >= 4 * 3 * outline - 4 * 9  # one frame, three pixels thick; also the count's red text
     # nothing above the third row changes
     third = strip.TOP + 2 * strip.ROW
     np.testing.assert_array_equal(np.asarray(right)[:third], np.asarray(wrong)[:third])
@@ -209,9 +203,7 @@ def test_strip_shows_holes_not_answers(drawn):
     tokens_L[view_L] = vocabulary.encode_slot("wall")[0]
     changed = ask._replace(example=dataclasses.replace(ask.example, tokens_L=tokens_L))
     chosen_T = tokens_L[ask.hidden.is_target_L]
-    first, second = (
-        np.asarray(strip.Strip(one, chosen_T, cell_words, vocabulary).image()) for one in (ask, changed)
-    )
+    first, second = (np.asarray(strip.Strip(one, chosen_T, cell_words, vocabulary).image()) for one in (ask, changed))
     rows = [slice(strip.TOP + r * strip.ROW, strip.TOP + (r + 1) * strip.ROW) for r in range(3)]
     assert (first[rows[0]] != second[rows[0]]).any()
     np.testing.assert_array_equal(first[rows[1]], second[rows[1]])

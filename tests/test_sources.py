@@ -30,9 +30,7 @@ def a_trajectory(name: str = "level/0") -> Trajectory:
     )
 
 
-def write_split(
-    directory: Path, split: str, trajectories: list[Trajectory], listed: int | None = None
-) -> Path:
+def write_split(directory: Path, split: str, trajectories: list[Trajectory], listed: int | None = None) -> Path:
     """One shard and a manifest that names it. `listed`: the number of episodes that the manifest claims."""
     path = directory / split / "shard-00000.jsonl"
     num_bytes, digest = sources.write_shard(path, map(sources.encode, trajectories))

@@ -5,9 +5,9 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from runs import MeshConfig, Trainer, random_batch, tiny_config
 
 from anyorder_jax.config import OptimizerConfig, TrainConfig
+from runs import MeshConfig, Trainer, random_batch, tiny_config
 
 BATCHES = [random_batch(seed) for seed in range(6)]
 

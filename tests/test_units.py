@@ -14,9 +14,7 @@ from anyorder_jax.types import Field, Kind, Tokenised, Trajectory, Unit
 
 CODECS = {profile: CorridorCodec(profile) for profile in ("joint", "attributes")}
 VOCABULARIES = {
-    (profile, name): Vocabulary.builtin(codec)
-    if name == "builtin"
-    else Vocabulary.from_directory(BPE_DIRECTORY, codec)
+    (profile, name): Vocabulary.builtin(codec) if name == "builtin" else Vocabulary.from_directory(BPE_DIRECTORY, codec)
     for profile, codec in CODECS.items()
     for name in ("builtin", "bpe")
 }
@@ -43,18 +41,9 @@ def assert_well_formed(example: Tokenised):
     assert ((example.slots_GL == -1) == is_frame_L).all()
     for ids_K in example.slots_GL[:, ~is_frame_L]:
         assert ids_K[0] == 0 and set(np.diff(ids_K)) <= {0, 1}
-    for coarse_K, fine_K in zip(
-        example.slots_GL[:-1, ~is_frame_L], example.slots_GL[1:, ~is_frame_L], strict=True
-    ):
-        assert not ((np.diff(coarse_K) == 1) & (np.diff(fine_K) == 0)).any(), (
-            "a slot reaches into two larger ones"
-        )
-    assert (
-        example.slots_GL[0].max() + 1
-        == len(example.kind_U)
-        == len(example.step_U)
-        == len(example.is_expert_U)
-    )
+    for coarse_K, fine_K in zip(example.slots_GL[:-1, ~is_frame_L], example.slots_GL[1:, ~is_frame_L], strict=True):
+        assert not ((np.diff(coarse_K) == 1) & (np.diff(fine_K) == 0)).any(), "a slot reaches into two larger ones"
+    assert example.slots_GL[0].max() + 1 == len(example.kind_U) == len(example.step_U) == len(example.is_expert_U)
 
 
 def assert_same(one: Tokenised, other: Tokenised):
@@ -87,9 +76,7 @@ def test_window_is_what_the_shorter_trajectory_gives(which, trajectory, num_step
 def test_window_of_a_window(which, trajectory, data):
     end_step = data.draw(st.integers(0, trajectory.units[-1].step))
     example = tokenise(which, trajectory)
-    assert_same(
-        units.window(units.window(example, end_step, 5), end_step, 3), units.window(example, end_step, 3)
-    )
+    assert_same(units.window(units.window(example, end_step, 5), end_step, 3), units.window(example, end_step, 3))
 
 
 def test_window_does_not_change_the_trajectory():
@@ -139,9 +126,7 @@ def test_fixed_slots_do_not_show_their_length_with_a_real_tokenizer(profile):
     assert is_filler_L.any()
     assert set(example.tokens_L[is_filler_L]) == {vocabulary.end_id}
     previous = np.flatnonzero(is_filler_L) - 1
-    assert (example.slots_GL[:, is_filler_L] == example.slots_GL[:, previous]).all(), (
-        "filler goes with its word"
-    )
+    assert (example.slots_GL[:, is_filler_L] == example.slots_GL[:, previous]).all(), "filler goes with its word"
 
 
 def test_thoughts_and_injected_actions():
@@ -157,9 +142,7 @@ def test_thoughts_and_injected_actions():
     assert example.is_expert_U.tolist() == [True, True, True, False]
     thought_L = example.slots_GL[0] == 2
     assert thought_L.sum() == units.TEXT_BLOCK
-    assert (
-        tuple(units.detokenise(example, CODECS["joint"], VOCABULARIES["joint", "builtin"])) == episode.units
-    )
+    assert tuple(units.detokenise(example, CODECS["joint"], VOCABULARIES["joint", "builtin"])) == episode.units
 
 
 @pytest.mark.parametrize("steps", [(), (0, 1, 0), (-1, 0)])

@@ -38,9 +38,7 @@ class Corpus(NamedTuple):
     window: int
 
     @classmethod
-    def build(
-        cls, trajectories: Sequence[Trajectory], codec: Codec, vocabulary: Vocabulary, window: int
-    ) -> Corpus:
+    def build(cls, trajectories: Sequence[Trajectory], codec: Codec, vocabulary: Vocabulary, window: int) -> Corpus:
         """Tokenises everything once.
 
         Args:
@@ -60,9 +58,7 @@ class Corpus(NamedTuple):
             except ValueError as error:
                 raise ValueError(f"trajectory {trajectory.id}: {error}") from error
             if whole.num_steps == 0:
-                raise ValueError(
-                    f"trajectory {trajectory.id}: expected a goal and at least one step, got no step."
-                )
+                raise ValueError(f"trajectory {trajectory.id}: expected a goal and at least one step, got no step.")
             end_S = np.arange(whole.num_steps) if window else np.array([whole.num_steps - 1])
             first_S = np.maximum(0, end_S - (window or whole.num_steps) + 1)
             tokenised.append(whole)
@@ -116,9 +112,7 @@ class RowMaker(NamedTuple):
             example=np.full(shape, -1, np.int32),
         )
 
-    def row(
-        self, examples: Sequence[int], generator: Callable[[int], np.random.Generator], progress: float
-    ) -> Batch:
+    def row(self, examples: Sequence[int], generator: Callable[[int], np.random.Generator], progress: float) -> Batch:
         """One row, [1, L], or with `complement` the row and its complement, [2, L].
 
         Args:

@@ -27,13 +27,9 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m anyorder_jax.data.show", description=__doc__)
     parser.add_argument("file", metavar="FILE", help="a shard of trajectories (.jsonl or .jsonl.zst)")
     parser.add_argument("--record", type=int, default=0, help="line of the file, from 0")
-    parser.add_argument(
-        "--window", type=int, default=0, help="the last so many steps (0: the whole trajectory)"
-    )
+    parser.add_argument("--window", type=int, default=0, help="the last so many steps (0: the whole trajectory)")
     parser.add_argument("--profile", default="joint", help="joint or attributes")
-    parser.add_argument(
-        "--tokenizer", default="", help="a Hugging Face model directory (default: the built-in one)"
-    )
+    parser.add_argument("--tokenizer", default="", help="a Hugging Face model directory (default: the built-in one)")
     parser.add_argument("--order", default="any_order")
     parser.add_argument("--granularity", default="unit")
     parser.add_argument("--rate", type=float, default=0.5)
@@ -53,9 +49,7 @@ def _read(file: str, number: int) -> Trajectory:
     try:
         record = json.loads(line)
     except ValueError as error:
-        raise ValueError(
-            f"{where}: broken JSON ({error}). Show another --record, or collect again."
-        ) from error
+        raise ValueError(f"{where}: broken JSON ({error}). Show another --record, or collect again.") from error
     return sources.record_to_trajectory(record, where)
 
 
@@ -113,9 +107,7 @@ def main() -> None:
         f"{hidden.is_target_L.sum()} targets"
     )
     print("?word: hidden and asked, _: hidden only, other words: seen\n")
-    for u, (kind, step, is_expert) in enumerate(
-        zip(example.kind_U, example.step_U, example.is_expert_U, strict=True)
-    ):
+    for u, (kind, step, is_expert) in enumerate(zip(example.kind_U, example.step_U, example.is_expert_U, strict=True)):
         num_tokens = int((example.slots_GL[0] == u).sum())
         note = "" if is_expert else ", injected (never a target)"
         print(f"{Kind(kind).name.lower()} {step} ({num_tokens} tokens{note})")

@@ -249,9 +249,7 @@ def _require(condition: bool, where: str, expected: str, value: object) -> None:
     if not condition:
         shown = repr(value)
         shown = shown if len(shown) <= 60 else shown[:60] + "..."
-        raise ValueError(
-            f"{where}: expected {expected}, got {shown}. Correct or remove this line, or collect again."
-        )
+        raise ValueError(f"{where}: expected {expected}, got {shown}. Correct or remove this line, or collect again.")
 
 
 def _unit(record: Any, where: str) -> Unit:
@@ -290,9 +288,7 @@ def _is_grid(image: object, leading: tuple[int, ...]) -> bool:
     except (ValueError, OverflowError):  # ragged, or beyond 64 bits
         return False
     return (
-        array.shape == leading + IMAGE_SHAPE
-        and array.dtype.kind == "i"
-        and bool(((array >= 0) & (array <= 255)).all())
+        array.shape == leading + IMAGE_SHAPE and array.dtype.kind == "i" and bool(((array >= 0) & (array <= 255)).all())
     )
 
 
@@ -305,9 +301,7 @@ def _check_grids(units: Sequence[Unit], where: str) -> None:
             for key in ("image", "direction"):
                 _require(key in unit.data, here, f"a field {key!r}", sorted(unit.data))
             direction = unit.data["direction"]
-            _require(
-                type(direction) is int and 0 <= direction < 4, f"{here}.direction", "0, 1, 2 or 3", direction
-            )
+            _require(type(direction) is int and 0 <= direction < 4, f"{here}.direction", "0, 1, 2 or 3", direction)
             grids.append((here, unit.data["image"]))
     if grids and not _is_grid([image for _, image in grids], (len(grids),)):
         for here, image in grids:
@@ -363,9 +357,7 @@ def _open(path: Path) -> Iterator[BinaryIO]:
         with zstandard.open(path, "rb") as stream:
             yield io.BufferedReader(stream)
     except zstandard.ZstdError as error:
-        raise ValueError(
-            f"{path}: broken Zstandard file ({error}). Compress it again or collect again."
-        ) from error
+        raise ValueError(f"{path}: broken Zstandard file ({error}). Compress it again or collect again.") from error
 
 
 def _shard_paths(directory: Path, split: str, manifest: Manifest) -> list[Path]:
@@ -390,8 +382,7 @@ def _shard_paths(directory: Path, split: str, manifest: Manifest) -> list[Path]:
         strays = sorted(set(names) - set(listed))
         if strays:
             raise ValueError(
-                f"{folder / strays[0]}: not listed in {_manifest_path(directory)}. Remove the "
-                "file, or list it."
+                f"{folder / strays[0]}: not listed in {_manifest_path(directory)}. Remove the file, or list it."
             )
     if len(set(names)) != len(names):
         raise ValueError(f"{folder}: a shard is there both plain and as .zst. Remove one of the two.")

@@ -101,9 +101,7 @@ class Vocabulary:
         """
         directory = Path(directory)
         if not directory.is_dir():
-            raise FileNotFoundError(
-                f"tokenization: {directory} is not a directory. Give a model or tokenizer folder."
-            )
+            raise FileNotFoundError(f"tokenization: {directory} is not a directory. Give a model or tokenizer folder.")
         try:
             # an empty config: that of the model may need remote code, and its tokenizer does not need it
             tokenizer = AutoTokenizer.from_pretrained(
@@ -161,8 +159,7 @@ class Vocabulary:
         except KeyError:
             known = sorted(self._fixed_slots.get(field, ()))
             raise ValueError(
-                f"tokenization: {word!r} is not a word of field {field.name}; the codec's lexicon lists "
-                f"{known}."
+                f"tokenization: {word!r} is not a word of field {field.name}; the codec's lexicon lists {known}."
             ) from None
 
     def decode_slot(self, ids: Sequence[int]) -> str:
@@ -188,9 +185,7 @@ class Vocabulary:
                 "any word (data.tokenizer)."
             )
         if self._reserved_ids.intersection(ids):
-            raise ValueError(
-                f"tokenization: the word {word!r} spells a reserved token of the tokenizer: {list(ids)}."
-            )
+            raise ValueError(f"tokenization: the word {word!r} spells a reserved token of the tokenizer: {list(ids)}.")
         if not ids or self._decode(ids) != word:
             raise ValueError(
                 f"tokenization: the word {word!r} does not survive the tokenizer: {list(ids)} decode to "

@@ -101,8 +101,7 @@ def tokenise(trajectory: Trajectory, codec: Codec, vocabulary: Vocabulary) -> To
         owns += [len(frame), *columns.owns]
     ids = list(itertools.chain.from_iterable(pieces))
     unit_K, field_K, cell_K, attribute_K, own_K, width_K = (
-        np.fromiter(column, np.int32)
-        for column in (numbers, fields, cells, attributes, owns, map(len, pieces))
+        np.fromiter(column, np.int32) for column in (numbers, fields, cells, attributes, owns, map(len, pieces))
     )
     place_L = np.arange(len(ids)) - np.repeat(np.cumsum(width_K) - width_K, width_K)
     is_filler_L = place_L >= np.repeat(own_K, width_K)
@@ -141,17 +140,11 @@ def _with_offsets(example: Tokenised) -> TokenisedTrajectory:
     # a unit begins with its marker, right after the last token of the unit before it
     unit_at_L = example.slots_GL[0]
     position_K = np.flatnonzero(unit_at_L >= 0)
-    last_U = position_K[
-        np.searchsorted(unit_at_L[position_K], np.arange(len(example.kind_U)), side="right") - 1
-    ]
+    last_U = position_K[np.searchsorted(unit_at_L[position_K], np.arange(len(example.kind_U)), side="right") - 1]
     token_S1 = np.append(0, last_U + 1)[unit_S1]
-    highest_GL1 = np.maximum.accumulate(
-        np.pad(example.slots_GL, ((0, 0), (1, 0)), constant_values=-1), axis=1
-    )
+    highest_GL1 = np.maximum.accumulate(np.pad(example.slots_GL, ((0, 0), (1, 0)), constant_values=-1), axis=1)
     fields = {f.name: getattr(example, f.name) for f in dataclasses.fields(Tokenised)}
-    return TokenisedTrajectory(
-        **fields, token_S1=token_S1, unit_S1=unit_S1, slot_GS1=highest_GL1[:, token_S1] + 1
-    )
+    return TokenisedTrajectory(**fields, token_S1=token_S1, unit_S1=unit_S1, slot_GS1=highest_GL1[:, token_S1] + 1)
 
 
 def window(example: Tokenised, end_step: int, num_steps: int) -> Tokenised:
@@ -174,8 +167,7 @@ def window(example: Tokenised, end_step: int, num_steps: int) -> Tokenised:
     whole = example if isinstance(example, TokenisedTrajectory) else _with_offsets(example)
     if not (0 <= end_step < whole.num_steps and num_steps >= 1):
         raise ValueError(
-            f"units.window: expected 0 <= end_step < {whole.num_steps} and num_steps >= 1, got {end_step}, "
-            f"{num_steps}."
+            f"units.window: expected 0 <= end_step < {whole.num_steps} and num_steps >= 1, got {end_step}, {num_steps}."
         )
     first, end = max(0, end_step - num_steps + 1), end_step + 1
     goal, begin, stop = whole.token_S1[0], whole.token_S1[first], whole.token_S1[end]

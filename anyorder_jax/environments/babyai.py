@@ -102,9 +102,7 @@ class BabyAICodec:
 
     def __init__(self, profile: str):
         if profile not in PROFILES:
-            raise ValueError(
-                f"babyai: profile {profile!r} is unknown; expected one of {', '.join(PROFILES)}."
-            )
+            raise ValueError(f"babyai: profile {profile!r} is unknown; expected one of {', '.join(PROFILES)}.")
         self.name = f"babyai-{profile}"
         if profile == "joint":
             fields: tuple[Field, ...] = (Field.CELL,)
@@ -149,9 +147,7 @@ class BabyAICodec:
             return self._observation_slots(unit)
         if unit.kind == Kind.ACTION:
             if unit.text not in ACTIONS:
-                raise ValueError(
-                    f"{self.name}: action {unit.text!r} is unknown; expected one of {', '.join(ACTIONS)}."
-                )
+                raise ValueError(f"{self.name}: action {unit.text!r} is unknown; expected one of {', '.join(ACTIONS)}.")
             return [Slot(unit.text, Field.ACTION, 0, 0)]
         if unit.kind == Kind.GOAL:
             words = _split_text(unit.text or "")
@@ -161,24 +157,16 @@ class BabyAICodec:
                     "one word, one space between words and none before a comma."
                 )
             return [Slot(word, Field.TEXT, i, i) for i, word in enumerate(words)]
-        raise ValueError(
-            f"{self.name}: BabyAI has goals, observations and actions, but no {unit.kind.name.lower()}."
-        )
+        raise ValueError(f"{self.name}: BabyAI has goals, observations and actions, but no {unit.kind.name.lower()}.")
 
     def _observation_slots(self, unit: Unit) -> list[Slot]:
         if unit.data is None or "image" not in unit.data or "direction" not in unit.data:
-            raise ValueError(
-                f"{self.name}: the observation of step {unit.step} needs data 'image' and 'direction'."
-            )
+            raise ValueError(f"{self.name}: the observation of step {unit.step} needs data 'image' and 'direction'.")
         image, direction = unit.data["image"], unit.data["direction"]
         if direction not in range(len(DIRECTIONS)):
-            raise ValueError(
-                f"{self.name}: step {unit.step}: direction must be 0, 1, 2 or 3, got {direction!r}."
-            )
+            raise ValueError(f"{self.name}: step {unit.step}: direction must be 0, 1, 2 or 3, got {direction!r}.")
         if len(image) != VIEW_SIZE or any(len(column) != VIEW_SIZE for column in image):
-            raise ValueError(
-                f"{self.name}: step {unit.step}: the image must have {VIEW_SIZE} x {VIEW_SIZE} cells."
-            )
+            raise ValueError(f"{self.name}: step {unit.step}: the image must have {VIEW_SIZE} x {VIEW_SIZE} cells.")
         slots = [self._direction_slots[direction]]
         number = 0
         for y in range(VIEW_SIZE):
@@ -210,28 +198,21 @@ class BabyAICodec:
             if not words or _split_text(text) != list(words):
                 raise ValueError(f"{self.name}: no goal has the words {list(words)}.")
             return Unit(kind, step, text=text)
-        raise ValueError(
-            f"{self.name}: BabyAI has goals, observations and actions, but no {kind.name.lower()}."
-        )
+        raise ValueError(f"{self.name}: BabyAI has goals, observations and actions, but no {kind.name.lower()}.")
 
     def _observation_data(self, step: int, words: Sequence[str]) -> dict[str, object]:
         width = len(self._fields)
         if len(words) != 1 + _NUM_CELLS * width:
             raise ValueError(
-                f"{self.name}: step {step}: an observation has {1 + _NUM_CELLS * width} words, got "
-                f"{len(words)}."
+                f"{self.name}: step {step}: an observation has {1 + _NUM_CELLS * width} words, got {len(words)}."
             )
         if words[0] not in DIRECTIONS:
-            raise ValueError(
-                f"{self.name}: step {step}: {words[0]!r} is no direction ({', '.join(DIRECTIONS)})."
-            )
+            raise ValueError(f"{self.name}: step {step}: {words[0]!r} is no direction ({', '.join(DIRECTIONS)}).")
         image: list[list[list[int]]] = [[[] for _ in range(VIEW_SIZE)] for _ in range(VIEW_SIZE)]
         for number in range(_NUM_CELLS):
             cell_words = tuple(words[1 + number * width : 1 + (number + 1) * width])
             if cell_words not in self._cell_of_words:
-                raise ValueError(
-                    f"{self.name}: step {step}, cell {number + 1}: no cell has the words {cell_words}."
-                )
+                raise ValueError(f"{self.name}: step {step}, cell {number + 1}: no cell has the words {cell_words}.")
             y, x = divmod(number, VIEW_SIZE)
             image[x][y] = list(self._cell_of_words[cell_words])
         return {"image": image, "direction": DIRECTIONS.index(words[0])}
@@ -319,9 +300,7 @@ class BabyAIEnvironment:
 
     def step(self, action_word: str) -> Step:
         if action_word not in ACTIONS:
-            raise ValueError(
-                f"{self.id}: action {action_word!r} is unknown; expected one of {', '.join(ACTIONS)}."
-            )
+            raise ValueError(f"{self.id}: action {action_word!r} is unknown; expected one of {', '.join(ACTIONS)}.")
         raw, raw_reward, is_terminated, is_truncated, _ = self._level.step(Actions[action_word])
         self._num_steps += 1
         reward = float(raw_reward)

@@ -66,9 +66,7 @@ class _Worker:
                 f"pool: a worker died (exit code {self._process.wait()}) on seeds {seeds.start}.."
                 f"{seeds.stop - 1}; its last words stand above. Run the same command again to go on."
             )
-        return [
-            Result(seed, line.startswith(b"+"), line[1:-1]) for seed, line in zip(seeds, lines, strict=True)
-        ]
+        return [Result(seed, line.startswith(b"+"), line[1:-1]) for seed, line in zip(seeds, lines, strict=True)]
 
     def close(self) -> None:
         self._process.kill()  # nothing is lost: a worker owns no file

@@ -55,9 +55,7 @@ class SlotMarginals:
     def predict(self, asks: Sequence[Ask], targets: Targets) -> Prediction:
         """The unigram of each slot: nll and commonest token."""
         offsets_A = [offset_in_unit(ask.example) for ask in asks]
-        place_T = np.array(
-            [offsets_A[a][p] for a, p in zip(targets.ask_T, targets.position_T, strict=True)], np.int64
-        )
+        place_T = np.array([offsets_A[a][p] for a, p in zip(targets.ask_T, targets.position_T, strict=True)], np.int64)
         nll_T, chosen_T = np.zeros(len(place_T)), np.full(len(place_T), -1, np.int64)
         for kind in np.unique(targets.kind_T):
             is_kind_T = targets.kind_T == kind

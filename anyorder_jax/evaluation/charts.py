@@ -94,9 +94,7 @@ def _series(lines: Sequence[Mapping[str, Any]], name: str) -> tuple[list[int], l
     return [step for step, _ in found], [value for _, value in found]
 
 
-def summary_chart(
-    world_model: Results, played: Mapping[str, Mapping[str, Estimate]], title: str, path: Path
-) -> None:
+def summary_chart(world_model: Results, played: Mapping[str, Mapping[str, Estimate]], title: str, path: Path) -> None:
     """Two panels: success of every policy, and accuracies, each beside its strongest trivial baseline."""
     figure, (success, accuracy) = _figure(2, 11.5, 4.2)
     _success_bars(success, played)
@@ -120,10 +118,7 @@ def _success_bars(axis: Axes, played: Mapping[str, Mapping[str, Estimate]]) -> N
     )  # fmt: skip
     for x, estimate in enumerate(estimates):
         axis.text(x, estimate.high + 0.015, f"{estimate.value:.0%}", ha="center", va="bottom", fontsize=8)
-    labels = [
-        name.replace("no_model/", "no model\n").replace("model/", "model\n").replace("_", " ")
-        for name in names
-    ]
+    labels = [name.replace("no_model/", "no model\n").replace("model/", "model\n").replace("_", " ") for name in names]
     axis.set_xticks(range(len(names)), labels, fontsize=7)
     axis.set_ylim(0, 1.12)
     axis.set_title("success in the environment (95% interval)", fontsize=10, loc="left")
@@ -157,12 +152,8 @@ def _accuracy_bars(axis: Axes, world_model: Results) -> None:
         ecolor="#30343a", capsize=2, linewidth=1,
     )  # fmt: skip
     for x, estimate, value in zip(places, estimates, best, strict=True):
-        axis.text(
-            x - 0.2, estimate.high + 0.015, f"{estimate.value:.0%}", ha="center", va="bottom", fontsize=8
-        )
-        axis.text(
-            x + 0.2, value + 0.015, f"{value:.0%}", ha="center", va="bottom", fontsize=7, color="#6b7280"
-        )
+        axis.text(x - 0.2, estimate.high + 0.015, f"{estimate.value:.0%}", ha="center", va="bottom", fontsize=8)
+        axis.text(x + 0.2, value + 0.015, f"{value:.0%}", ha="center", va="bottom", fontsize=7, color="#6b7280")
     axis.set_xticks(list(places), [label for _, _, label in shown], fontsize=7)
     axis.set_ylim(0, 1.12)
     axis.set_title("accuracy on held-out episodes (95% interval)", fontsize=10, loc="left")

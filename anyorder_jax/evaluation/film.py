@@ -62,9 +62,7 @@ def _frame(environment: Environment, heading: str, goal: str, note: str) -> Imag
     return image
 
 
-def _shortened(
-    draw: ImageDraw.ImageDraw, goal: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont
-) -> str:
+def _shortened(draw: ImageDraw.ImageDraw, goal: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
     room = SCENE - 16 - draw.textlength("goal: ", font)
     if draw.textlength(goal, font) <= room:
         return goal

@@ -79,9 +79,7 @@ class Model:
             logits_BLV = logits_of(params, tokens_BL, lengths_B)
             return cross_entropy(logits_BLV, truth_BL), logits_BLV.argmax(-1)
 
-        def score_actions(
-            params: Any, tokens_BL: jax.Array, lengths_B: jax.Array, first_B: jax.Array
-        ) -> jax.Array:
+        def score_actions(params: Any, tokens_BL: jax.Array, lengths_B: jax.Array, first_B: jax.Array) -> jax.Array:
             logits_BLV = logits_of(params, tokens_BL, lengths_B).astype(jnp.float32)
             places_BK = first_B[:, None] + jnp.arange(width)[None]
             log_p_BKV = jax.nn.log_softmax(jnp.take_along_axis(logits_BLV, places_BK[..., None], axis=1))

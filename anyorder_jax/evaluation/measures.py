@@ -40,9 +40,7 @@ class CellWords:
       observation: any observation unit, used as a form into which words are put.
     """
 
-    def __init__(
-        self, codec: Codec, attribute_codec: Codec, vocabulary: Vocabulary, observation: Unit
-    ) -> None:
+    def __init__(self, codec: Codec, attribute_codec: Codec, vocabulary: Vocabulary, observation: Unit) -> None:
         self._by_ids: dict[Field, dict[tuple[int, ...], tuple[str, ...]]] = {}
         lexicon = codec.lexicon()
         for field in ATTRIBUTES:
@@ -132,9 +130,7 @@ def measure(targets: Targets, prediction: Prediction, cell_words: CellWords) -> 
     is_direction_W = targets.field_T[words.first_S] == Field.DIRECTION
     found: dict[str, Estimate | None] = {}
 
-    def average(
-        name: str, values_S: np.ndarray, counts_S: np.ndarray, ask_S: np.ndarray, share: bool
-    ) -> None:
+    def average(name: str, values_S: np.ndarray, counts_S: np.ndarray, ask_S: np.ndarray, share: bool) -> None:
         episode_S = targets.episode_A[ask_S]
         top = np.bincount(episode_S, weights=values_S * (counts_S > 0), minlength=episodes)
         bottom = np.bincount(episode_S, weights=counts_S, minlength=episodes)

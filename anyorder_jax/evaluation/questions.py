@@ -64,8 +64,7 @@ def fitting_steps(examples: Sequence[TokenisedTrajectory], window: int, row_leng
     goal, step = _longest(examples)
     if goal + step > row_length:
         raise ValueError(
-            f"evaluation: a goal ({goal} tokens) and one step ({step}) do not fit into "
-            f"data.row_length = {row_length}."
+            f"evaluation: a goal ({goal} tokens) and one step ({step}) do not fit into data.row_length = {row_length}."
         )
     return (row_length - goal) // step
 
@@ -151,9 +150,7 @@ def hide_for(order: str, example: Tokenised) -> Hidden:
         case "goal":
             asked, first_hidden = int(np.flatnonzero(example.kind_U == Kind.GOAL)[0]), len(example.kind_U)
         case _:
-            raise ValueError(
-                f"evaluation: order {order!r} names no units; expected causal, forward, inverse or goal."
-            )
+            raise ValueError(f"evaluation: order {order!r} names no units; expected causal, forward, inverse or goal.")
     unit_L = example.slots_GL[0]
     is_asked_L = unit_L == asked
     is_target_L = is_asked_L & (example.field_L != Field.FILLER)

@@ -51,14 +51,10 @@ def document(
     return {
         "about": dict(about),
         "world_model": {
-            question: {
-                name: {key: as_json(value) for key, value in found.items()} for name, found in by_name.items()
-            }
+            question: {name: {key: as_json(value) for key, value in found.items()} for name, found in by_name.items()}
             for question, by_name in world_model.items()
         },
-        "acting": {
-            name: {key: as_json(value) for key, value in found.items()} for name, found in acting.items()
-        },
+        "acting": {name: {key: as_json(value) for key, value in found.items()} for name, found in acting.items()},
     }
 
 
@@ -86,8 +82,7 @@ def _explained(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise ValueError(
-            f"{path}: could not be written ({error.strerror or error}). Make room, or give another "
-            "--output_dir."
+            f"{path}: could not be written ({error.strerror or error}). Make room, or give another --output_dir."
         ) from error
 
 

@@ -95,9 +95,7 @@ def summarise(played: Outcomes, expert: Outcomes) -> dict[str, Estimate]:
       ValueError: when the two played different seeds.
     """
     if not np.array_equal(played.seed_E, expert.seed_E):
-        raise ValueError(
-            "rollout: the policy and the expert played different seeds; they cannot be compared."
-        )
+        raise ValueError("rollout: the policy and the expert played different seeds; they cannot be compared.")
     both_E = played.is_success_E & expert.is_success_E
     path_E = expert.steps_E / np.maximum(np.maximum(played.steps_E, expert.steps_E), 1)
     found = {

@@ -36,9 +36,7 @@ def wilson(successes: float, trials: int) -> tuple[float, float]:
       ValueError: without a trial, or when k lies outside [0, n].
     """
     if trials < 1 or not 0 <= successes <= trials:
-        raise ValueError(
-            f"wilson: expected 0 <= successes <= trials and trials >= 1, got {successes} of {trials}."
-        )
+        raise ValueError(f"wilson: expected 0 <= successes <= trials and trials >= 1, got {successes} of {trials}.")
     z2 = LEVEL_Z**2
     centre = (successes + z2 / 2) / (trials + z2)
     half = LEVEL_Z * math.sqrt(successes * (trials - successes) / trials + z2 / 4) / (trials + z2)

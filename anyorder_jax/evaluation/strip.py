@@ -150,15 +150,11 @@ class Strip:
             self._draw.text((8, top), "goal", PALE, self._font)
             self._sentence(row, self._goals, (8, top + 17), "", wrap=15)
 
-    def _sentence(
-        self, row: int, units: Sequence[int], at: tuple[int, int], prefix: str, wrap: int = 40
-    ) -> None:
+    def _sentence(self, row: int, units: Sequence[int], at: tuple[int, int], prefix: str, wrap: int = 40) -> None:
         """The words of a goal, a direction or an action: hidden, right or wrong."""
         is_hidden = any(self._is_hidden(unit) for unit in units)
         truth, filled = (
-            " ".join(
-                self._read(ids) for unit in units for _, _, ids in words_of_unit(tokens, self._ask, unit)
-            )
+            " ".join(self._read(ids) for unit in units for _, _, ids in words_of_unit(tokens, self._ask, unit))
             for tokens in (self._truth_L, self._filled_L)
         )
         self._word(row, is_hidden, truth, filled, at, prefix, wrap)
@@ -235,9 +231,7 @@ class Strip:
         return set(self._ask.example.slots_GL[1, is_hidden_L].tolist())
 
     def _attributes(self, words: Sequence[tuple[Field, int, Word]], cell: int) -> tuple[str, ...]:
-        return tuple(
-            part for field, c, ids in words if c == cell for part in self._cell_words.parts(field, ids)
-        )
+        return tuple(part for field, c, ids in words if c == cell for part in self._cell_words.parts(field, ids))
 
     def _ids(self, words: Sequence[tuple[Field, int, Word]], cell: int) -> list[Word]:
         return [ids for _, c, ids in words if c == cell]

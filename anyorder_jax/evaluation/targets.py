@@ -64,9 +64,7 @@ def _group(asks: Sequence[Ask], positions_A: Sequence[np.ndarray], ask_T: np.nda
         scored = slots[(slots >= 0) & (ask.example.field_L != Field.FILLER)]
         np.add.at(full_size, scored + first, 1)
     ids = np.concatenate(global_A) if global_A else np.zeros(0, np.int64)
-    unique_S, first_S, of_T, size_S = np.unique(
-        ids, return_index=True, return_inverse=True, return_counts=True
-    )
+    unique_S, first_S, of_T, size_S = np.unique(ids, return_index=True, return_inverse=True, return_counts=True)
     return Group(of_T, size_S, size_S == full_size[unique_S], ask_T[first_S], first_S)
 
 

@@ -77,9 +77,7 @@ class AnyOrderMaskSampler:
         """`complement` below, without the kinds that this configuration never hides (scale 0)."""
         return _complement(example, hidden, self._scales)
 
-    def _choose(
-        self, rng: np.random.Generator, example: Tokenised, order: str, rate: float
-    ) -> orders.Choice | None:
+    def _choose(self, rng: np.random.Generator, example: Tokenised, order: str, rate: float) -> orders.Choice | None:
         match order:
             case "causal":
                 return orders.causal(rng, example, self.config.causal_step)

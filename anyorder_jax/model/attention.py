@@ -39,8 +39,7 @@ class BlockDiffusion(NamedTuple):
               2 3    . . . .  o o o o
 
     block_size: positions in a block; the last block of a row may be shorter. Blocks count from the start of
-      the row,
-      so a packed example starts at a multiple of block_size.
+      the row, so a packed example starts at a multiple of block_size.
     segment_ids_BL: int32 [B, L] of one half, or None for one example a row.
     """
 

@@ -27,7 +27,6 @@ _REQUIRED_VALUES: dict[str, tuple[Any, ...]] = {
     "norm_head": (False,),
     "norm_softmax": (False,),
     "use_sliding_window": (False,),
-    "sliding_window": (None,),
     "using_split_qkv_in_self_attention": (False,),
     "attention_dropout": (0, None),
     "embedding_dropout": (0, None),
@@ -37,8 +36,9 @@ _REQUIRED_VALUES: dict[str, tuple[Any, ...]] = {
 _IGNORED = {
     # Keys that change nothing in a forward pass; token ids come from the tokenizer.
     "architectures", "auto_map", "chunk_size_feed_forward", "dtype", "is_encoder_decoder",
-    "max_window_layers", "model_type", "output_attentions", "output_hidden_states", "output_router_logits", "problem_type",
-    "return_dict", "rotary_dim", "rope_parameters", "torch_dtype", "transformers_version", "use_cache",
+    "max_window_layers", "model_type", "output_attentions", "output_hidden_states", "output_router_logits",
+    "problem_type", "return_dict", "rope_parameters", "rotary_dim", "sliding_window", "torch_dtype",
+    "transformers_version", "use_cache",
 }  # fmt: skip
 
 
@@ -99,9 +99,7 @@ class ModelConfig:
                 field.name, f"{kind} {lowest}",
             )  # fmt: skip
         heads, groups = self.num_attention_heads, self.n_group
-        self._require(
-            heads % self.num_key_value_heads == 0, "num_key_value_heads", f"a divisor of {heads} heads"
-        )
+        self._require(heads % self.num_key_value_heads == 0, "num_key_value_heads", f"a divisor of {heads} heads")
         self._require(
             self.partial_rotary_factor <= 1 and self.rotary_dim % 2 == 0,
             "partial_rotary_factor", f"a share of head_dim = {self.head_dim} that is an even number of dims",
@@ -120,9 +118,7 @@ class ModelConfig:
             self.num_experts_per_tok <= reachable,
             "num_experts_per_tok", f"at most the {reachable} experts of {self.topk_group} groups",
         )  # fmt: skip
-        self._require(
-            self.pad_token_id < self.vocab_size, "pad_token_id", f"below vocab_size = {self.vocab_size}"
-        )
+        self._require(self.pad_token_id < self.vocab_size, "pad_token_id", f"below vocab_size = {self.vocab_size}")
 
     def _require(self, condition: bool, field: str, expected: str) -> None:
         if not condition:
@@ -151,9 +147,7 @@ class ModelConfig:
         """
         family = values.get("model_type")
         if family not in MODEL_TYPES:
-            raise ValueError(
-                f"config.json: model_type is {family!r}; this model reads {' or '.join(MODEL_TYPES)}."
-            )
+            raise ValueError(f"config.json: model_type is {family!r}; this model reads {' or '.join(MODEL_TYPES)}.")
         values = _unnest_rope(values)
         for key, allowed in _REQUIRED_VALUES.items():
             if key in values and not any(_same(values[key], value) for value in allowed):
@@ -161,6 +155,11 @@ class ModelConfig:
                     f"config.json: {key} = {values[key]!r} asks for something LLaDA2 does not compute; "
                     f"expected {allowed[0]!r}."
                 )
+        if values.get("sliding_window") is not None and values.get("use_sliding_window") is not False:
+            raise ValueError(
+                f"config.json: sliding_window = {values['sliding_window']!r} without use_sliding_window = false; "
+                "LLaDA2 attends to everything. Set use_sliding_window to false or remove sliding_window."
+            )
         fields = {field.name: field.default is dataclasses.MISSING for field in dataclasses.fields(cls)}
         _refuse_unknown(values, fields)
         # Null and a missing key both mean "no shared expert" in the reference's configuration class.
@@ -172,8 +171,8 @@ class ModelConfig:
         config = cls(**{name: values[name] for name in fields if name in values})
         if "rotary_dim" in values and values["rotary_dim"] != config.rotary_dim:
             raise ValueError(
-                f"config.json: rotary_dim = {values['rotary_dim']!r} contradicts head_dim * "
-                f"partial_rotary_factor = {config.rotary_dim}, which is what the model rotates. Correct or remove rotary_dim."
+                f"config.json: rotary_dim = {values['rotary_dim']!r} contradicts "
+                f"head_dim * partial_rotary_factor = {config.rotary_dim}, which is what the model rotates. Correct or remove rotary_dim."
             )
         return config
 
@@ -185,7 +184,7 @@ class ModelConfig:
             expert.
           dtype: what the tensors beside it are stored as.
         """
-        computed = {key: allowed[0] for key, allowed in _REQUIRED_VALUES.items() if key != "sliding_window"}
+        computed = {key: allowed[0] for key, allowed in _REQUIRED_VALUES.items()}
         written = {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
         return {
             "architectures": ["LLaDA2MoeModelLM"],
@@ -210,9 +209,7 @@ def _unnest_rope(values: Mapping[str, Any]) -> dict[str, Any]:
         return dict(values)
     rope = dict(values["rope_parameters"])
     if rope.pop("rope_type", "default") != "default":
-        raise ValueError(
-            f"config.json: rope_parameters = {values['rope_parameters']!r}; only 'default' is computed."
-        )
+        raise ValueError(f"config.json: rope_parameters = {values['rope_parameters']!r}; only 'default' is computed.")
     unknown = set(rope) - {"rope_theta", "partial_rotary_factor"}
     if unknown:
         raise ValueError(f"config.json: rope_parameters holds {sorted(unknown)}, which is not computed.")

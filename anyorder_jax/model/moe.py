@@ -4,7 +4,7 @@ Every token reaches all the experts it chose, whatever the load (dropless). Lett
 token chooses, E experts, F expert width, R rows of the dispatched buffer.
 
     tokens  t0 t1 t2          expert of slot (k, t)   e1 e0 e1 | e0 e2 e0
-    rows    t0 t1 t2 .  t0 t2 .  .  t1 .  .  .        tiles of 4 rows, `.` are zero rows
+    rows    t1 t0 t2 .  t0 t2 .  .  t1 .  .  .        tiles of 4 rows, `.` are zero rows
             ---- e0 --  ---- e1 --  ---- e2 --
 """
 
@@ -83,7 +83,7 @@ class Plan(NamedTuple):
 
 
 def tile_rows(num_slots: int, num_experts: int) -> int:
-    """Rows of a tile: a power of two near half of an expert's mean load, from 8 to 128 (measured on a
+    """Rows of a tile: the power of two below an expert's mean load, from 8 to 128 (measured on a
     CPU)."""
     mean_load = max(num_slots // num_experts, 1)
     return min(max(1 << (mean_load // 2).bit_length(), 8), 128)
@@ -283,36 +283,34 @@ def routed(
       (float32 [T, D], routing of all T tokens, int32 [E] tokens sent to each expert).
     """
 
-    def here(x_BLD: jax.Array, weights: Weights) -> tuple[jax.Array, Routing, jax.Array]:
+    def here(x_BLD: jax.Array, weights: tuple[jax.Array, ...]) -> tuple[jax.Array, tuple[jax.Array, ...], jax.Array]:
+        router_DE, expert_bias_E, gate_up_ED2F, down_EFD = weights
         x_TD = x_BLD.reshape(-1, x_BLD.shape[-1])
-        routing = route(config, x_TD, weights.router_DE, weights.expert_bias_E)
-        if mesh is None:
-            y_TD, load_E = experts(x_TD, routing.expert_TK, routing.weight_TK, *weights[2:])
-            return y_TD, routing, load_E
-        gathered = (x_TD, routing.expert_TK, routing.weight_TK)
-        if mesh.shape["expert"] > 1:
-            gathered = lax.all_gather(gathered, "expert", tiled=True)
-        first = lax.axis_index("expert") * weights.down_EFD.shape[0]
-        y_TD, load_E = experts(*gathered, *weights[2:], first)
-        if mesh.shape["tensor"] > 1:
+        routing = route(config, x_TD, router_DE, expert_bias_E)
+        slots, first = (x_TD, routing.expert_TK, routing.weight_TK), 0
+        if over_experts:
+            slots = lax.all_gather(slots, "expert", tiled=True)
+            first = lax.axis_index("expert") * down_EFD.shape[0]
+        y_TD, load_E = experts(*slots, gate_up_ED2F, down_EFD, first)
+        if over_width:
             y_TD = lax.psum(y_TD, "tensor")
-        if mesh.shape["expert"] > 1:
+        if over_experts:
             y_TD = lax.psum_scatter(y_TD, "expert", tiled=True)
-        return y_TD, routing, lax.psum(load_E, ("data", "fsdp"))
+        if mesh is not None:
+            load_E = lax.psum(load_E, ("data", "fsdp"))
+        return y_TD, tuple(routing), load_E
 
-    if mesh is None or mesh.size == 1:
-        mesh = None
-        return here(x_BLD, weights)
+    mesh = None if mesh is None or mesh.size == 1 else mesh
+    over_experts = mesh is not None and mesh.shape["expert"] > 1
+    over_width = mesh is not None and mesh.shape["tensor"] > 1
+    if mesh is None:
+        y_TD, routing, load_E = here(x_BLD, tuple(weights))
+        return y_TD, Routing(*routing), load_E
     E, F = weights.down_EFD.shape[:2]
     if E % mesh.shape["expert"] or F % mesh.shape["tensor"]:
         raise ValueError(
             f"config.mesh: {E} experts of width {F} do not split over expert={mesh.shape['expert']}, "
             f"tensor={mesh.shape['tensor']}. Choose divisors."
         )
-    specs = sharding.EXPERT_SPECS
-    return sharding.on_devices(
-        here,
-        mesh,
-        (specs.rows, Weights(specs.whole, specs.whole, specs.gate_up, specs.down)),
-        (specs.rows, Routing(specs.rows, specs.rows, specs.rows), specs.experts),
-    )(x_BLD, weights)
+    y_TD, routing, load_E = sharding.on_devices(here, mesh, *sharding.expert_specs())(x_BLD, tuple(weights))
+    return y_TD, Routing(*routing), load_E

@@ -85,9 +85,7 @@ class Layer(nnx.Module):
         H, K = config.num_attention_heads, config.num_key_value_heads
         self.input_norm = self.weight(_ones, norm=D)
         self.query_key_value = self.weight(_normal(config), embed=D, heads=(H + 2 * K) * C)
-        self.query_key_value_bias = (
-            self.weight(_zeros, heads=(H + 2 * K) * C) if config.use_qkv_bias else None
-        )
+        self.query_key_value_bias = self.weight(_zeros, heads=(H + 2 * K) * C) if config.use_qkv_bias else None
         self.query_norm = self.weight(_ones, head_width=C)
         self.key_norm = self.weight(_ones, head_width=C)
         self.attention_output = self.weight(_normal(config), heads=H * C, embed=D)
@@ -128,9 +126,7 @@ class DenseLayer(Layer):
 
     def __init__(self, config: ModelConfig, num_layers: int, dtype: Any):
         super().__init__(config, num_layers, dtype)
-        self.gate_up = self.weight(
-            _normal(config), embed=config.hidden_size, gate_up=2, width=config.intermediate_size
-        )
+        self.gate_up = self.weight(_normal(config), embed=config.hidden_size, gate_up=2, width=config.intermediate_size)
         self.down = self.weight(_normal(config), width=config.intermediate_size, embed=config.hidden_size)
 
     def feed_forward(self, x_BLD: jax.Array, mesh: Mesh | None) -> tuple[jax.Array, None, None]:
@@ -152,9 +148,7 @@ class MoELayer(Layer):
         self.shared_down = self.weight(_normal(config), width=S, embed=D) if S else None
 
     def feed_forward(self, x_BLD: jax.Array, mesh: Mesh | None) -> tuple[jax.Array, moe.Routing, jax.Array]:
-        weights = moe.Weights(
-            self.router[...], self.expert_bias[...], self.expert_gate_up[...], self.expert_down[...]
-        )
+        weights = moe.Weights(self.router[...], self.expert_bias[...], self.expert_gate_up[...], self.expert_down[...])
         y_TD, routing, load_E = moe.routed(self.config, x_BLD, weights, mesh)
         y_BLD = checkpoint_name(y_TD.astype(x_BLD.dtype), "moe_out").reshape(x_BLD.shape)
         if self.shared_gate_up is not None and self.shared_down is not None:
