@@ -4,7 +4,7 @@
 
     "token"  w_i = 1 / #targets                                   dFactory, `same_token_labels`
     "kind"   w_i = weight_k / #targets of kind k                  k = kind of i's unit: observation, action, other
-    "rate"   w_i = 1 / (t_i * #tokens that could be hidden)       MDLM (arXiv 2406.07524, eq. 8), LLaDA (2502.09992, eq. 3)
+    "rate"   w_i = 1 / (t_i * #tokens that could be hidden)       MDLM (2406.07524, eq. 8), LLaDA (2502.09992, eq. 3)
 
 The counts are those of the whole step (all devices, all micro-batches), so accumulating gradients over micro-batches
 gives the large batch's update exactly; the reference averages means of micro-batches instead, and returns NaN for one

@@ -89,11 +89,15 @@ def measure(command: Sequence[str], output: Path) -> dict[str, float]:
     shutil.rmtree(output, ignore_errors=True)
     os.sync()
     start = time.perf_counter()
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, cwd=Path(__file__).parents[1])
-    peak = peak_memory(process)
-    seconds = time.perf_counter() - start
-    if process.returncode:
-        raise SystemExit(f"{' '.join(command)} failed with exit code {process.returncode}")
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=errors, cwd=Path(__file__).parents[1]
+        )
+        peak = peak_memory(process)
+        seconds = time.perf_counter() - start
+        errors.seek(0)
+        if process.returncode:
+            raise SystemExit(f"{' '.join(command)} failed: {errors.read().decode()[-2000:]}")
     os.sync()
     return {"seconds": seconds, "synced_seconds": time.perf_counter() - start, **peak}
 
@@ -140,16 +144,10 @@ def run(directory: Path, num_bytes: int, rounds: int) -> dict[str, dict[str, flo
 
 def main() -> None:
     """Prints the table; `--json` also writes it."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--gigabytes", type=float, default=4.0, help="size of the checkpoint (default: %(default)s)"
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gigabytes", type=float, default=4.0, help="size of the checkpoint (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument(
-        "--directory", help="where to write: four times the size (default: a temporary directory)"
-    )
+    parser.add_argument("--directory", help="where to write: four times the size (default: a temporary directory)")
     parser.add_argument("--json", help="file for the numbers")
     args = parser.parse_args()
     directory = Path(tempfile.mkdtemp(prefix="conversion-benchmark-", dir=args.directory))
@@ -159,11 +157,7 @@ def main() -> None:
         shutil.rmtree(directory)
     base = table["cp -r"]
     times = {"best": "best_seconds", "median": "seconds", "synced": "synced_seconds"}
-    print(
-        f"{'seconds':<10}"
-        + "".join(f"{title:>9} {'x cp':>5}" for title in times)
-        + "  anonymous MiB  file MiB"
-    )
+    print(f"{'seconds':<10}" + "".join(f"{title:>9} {'x cp':>5}" for title in times) + "  anonymous MiB  file MiB")
     for name, row in table.items():
         print(
             f"{name:<10}"

@@ -38,7 +38,8 @@ def measure() -> float:
     ids = rng.integers(1, model_config.vocab_size, shape, dtype=np.int32)
     zeros = np.zeros(shape, np.int32)
     batch = Batch(
-        tokens=ids, targets=ids, is_target=rng.random(shape) < 0.5, positions=zeros + np.arange(shape[1], dtype=np.int32),
+        tokens=ids, targets=ids, is_target=rng.random(shape) < 0.5,
+        positions=zeros + np.arange(shape[1], dtype=np.int32),
         segment_ids=zeros + 1, kind=np.ones(shape, np.int8), field=np.zeros(shape, np.int8),
         rate=np.ones(shape, np.float32), example=zeros,
     )  # fmt: skip

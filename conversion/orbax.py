@@ -1,7 +1,7 @@
 """Between model directories and Orbax checkpoints that `train` and `evaluate` open.
 
-    O/checkpoints/0/params   the model's tree         O/tokenizer/   what AutoTokenizer opens
-    O/checkpoints/0/meta     configuration, model     O/source/      config.json, other files, dtypes: for the way back
+O/checkpoints/0/params   the model's tree         O/tokenizer/   what AutoTokenizer opens
+O/checkpoints/0/meta     configuration, model     O/source/      config.json, other files, dtypes: for the way back
 """
 
 from __future__ import annotations

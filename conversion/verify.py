@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -58,9 +59,10 @@ def compute(
     """
     found: dict[str, Any] = {}
 
-    def run(tokens: np.ndarray, positions: np.ndarray, attention: Any) -> transformer.Output:
-        def forward(params: Any, tokens: jax.Array, positions: jax.Array) -> transformer.Output:
-            return transformer.apply(
+    @functools.cache
+    def forward(attention: Any) -> Any:
+        return jax.jit(
+            lambda params, tokens, positions: transformer.apply(
                 model_config,
                 params,
                 tokens,
@@ -69,8 +71,10 @@ def compute(
                 compute_dtype=jnp.dtype(dtype),
                 collect=True,
             )
+        )
 
-        return jax.jit(forward)(params, tokens, positions)
+    def run(tokens: np.ndarray, positions: np.ndarray, attention: Any) -> transformer.Output:
+        return forward(attention)(params, tokens, positions)
 
     def trace(prefix: str, output: transformer.Output) -> None:
         assert output.trace is not None

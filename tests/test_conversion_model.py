@@ -34,8 +34,7 @@ def assert_same_tensors(first, second):
         assert array.dtype == second[name].dtype and array.tobytes() == second[name].tobytes(), name
 
 
-@pytest.mark.parametrize("golden", ["a", "b"])
-@pytest.mark.parametrize("layout", ["split_bf16", "merged_bf16"])
+@pytest.mark.parametrize(("golden", "layout"), [("a", "split_bf16"), ("b", "merged_bf16")])
 def test_verify_finds_the_numbers_of_the_reference(golden, layout, tmp_path, capsys):
     expected = GOLDEN / golden / "expected.npz"
     arguments = [
@@ -82,8 +81,10 @@ def test_the_table_covers_every_weight_of_every_preset(name):
         assert declared == pytest.approx(16.26e9, rel=1e-3)  # the published count
 
 
-@pytest.mark.parametrize("chunk_bytes", [load.CHUNK_BYTES, 600])
-@pytest.mark.parametrize("sizes", [(1, 2, 2, 2), (2, 4, 1, 1)])
+@pytest.mark.parametrize(
+    ("sizes", "chunk_bytes"),
+    [((1, 2, 2, 2), load.CHUNK_BYTES), ((2, 4, 1, 1), load.CHUNK_BYTES), ((1, 2, 2, 2), 600)],
+)
 def test_a_mesh_holds_the_same_weights(monkeypatch, tmp_path, sizes, chunk_bytes):
     config = CONFIG | {"num_shared_experts": 2, "use_qkv_bias": True, "use_bias": True}
     source = checkpoints.write(tmp_path / "source", config)
@@ -97,6 +98,16 @@ def test_a_mesh_holds_the_same_weights(monkeypatch, tmp_path, sizes, chunk_bytes
     experts = params["moe"]["expert_gate_up"]
     assert experts.sharding == placed["moe"]["expert_gate_up"]
     assert max(shard.data.size for shard in experts.addressable_shards) * 4 <= experts.size  # whole nowhere
+
+
+@pytest.mark.parametrize("golden", ["a", "b"])
+def test_both_layouts_are_the_same_model(golden):
+    config = read_model_config(GOLDEN / golden / "split_bf16")
+    assert config == read_model_config(GOLDEN / golden / "merged_bf16")
+    split, merged = (
+        load_params(GOLDEN / golden / layout, config) for layout in ("split_bf16", "merged_bf16")
+    )
+    assert_same_trees(split, merged)
 
 
 def test_where_every_tensor_goes(tmp_path):
@@ -125,8 +136,7 @@ def test_where_every_tensor_goes(tmp_path):
         np.testing.assert_array_equal(held, expected)
 
 
-@pytest.mark.parametrize("layout", ["split", "merged"])
-@pytest.mark.parametrize("dtype", [ml_dtypes.bfloat16, np.float32])
+@pytest.mark.parametrize(("layout", "dtype"), [("split", ml_dtypes.bfloat16), ("merged", np.float32)])
 def test_to_orbax_and_back_is_the_same_checkpoint(monkeypatch, tmp_path, layout, dtype):
     tensors = checkpoints.random_tensors(CONFIG, dtype)
     # a bias that was rounded is held in float32, and goes back as it came

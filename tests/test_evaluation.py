@@ -174,6 +174,12 @@ def test_questions_hide_what_they_say(joint, question):
             assert hidden.is_hidden_L[unit_L >= asked[0]].all()
 
 
+def test_windows_of_one_step_hold_no_transition(joint):
+    example = units.tokenise(joint.trajectories[0], joint.codec, joint.vocabulary)
+    asked = {q.order for q in questions.QUESTIONS if questions.ask(q, [example], num_steps=1, limit=9, seed=0)}
+    assert asked == {"any_order", "causal", "goal"}
+
+
 def test_injected_actions_are_never_asked(joint):
     injected = [
         dataclasses.replace(u, is_expert=False) if u.kind == Kind.ACTION and u.step % 2 else u

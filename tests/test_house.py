@@ -14,7 +14,7 @@ FLOORS = [
     {"state"},
     {"step", "decode", "checkpoint"},
     {"evaluation"},
-    {"train", "evaluate", "collect"},
+    {"train", "evaluate", "collect", "ablate"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 MODULES = sorted((ROOT / "anyorder_jax").rglob("*.py"))

@@ -104,7 +104,7 @@ def ask(
     purpose = f"evaluate {question.name}"
     asks = []
     for episode, example in enumerate(examples):
-        ends = _ends(question.order, example)
+        ends = _ends(question.order, example, num_steps)
         if len(ends) > limit:
             drawn = keys.generator(seed, f"{purpose} ends", episode).choice(len(ends), limit, replace=False)
             ends = ends[np.sort(drawn)]
@@ -119,8 +119,10 @@ def ask(
     return asks
 
 
-def _ends(order: str, example: TokenisedTrajectory) -> np.ndarray:
-    """int [n]: steps at which windows of this order may end."""
+def _ends(order: str, example: TokenisedTrajectory, num_steps: int) -> np.ndarray:
+    """int [n]: steps at which windows of this order may end; none where a window of one step holds no transition."""
+    if order in ("inverse", "forward") and num_steps < 2:
+        return np.zeros(0, int)
     action_steps = example.step_U[(example.kind_U == Kind.ACTION) & example.is_expert_U]
     match order:
         case "causal":

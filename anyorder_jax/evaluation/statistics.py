@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import t as student_t
 
 from anyorder_jax import keys
 
@@ -91,3 +92,16 @@ def ratio(
 def mean(values_E: np.ndarray) -> Estimate | None:
     """The mean of one number per episode, bootstrapped over episodes; None for no episode."""
     return ratio(values_E, np.ones(len(values_E)))
+
+
+def student_interval(values_S: np.ndarray) -> tuple[float, float, float]:
+    """(mean, low, high): Student's 95% interval of the mean of independent runs, float [S]; one run has no interval
+    (low = high = mean).
+
+        mean ± t(0.975, S - 1) * s / sqrt(S)
+    """
+    mean = float(values_S.mean())
+    if len(values_S) < 2:
+        return mean, mean, mean
+    half = float(student_t.ppf(0.975, len(values_S) - 1) * values_S.std(ddof=1) / math.sqrt(len(values_S)))
+    return mean, mean - half, mean + half

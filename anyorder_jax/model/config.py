@@ -172,7 +172,8 @@ class ModelConfig:
         if "rotary_dim" in values and values["rotary_dim"] != config.rotary_dim:
             raise ValueError(
                 f"config.json: rotary_dim = {values['rotary_dim']!r} contradicts "
-                f"head_dim * partial_rotary_factor = {config.rotary_dim}, which is what the model rotates. Correct or remove rotary_dim."
+                f"head_dim * partial_rotary_factor = {config.rotary_dim}, which is what the model "
+                "rotates. Correct or remove rotary_dim."
             )
         return config
 

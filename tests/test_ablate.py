@@ -1,0 +1,80 @@
+"""A suite: every run once, resumable, compared with intervals over seeds."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_train import SMALL
+
+from anyorder_jax.evaluation import suite as suites
+from anyorder_jax.evaluation.statistics import student_interval
+
+ROOT = Path(__file__).parents[1]
+
+
+def report(value):
+    return {
+        "acting": {"model/greedy": {"success": {"value": value}}},
+        "world_model": {"any_order@0.5": {"model": {"nll_per_cell": {"value": 1 - value}}}},
+    }
+
+
+def test_find_reads_names_with_dots_and_says_what_is_missing():
+    assert suites.find(report(0.25), "world_model.any_order@0.5.model.nll_per_cell") == 0.75
+    with pytest.raises(KeyError, match=r"nothing at 'acting.random.success'.*model/greedy"):
+        suites.find(report(0.25), "acting.random.success")
+
+
+def test_student_interval_is_the_textbook_one():
+    mean, low, high = student_interval(np.array([1.0, 2.0, 3.0, 4.0, 5.0]))
+    assert mean == 3.0 and abs(high - low - 2 * 2.7764451 * np.sqrt(2.5 / 5)) < 1e-6
+    assert student_interval(np.array([2.0])) == (2.0, 2.0, 2.0)
+
+
+def test_compare_means_over_seeds_and_leaves_out_what_is_not_there():
+    suite = suites.Suite("?", {"a": (), "b": ()}, (0, 1))
+    table = suites.compare(suite, {"a": [report(0.5), report(1.0)], "b": [report(0.0), report(0.0)]})
+    assert table["a"]["greedy success"]["mean"] == 0.75 and table["a"]["nll/cell p=.5"]["values"] == [0.5, 0.0]
+    assert "sampled success" not in table["a"]
+    lines = suites.text(suite, table).splitlines()
+    assert lines[0] == "| trained on | greedy success | nll/cell p=.5 |" and "0.000 ± 0.000" in lines[3]
+
+
+def test_a_suite_without_seeds_is_refused():
+    with pytest.raises(ValueError, match="distinct seeds"):
+        suites.Suite("?", {"a": ()}, (0, 0))
+
+
+def run_command(*arguments):
+    command = [sys.executable, "-m", "anyorder_jax.ablate", *arguments]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def test_the_command_trains_evaluates_and_does_not_repeat(tmp_path):
+    arguments = (*SMALL, f"--config.data.cache_dir={tmp_path}/data")
+    suite = tmp_path / "small.py"
+    suite.write_text(
+        "from anyorder_jax.evaluation.suite import Suite\n"
+        f"def get_suite():\n    return Suite('Does it run?', {{'one': {arguments!r}}}, (3,), "
+        "('--num_episodes=2', '--modes=greedy', '--num_windows=1'))\n"
+    )
+    flags = (f"--suite={suite}", f"--output_dir={tmp_path}/out")
+    first = run_command(*flags)
+    assert first.returncode == 0 and "| one |" in first.stdout, first.stdout + first.stderr
+    written = (tmp_path / "out" / "small" / "one" / "3" / "report" / "report.json").stat().st_mtime_ns
+    again = run_command(*flags)
+    assert again.stdout.splitlines()[-1] == first.stdout.splitlines()[-1]
+    assert (tmp_path / "out" / "small" / "one" / "3" / "report" / "report.json").stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(("--suite=nowhere.py",), "nowhere.py is no file"), (("--suite=configs/any_order.py",), "no get_suite")],
+)
+def test_bad_suites(arguments, message):
+    result = run_command(*arguments)
+    assert result.returncode and message in result.stderr and "Traceback" not in result.stderr
