@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -82,7 +82,8 @@ class Checkpointer:
             meta=ocp.args.JsonSave(dict(meta)),
         )
         metrics = None if validation_loss is None else {"loss": float(validation_loss)}
-        self._manager.save(step, args=args, metrics=metrics)
+        with self._explained():
+            self._manager.save(step, args=args, metrics=metrics)
 
     def restore(self, step: int, shapes: TrainState) -> Restored:
         """Reads checkpoint `step` onto the shardings of `shapes` (which may be another mesh than it was saved from).
@@ -104,14 +105,23 @@ class Checkpointer:
         """What was stored about the run, without reading any array."""
         return self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
 
-    def wait(self) -> None:
-        """Blocks until what was started is on disk."""
-        self._manager.wait_until_finished()
-
     def close(self) -> None:
-        """Waits and releases the manager."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        """Waits until what was started is on disk, and releases the manager."""
+        with self._explained():
+            self._manager.wait_until_finished()
+            self._manager.close()
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Orbax's writers fail in a thread; the error comes out of the next call and is told in one sentence."""
+        try:
+            yield
+        except Exception as error:  # whatever the storage raised
+            kept = sorted(self._manager.all_steps(read=True))
+            raise OSError(
+                f"{self._manager.directory}: a checkpoint could not be written ({str(error).splitlines()[0]}). Complete "
+                f"ones are still there: {kept}. Make room; the same command goes on from the newest."
+            ) from error
 
 
 def find(path: str | Path) -> tuple[Path, int]:

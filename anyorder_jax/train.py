@@ -7,6 +7,7 @@ disk"). The same command resumes a run whose directory holds a checkpoint, and r
 from __future__ import annotations
 
 import dataclasses
+import logging as std_logging
 import signal
 import sys
 import time
@@ -114,7 +115,7 @@ class Run:
         self.task = open_task(config)
         self.model_config = model_config_of(config, self.task)
         trajectories = self.task.trajectories("train", config.data.num_episodes)
-        corpus = self.task.corpus(trajectories, config.data.window)
+        self.corpus = corpus = self.task.corpus(trajectories, config.data.window)
         held_out = self.task.corpus(self.task.trajectories("validation"), config.data.window)
         sampler = AnyOrderMaskSampler(config.masking)
         ids = {"mask_id": self.task.vocabulary.mask_id, "pad_id": self.task.vocabulary.pad_id}
@@ -188,11 +189,12 @@ def summarise(totals: dict[str, float], num: int) -> dict[str, float]:
     return means
 
 
-def explain_nonfinite(batch: Any, number: int, metrics: dict[str, Any]) -> str:
-    examples = sorted(set(np.unique(batch.example).tolist()) - {-1})
+def explain_nonfinite(corpus: pipeline.Corpus, batch: Any, number: int, metrics: dict[str, Any]) -> str:
+    """The sentence for a step whose loss or gradient is not finite, with the records that were in it."""
+    names = [corpus.name(e) for e in sorted(set(np.unique(batch.example).tolist()) - {-1})]
     return (
         f"step {number}: the loss ({metrics['loss']}) or the gradient norm ({metrics['grad_norm']}) is not finite; "
-        f"the update was not applied. Examples in this batch: {examples}."
+        f"the update was not applied. In this batch: {'; '.join(names)}."
     )
 
 
@@ -262,10 +264,10 @@ class Window:
         config = self.run.config
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
         if not values["is_finite"]:
-            message = explain_nonfinite(batch, number + 1, values)
+            message = explain_nonfinite(self.run.corpus, batch, number + 1, values)
             if config.train.on_nonfinite == "stop":
                 raise FloatingPointError(message + " Set train.on_nonfinite=skip to go on past such steps.")
-            logging.warning("%s", message)
+            say(message)
             return
         for name, value in values.items():
             self.totals[name] = self.totals.get(name, 0.0) + value
@@ -287,7 +289,9 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"Unexpected arguments {argv[1:]}; settings look like --config.masking.rate=0.3.")
     if CONFIG.value is None:
         raise app.UsageError("Give a recipe: --config=configs/any_order.py (or another file of configs/).")
-    logging.set_verbosity(logging.WARNING)  # Orbax narrates; what a user wants to know is said by `say`
+    if not DEBUG.value:  # what Orbax's threads report comes out of our calls as well, in one sentence
+        logging.set_verbosity(logging.FATAL)
+        std_logging.getLogger("asyncio").setLevel(std_logging.CRITICAL)
     config = freeze(CONFIG.value)
     process.prepare(config.mesh.num_cpu_devices)
     file_name, _, _ = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")

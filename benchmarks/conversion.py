@@ -90,9 +90,7 @@ def measure(command: Sequence[str], output: Path) -> dict[str, float]:
     os.sync()
     start = time.perf_counter()
     with tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=errors, cwd=Path(__file__).parents[1]
-        )
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors, cwd=Path(__file__).parents[1])
         peak = peak_memory(process)
         seconds = time.perf_counter() - start
         errors.seek(0)

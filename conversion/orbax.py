@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,8 +29,7 @@ from conversion.writing import MAX_SHARD_BYTES, copy_files
 
 DTYPES_NAME = "tensor_dtypes.json"
 _TOKENIZER_FILES = ("tokenizer", "special_tokens_map", "added_tokens", "vocab", "merges", "chat_template")
-_CONCURRENT_GB = 1  # that Orbax may hold on the host
-_CHUNK_BYTES = 256 * 2**20
+_CHUNK_BYTES = 64 * 2**20
 
 
 def stored_dtypes(model: ModelDirectory) -> dict[str, str]:
@@ -57,16 +57,19 @@ def _is_tokenizer(path: Path) -> bool:
 
 
 def _save_tree(folder: Path, params: Any) -> None:
-    # one gigabyte at a time and uncompressed: random-looking mantissas do not shrink, and the disk is the
-    # limit
+    # Orbax wants leave to hold the largest shard of a weight (on a CPU it is the device's own memory). Nothing is
+    # compressed: random-looking mantissas do not shrink, and the disk is the limit.
+    largest = max(
+        shard.data.nbytes for array in jax.tree.leaves(params) for shard in array.addressable_shards
+    )
+    concurrent_gb = max(1, math.ceil(largest / 1e9))
     handler = ocp.PyTreeCheckpointHandler(
-        save_concurrent_gb=_CONCURRENT_GB,
-        save_device_host_concurrent_gb=_CONCURRENT_GB,
-        use_compression=False,
+        save_concurrent_gb=concurrent_gb, save_device_host_concurrent_gb=concurrent_gb, use_compression=False
     )
     save_args = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=_CHUNK_BYTES), params)
     with ocp.Checkpointer(handler) as writer:
-        writer.save(folder.absolute(), args=ocp.args.PyTreeSave(params, save_args=save_args))
+        arguments = ocp.args.PyTreeSave(params, save_args=save_args, ocdbt_target_data_file_size=_CHUNK_BYTES)
+        writer.save(folder.absolute(), args=arguments)
 
 
 def to_orbax(
@@ -99,13 +102,17 @@ def to_orbax(
     )
     if is_dry_run:
         return
-    parameters = transformer.parameters(model_config, dtype)
-    params = load_params(
-        input_path, model_config, sharding.weight_shardings(parameters, devices), dtype, show_progress=True
-    )
     selection = ModelSelection(path=str(model.path.absolute()), param_dtype=dtype, compute_dtype=dtype)
     config = dataclasses.replace(Config(), model=selection)
     with staged(output) as partial:
+        parameters = transformer.parameters(model_config, dtype)
+        params = load_params(
+            input_path,
+            model_config,
+            sharding.weight_shardings(parameters, devices),
+            dtype,
+            show_progress=True,
+        )
         _save_tree(partial / "checkpoints" / "0" / "params", params)
         with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as writer:
             meta = checkpoint.describe(config, model_config, {})

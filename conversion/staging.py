@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,9 +53,27 @@ def _claim(partial: Path) -> int:
         os.close(lock)
         raise ValueError(f"{partial}: holds {left[0].name}, which no conversion has left. Move it away.")
     (partial / _MARKER).touch()
-    for path in left:
-        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    _empty(partial)
     return lock
+
+
+def _empty(partial: Path) -> None:
+    """Removes all but the marker, which stays until the end: what a failed removal leaves can be told as ours."""
+    for path in partial.iterdir():
+        if path.name != _MARKER:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def _remove(partial: Path) -> None:
+    for _ in range(10):  # a library's thread may still be writing its last file
+        with contextlib.suppress(OSError):
+            _empty(partial)
+            break
+        time.sleep(0.2)
+    with contextlib.suppress(OSError):  # the error that brought us here matters more; the next call cleans up
+        _empty(partial)
+        (partial / _MARKER).unlink(missing_ok=True)
+        partial.rmdir()
 
 
 @contextlib.contextmanager
@@ -75,7 +94,7 @@ def staged(output: Path) -> Iterator[Path]:
         (partial / _MARKER).unlink()
         os.rename(partial, output)  # replaces an empty directory; fails if somebody has filled it meanwhile
     except BaseException:
-        shutil.rmtree(partial)
+        _remove(partial)
         raise
     finally:
         os.close(lock)

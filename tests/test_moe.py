@@ -59,7 +59,8 @@ def compare(x, expert_TK, weight, gate_up, down):
     assert load_E.tolist() == np.bincount(np.asarray(expert_TK).ravel(), minlength=len(gate_up)).tolist()
     for one, other in zip((y, *grads), (expected, *expected_grads), strict=True):
         scale = float(jnp.abs(other).max()) + 1e-6
-        np.testing.assert_allclose(one / scale, other / scale, atol=3e-6)
+        # One weight's gradient is a sum that may cancel: 1e-5 of its size was seen with a single token.
+        np.testing.assert_allclose(one / scale, other / scale, atol=3e-5)
 
 
 @settings(max_examples=30, deadline=None)

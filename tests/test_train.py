@@ -148,3 +148,27 @@ def test_what_is_wrong_is_said_in_a_sentence(data, whole, tmp_path, arguments, m
     code, output = finish(start(data, workdir, *arguments))
     assert code not in (0, None) and message in output, output
     assert "Traceback" not in output, output
+
+
+def test_a_poisoned_checkpoint_stops_with_the_records_named(data, tmp_path):
+    """Weights that overflow: the guard names step and records, as configured stops or goes on, and keeps the weights."""
+    arguments = ["--config.optimizer.learning_rate=1e30", "--config.optimizer.clip_norm=1e30"]
+    code, output = finish(start(data, tmp_path / "stop", *arguments))
+    assert code not in (0, None) and "is not finite" in output, output
+    assert "trajectory BabyAI-GoToObj-v0" in output and "Traceback" not in output
+    code, output = finish(start(data, tmp_path / "skip", *arguments, "--config.train.on_nonfinite=skip"))
+    assert code == 0 and "the update was not applied" in output, output
+
+
+def test_a_full_disk_is_said_in_a_sentence(data, tmp_path):
+    """No file may grow past 100 kB: the first checkpoint cannot be written."""
+    import resource
+
+    limit = 100_000
+    process = start(
+        data, tmp_path / "run", preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    )
+    code, output = finish(process)
+    assert code not in (0, None), output
+    last = output.splitlines()[-1]  # the storage library's threads may complain before
+    assert last.startswith("OSError") and "a checkpoint could not be written" in last and "Make room" in last, output

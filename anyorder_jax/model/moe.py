@@ -287,7 +287,8 @@ def routed(
         router_DE, expert_bias_E, gate_up_ED2F, down_EFD = weights
         x_TD = x_BLD.reshape(-1, x_BLD.shape[-1])
         routing = route(config, x_TD, router_DE, expert_bias_E)
-        slots, first = (x_TD, routing.expert_TK, routing.weight_TK), 0
+        slots = (x_TD, routing.expert_TK, routing.weight_TK)
+        first: jax.Array | int = 0
         if over_experts:
             slots = lax.all_gather(slots, "expert", tiled=True)
             first = lax.axis_index("expert") * down_EFD.shape[0]
