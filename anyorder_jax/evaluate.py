@@ -257,6 +257,5 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    process.use_huge_pages()
     process.prepare()
     main()

@@ -1,29 +1,42 @@
-"""What must be settled before JAX starts: how memory is allocated, how many devices the CPU pretends to be."""
+"""What must be settled before JAX starts: what happens to freed memory, how many devices the CPU pretends to be."""
 
 from __future__ import annotations
 
+import ctypes
+import glob
 import os
 import sys
 
 import jax
 
-_TUNABLES = "GLIBC_TUNABLES"
-
-
-def use_huge_pages() -> None:
-    """Starts this program again, once, with glibc handing out memory in huge pages (Linux; elsewhere nothing).
-
-    On a CPU every step allocates its temporaries anew, and the page faults of 4 KiB pages cost as much as the
-    arithmetic of a small model: the tiny preset's step takes 0.6 times as long with huge pages
-    (`benchmarks/huge_pages.py`). A value the user has set is kept.
-    """
-    if sys.platform == "linux" and _TUNABLES not in os.environ:
-        os.environ[_TUNABLES] = "glibc.malloc.hugetlb=1"
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # malloc.h
+_ACCELERATORS = ("/dev/nvidia[0-9]*", "/dev/kfd", "/dev/accel*", "/dev/vfio/[0-9]*")
 
 
 def prepare(num_cpu_devices: int = 0) -> None:
-    """Call before the first array: quiet libraries, and the CPU as `num_cpu_devices` devices (0: as it is)."""
+    """Call first in a program, before any array: quiet libraries, memory that is kept, and the CPU as
+    `num_cpu_devices` devices (0: as it is)."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    keep_freed_memory()
     if num_cpu_devices:
         jax.config.update("jax_num_cpu_devices", num_cpu_devices)
+
+
+def keep_freed_memory() -> bool:
+    """Tells glibc to keep what is freed instead of giving it back (Linux without an accelerator; elsewhere nothing).
+
+    XLA's CPU client allocates the temporaries of every step anew, and the page faults of fresh memory cost as much as
+    the arithmetic of a small model (`benchmarks/allocator.py`). It must come before XLA's threads, each of which would
+    have its own heap. The process never shrinks below its peak, which training does not either.
+
+    Returns:
+      Whether it applies.
+    """
+    if sys.platform != "linux" or any(glob.glob(pattern) for pattern in _ACCELERATORS):
+        return False
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):  # another C library
+        return False
+    return all((mallopt(_M_ARENA_MAX, 1), mallopt(_M_MMAP_MAX, 0), mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)))

@@ -117,7 +117,7 @@ def windows(leaf: Leaf, row: names.Row, index: Sequence[slice]) -> Iterator[Wind
 
 
 def has_nan(values: np.ndarray) -> bool:
-    """Whether there is a NaN: an exponent of ones and a fraction, seen on the bits (ten times as fast as isnan)."""
+    """Whether there is a NaN: an exponent of ones and a fraction, seen on the bits (seven times as fast as isnan)."""
     info = ml_dtypes.finfo(values.dtype)
     bits = values.view(f"u{values.itemsize}")
     without_sign = (1 << (info.bits - 1)) - 1
@@ -182,7 +182,7 @@ def _turn(chunk: jax.Array, *, num_lead: int, is_transposed: bool, dtype: Any) -
 
 @functools.partial(jax.jit, donate_argnums=0, static_argnames="is_half")
 def _place(shard: jax.Array, part: jax.Array, start: tuple[int, ...], *, is_half: bool) -> jax.Array:
-    """Puts a part into its place. A program of its own: fused with `_turn` the CPU does both at half the speed."""
+    """Puts a part into its place. A program of its own: fused with `_turn`, a core does 0.6 GB/s, not 0.9."""
     return jax.lax.dynamic_update_slice(shard, jnp.expand_dims(part, -2) if is_half else part, start)
 
 
