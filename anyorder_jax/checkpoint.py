@@ -22,10 +22,10 @@ from jax.sharding import Mesh
 from orbax.checkpoint import checkpoint_managers
 
 from anyorder_jax import sharding
-from anyorder_jax.config import CheckpointConfig, Config, freeze, to_json
-from anyorder_jax.model import transformer
+from anyorder_jax.config import CheckpointConfig, Config, MeshConfig, freeze, to_json
 from anyorder_jax.model.config import ModelConfig
-from anyorder_jax.state import TrainState
+from anyorder_jax.pretrained import load
+from anyorder_jax.state import TrainState, abstract_params
 
 ITEMS = ("params", "optimizer", "data", "meta")
 
@@ -119,8 +119,8 @@ class Checkpointer:
         except Exception as error:  # whatever the storage raised
             kept = sorted(self._manager.all_steps(read=True))
             raise OSError(
-                f"{self._manager.directory}: a checkpoint could not be written ({str(error).splitlines()[0]}). Complete "
-                f"ones are still there: {kept}. Make room; the same command goes on from the newest."
+                f"{self._manager.directory}: a checkpoint could not be written ({str(error).splitlines()[0]}). "
+                f"Complete ones are still there: {kept}. Make room; the same command goes on from the newest."
             ) from error
 
 
@@ -144,6 +144,47 @@ def find(path: str | Path) -> tuple[Path, int]:
     return path, max(steps)
 
 
+def is_run(path: str | Path) -> bool:
+    """Whether a path is a run directory or one of its steps (and not a Hugging Face style directory)."""
+    path = Path(path)
+    return (path / "checkpoints").is_dir() or path.parent.name == "checkpoints"
+
+
+def read_model_config(path: str | Path) -> ModelConfig:
+    """The model at `path`: a run or step directory, or a split or merged model directory.
+
+    Raises:
+      FileNotFoundError, ValueError: when there is none, or one of another family.
+    """
+    return ModelConfig.from_hf(_read_meta(path)["model"]) if is_run(path) else load.read_model_config(path)
+
+
+def load_params(path: str | Path, model_config: ModelConfig, shapes: Any) -> Any:
+    """The parameters at `path` (see `read_model_config`), in the dtypes and on the shardings of `shapes`.
+
+    Args:
+      path: a run or step directory, or a split or merged model directory.
+      model_config: what is expected there.
+      shapes: the model's tree of `ShapeDtypeStruct`s with shardings.
+
+    Raises:
+      ValueError: for another model than expected, or a bad checkpoint.
+    """
+    if is_run(path):
+        run, step = find(path)
+        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
+            folder = run / "checkpoints" / str(step) / "params"
+            return reader.restore(folder, args=ocp.args.StandardRestore(shapes))
+    placed = jax.tree.map(lambda s: s.sharding, shapes)
+    return load.load_params(path, model_config, placed, shapes["embedding"].dtype, show_progress=True)
+
+
+def _read_meta(path: str | Path) -> Mapping[str, Any]:
+    run, step = find(path)
+    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+        return reader.restore(run / "checkpoints" / str(step) / "meta")
+
+
 def load_for_inference(path: str | Path, mesh: Mesh | None = None) -> tuple[Config, ModelConfig, Any, Path]:
     """(config, model config, params, tokenizer directory) of a run or step directory; the optimizer is not read.
 
@@ -155,24 +196,11 @@ def load_for_inference(path: str | Path, mesh: Mesh | None = None) -> tuple[Conf
       FileNotFoundError: when there is no checkpoint there.
     """
     run, step = find(path)
-    folder = run / "checkpoints" / str(step)
-    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
-        meta = reader.restore(folder / "meta")
-    config = freeze(meta["config"])
-    model_config = ModelConfig.from_hf(meta["model"])
-    parameters = transformer.parameters(model_config, config.model.param_dtype)
-    first = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    placed = (
-        jax.tree.map(lambda p: first, parameters, is_leaf=lambda p: hasattr(p, "axes"))
-        if mesh is None
-        else sharding.weight_shardings(parameters, mesh)
-    )
-    shapes = jax.tree.map(
-        lambda p, s: jax.ShapeDtypeStruct(p.shape, p.dtype, sharding=s),
-        parameters, placed, is_leaf=lambda p: hasattr(p, "axes"),
-    )  # fmt: skip
-    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
-        params = reader.restore(folder / "params", args=ocp.args.StandardRestore(shapes))
+    meta = _read_meta(path)
+    config, model_config = freeze(meta["config"]), ModelConfig.from_hf(meta["model"])
+    mesh = sharding.make_mesh(MeshConfig(), jax.local_devices()[:1]) if mesh is None else mesh
+    shapes = abstract_params(model_config, mesh, config.model.param_dtype)
+    params = load_params(run / "checkpoints" / str(step), model_config, shapes)
     return config, model_config, params, run / "tokenizer"
 
 

@@ -76,7 +76,7 @@ def open_task(config: Config, tokenizer: str | Path = "") -> Task:
     Args:
       config: the run's configuration.
       tokenizer: the tokenizer directory of a trained checkpoint; empty: `data.tokenizer`, else `model.path` when it
-        is a Hugging Face directory with a tokenizer, else the built-in word-level one.
+        has one (a model directory, or a run's tokenizer/), else the built-in word-level one.
 
     Raises:
       FileNotFoundError, ValueError: for a missing or unreadable data directory, by name.
@@ -85,11 +85,11 @@ def open_task(config: Config, tokenizer: str | Path = "") -> Task:
     manifest = sources.read_manifest(directory)
     environment = manifest.environment
     codec = registry.make_codec(environment, config.data.profile)
-    chosen = Path(tokenizer or config.data.tokenizer or config.model.path or ".")
-    if tokenizer or config.data.tokenizer or (chosen / "tokenizer_config.json").is_file():
-        vocabulary = Vocabulary.from_directory(chosen, codec)
-    else:
-        vocabulary = Vocabulary.builtin(codec)
+    beside_model = [Path(config.model.path), Path(config.model.path) / "tokenizer"] if config.model.path else []
+    candidates = [Path(given) for given in (tokenizer, config.data.tokenizer) if given] or [
+        folder for folder in beside_model if (folder / "tokenizer_config.json").is_file()
+    ]
+    vocabulary = Vocabulary.from_directory(candidates[0], codec) if candidates else Vocabulary.builtin(codec)
     shards = [[shard.file, shard.sha256] for split in sorted(manifest.splits) for shard in manifest.splits[split]]
     digest = hashlib.sha256(json.dumps(shards).encode()).hexdigest()
     fingerprint = {"environment": environment, "shards_sha256": digest, "vocabulary_size": vocabulary.size}

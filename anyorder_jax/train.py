@@ -22,7 +22,7 @@ from absl import app, flags, logging
 from jax.experimental import multihost_utils
 from ml_collections import config_flags
 
-from anyorder_jax import checkpoint, keys, pretrained, process, sharding, state, step
+from anyorder_jax import checkpoint, keys, process, sharding, state, step
 from anyorder_jax.config import Config, freeze, to_json
 from anyorder_jax.data import pipeline
 from anyorder_jax.loss import GROUPS
@@ -57,7 +57,7 @@ def collect_if_needed(config: Config) -> None:
 def model_config_of(config: Config, task: Task) -> ModelConfig:
     """The model's shape: of the checkpoint at `model.path`, or the preset with the vocabulary's size and ids."""
     if config.model.path:
-        model_config = pretrained.read_config(config.model.path)
+        model_config = checkpoint.read_model_config(config.model.path)
         if model_config.vocab_size < task.vocabulary.size:
             raise ValueError(
                 f"config.model.path: {config.model.path} has {model_config.vocab_size} embedding rows, but the "
@@ -155,9 +155,7 @@ class Run:
             say(f"Resuming {self.workdir} at step {latest}.")
             return restored.state
         if config.model.path:
-            params = pretrained.load_params(
-                config.model.path, self.model_config, placed.params, config.model.param_dtype
-            )
+            params = checkpoint.load_params(config.model.path, self.model_config, self.shapes.params)
             return state.from_params(params, self.optimizer, placed)
         key = keys.key(config.seed, "init")
         return state.create(self.model_config, self.optimizer, self.mesh, config.model.param_dtype, key)

@@ -25,8 +25,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from conversion import names
-from conversion.shards import Spec
+from anyorder_jax.pretrained import names
+from anyorder_jax.pretrained.shards import Spec
 from conversion.writing import config_text, make_plan, written
 
 CONFIG = {

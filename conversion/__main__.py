@@ -78,9 +78,7 @@ def _add_inspect(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--mesh", default="", help="devices per axis, for example data=1,fsdp=4,expert=2 (default: one)"
     )
-    parser.add_argument(
-        "--values", action="store_true", help="also read every value: norms, and a search for NaN"
-    )
+    parser.add_argument("--values", action="store_true", help="also read every value: norms, and a search for NaN")
     parser.set_defaults(run=_inspect)
 
 
@@ -90,9 +88,7 @@ def _inspect(args: argparse.Namespace) -> int:
     return inspect(args.path, mesh=args.mesh, reads_values=args.values and not args.dry_run)
 
 
-_MESH_HELP = (
-    "devices per axis (data, fsdp, expert, tensor), for example fsdp=4,expert=2; default: fsdp over all"
-)
+_MESH_HELP = "devices per axis (data, fsdp, expert, tensor), for example fsdp=4,expert=2; default: fsdp over all"
 
 
 def _add_to_orbax(verbs: argparse._SubParsersAction) -> None:
@@ -174,12 +170,8 @@ def _add_verify(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument("--model", required=True, help="a split or merged directory, or a run")
     parser.add_argument("--inputs", required=True, help=".npz file with the arrays to run on")
     parser.add_argument("--outputs", required=True, help=".npz file to write")
-    parser.add_argument(
-        "--dtype", choices=("float32", "bfloat16"), default="float32", help="of the computation"
-    )
-    parser.add_argument(
-        "--block_size", type=int, default=32, help="of block diffusion (default: %(default)s)"
-    )
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the computation")
+    parser.add_argument("--block_size", type=int, default=32, help="of block diffusion (default: %(default)s)")
     parser.add_argument("--against", help=".npz file with the expected arrays")
     parser.add_argument(
         "--tolerance", type=float, default=0.0,
@@ -219,9 +211,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_verify(verbs)
     _add_inspect(verbs)
     for verb in verbs.choices.values():
-        verb.add_argument(
-            "--dry_run", action="store_true", help="check everything, say what would be done, do nothing"
-        )
+        verb.add_argument("--dry_run", action="store_true", help="check everything, say what would be done, do nothing")
     return parser
 
 

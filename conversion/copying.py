@@ -49,9 +49,7 @@ def read_all(descriptor: int, view: memoryview, offset: int) -> None:
     while view:
         count = os.preadv(descriptor, [view], offset)
         if count == 0:
-            raise ValueError(
-                f"the file ended at byte {offset}, {len(view)} bytes before the tensor: it was truncated."
-            )
+            raise ValueError(f"the file ended at byte {offset}, {len(view)} bytes before the tensor: it was truncated.")
         view, offset = view[count:], offset + count
 
 
@@ -90,6 +88,4 @@ def copy_range(
         done += copied
         progress(copied)
     if done < num_bytes:
-        copy_through_memory(
-            source, source_offset + done, target, target_offset + done, num_bytes - done, progress
-        )
+        copy_through_memory(source, source_offset + done, target, target_offset + done, num_bytes - done, progress)

@@ -16,7 +16,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from conversion.directory import open_model
+from anyorder_jax.pretrained.directory import open_model
 from conversion.staging import refuse_full
 
 PATTERNS = ("*.safetensors", "*.json", "*.jinja", "*.txt", "tokenizer.model", "*.py", "LICENSE*", "README.md")
@@ -47,9 +47,7 @@ def _wanted(name: str) -> bool:
     return any(fnmatch.fnmatch(name, pattern) for pattern in PATTERNS)
 
 
-def download(
-    repo_id: str, local_dir: str | Path, *, revision: str | None = None, is_dry_run: bool = False
-) -> None:
+def download(repo_id: str, local_dir: str | Path, *, revision: str | None = None, is_dry_run: bool = False) -> None:
     """Downloads what a LLaDA2.x checkpoint needs into `local_dir`, and opens it to see that it is whole.
 
     Files that are there already and complete are not fetched again. The token comes from `hf auth login` or
@@ -64,15 +62,11 @@ def download(
         info = HfApi().model_info(repo_id, revision=revision, files_metadata=True)
         sizes = {file.rfilename: file.size or 0 for file in info.siblings or () if _wanted(file.rfilename)}
         if not any(name.endswith(".safetensors") for name in sizes):
-            raise ValueError(
-                f"{repo_id}: has no safetensors file. Pickles are not downloaded: choose another one."
-            )
+            raise ValueError(f"{repo_id}: has no safetensors file. Pickles are not downloaded: choose another one.")
         present = sum((local_dir / name).stat().st_size for name in sizes if (local_dir / name).is_file())
         total = sum(sizes.values())
         if is_dry_run:
-            print(
-                f"would download {repo_id} at {info.sha} to {local_dir}: {len(sizes)} files, {total / 1e9:.3f} GB"
-            )
+            print(f"would download {repo_id} at {info.sha} to {local_dir}: {len(sizes)} files, {total / 1e9:.3f} GB")
             print(f"({present / 1e9:.3f} GB of that is there already)\n  " + ", ".join(sorted(sizes)))
             return
         refuse_full(local_dir, total - present)
@@ -83,8 +77,6 @@ def download(
     bad = [str(mismatch) for mismatch in checked.mismatches]
     bad += [f"{name} is missing" for name in checked.missing_paths if _wanted(name)]
     if bad:
-        raise ValueError(
-            f"{local_dir}: not what {repo_id} holds: {bad[0]}. Delete that file and run this again."
-        )
+        raise ValueError(f"{local_dir}: not what {repo_id} holds: {bad[0]}. Delete that file and run this again.")
     model = open_model(local_dir)
     print(f"{local_dir}: {model.layout} layout, {len(model.tensors)} tensors, {model.num_bytes / 1e9:.3f} GB")

@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import warnings
 
-import ml_dtypes
 import numpy as np
 
+from anyorder_jax.pretrained.shards import NUMPY_DTYPES
 from conversion.copying import CHUNK_BYTES, Progress, read_all, write_all
-
-NUMPY_DTYPES = {
-    "F32": np.dtype(np.float32),
-    "F16": np.dtype(np.float16),
-    "BF16": np.dtype(ml_dtypes.bfloat16),
-}
 
 
 def convert_range(
@@ -43,6 +37,4 @@ def convert_range(
     if has_nan:
         warnings.warn(f"{name} holds NaN; it is written as it is.", stacklevel=2)
     if has_overflow:
-        warnings.warn(
-            f"{name} holds numbers too large for {target_dtype}; they became infinite.", stacklevel=2
-        )
+        warnings.warn(f"{name} holds numbers too large for {target_dtype}; they became infinite.", stacklevel=2)

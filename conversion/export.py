@@ -15,11 +15,10 @@ from tqdm import tqdm
 
 from anyorder_jax.model import transformer
 from anyorder_jax.model.config import ModelConfig
-from conversion import names
+from anyorder_jax.pretrained import names
+from anyorder_jax.pretrained.load import Leaf, Window, leaves, windows
+from anyorder_jax.pretrained.shards import NUMPY_DTYPES, STORED_NAMES, Spec
 from conversion.copying import write_all
-from conversion.dtypes import NUMPY_DTYPES
-from conversion.load import Leaf, Window, leaves, windows
-from conversion.shards import STORED_NAMES, Spec
 from conversion.writing import MAX_SHARD_BYTES, Plan, Target, config_text, make_plan, written
 
 
@@ -44,9 +43,7 @@ def specs(
 
 
 @functools.partial(jax.jit, static_argnames=("sizes", "half_axis"))
-def _cut(
-    leaf: jax.Array, start: tuple[int, ...], *, sizes: tuple[int, ...], half_axis: int | None
-) -> jax.Array:
+def _cut(leaf: jax.Array, start: tuple[int, ...], *, sizes: tuple[int, ...], half_axis: int | None) -> jax.Array:
     """A part of a leaf as the tree holds it. Cut and turned in two programs, as in `load`."""
     part = jax.lax.dynamic_slice(leaf, start, sizes)
     return part if half_axis is None else jnp.squeeze(part, half_axis)

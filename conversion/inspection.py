@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from conversion import names
+from anyorder_jax.pretrained import names
+from anyorder_jax.pretrained.directory import ModelDirectory, scan
+from anyorder_jax.pretrained.shards import NUMPY_DTYPES, Stored
 from conversion.copying import CHUNK_BYTES, Files, read_all
-from conversion.directory import ModelDirectory, scan
-from conversion.dtypes import NUMPY_DTYPES
-from conversion.shards import Stored
 
 
 def kind_of(row: names.Row) -> str:
@@ -69,9 +68,7 @@ def parse_mesh(text: str) -> dict[str, int]:
     for part in filter(None, text.split(",")):
         axis, _, size = part.partition("=")
         if axis not in sizes or not size.isdecimal() or int(size) < 1:
-            raise ValueError(
-                f"--mesh: cannot use {part!r}; write axis=devices with an axis of {', '.join(AXES)}."
-            )
+            raise ValueError(f"--mesh: cannot use {part!r}; write axis=devices with an axis of {', '.join(AXES)}.")
         sizes[axis] = int(size)
     return sizes
 

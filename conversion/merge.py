@@ -15,10 +15,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from anyorder_jax.pretrained.directory import ModelDirectory, open_model
+from anyorder_jax.pretrained.names import TABLE
+from anyorder_jax.pretrained.shards import DTYPE_BYTES, STORED_NAMES, Spec, Stored
 from conversion.copying import Files, copy_range
-from conversion.directory import ModelDirectory, open_model
-from conversion.names import TABLE
-from conversion.shards import DTYPE_BYTES, STORED_NAMES, Spec, Stored
 from conversion.writing import MAX_SHARD_BYTES, config_text, make_plan, written
 
 
@@ -130,9 +130,7 @@ def convert(
         max_shard_bytes=max_shard_bytes,
     )
     if is_dry_run:
-        print(
-            f"{model.path}: {model.layout} layout, {len(model.tensors)} tensors, {model.num_bytes / 1e9:.3f} GB"
-        )
+        print(f"{model.path}: {model.layout} layout, {len(model.tensors)} tensors, {model.num_bytes / 1e9:.3f} GB")
         print(plan.describe())
         return
     bar = tqdm(total=plan.num_bytes, unit="B", unit_scale=True, desc=layout, disable=not show_progress)

@@ -21,9 +21,9 @@ from anyorder_jax import checkpoint, sharding
 from anyorder_jax.config import Config, MeshConfig, ModelSelection
 from anyorder_jax.model import transformer
 from anyorder_jax.model.config import ModelConfig
-from conversion.directory import ModelDirectory, open_model, read_config
+from anyorder_jax.pretrained.directory import ModelDirectory, open_model, read_config
+from anyorder_jax.pretrained.load import load_params, read_model_config
 from conversion.export import export_params, plan_export
-from conversion.load import load_params, read_model_config
 from conversion.staging import refuse_full, refuse_occupied, staged
 from conversion.writing import MAX_SHARD_BYTES, copy_files
 
@@ -59,9 +59,7 @@ def _is_tokenizer(path: Path) -> bool:
 def _save_tree(folder: Path, params: Any) -> None:
     # Orbax wants leave to hold the largest shard of a weight (on a CPU it is the device's own memory). Nothing is
     # compressed: random-looking mantissas do not shrink, and the disk is the limit.
-    largest = max(
-        shard.data.nbytes for array in jax.tree.leaves(params) for shard in array.addressable_shards
-    )
+    largest = max(shard.data.nbytes for array in jax.tree.leaves(params) for shard in array.addressable_shards)
     concurrent_gb = max(1, math.ceil(largest / 1e9))
     handler = ocp.PyTreeCheckpointHandler(
         save_concurrent_gb=concurrent_gb, save_device_host_concurrent_gb=concurrent_gb, use_compression=False
@@ -97,9 +95,7 @@ def to_orbax(
     refuse_full(output, model.num_bytes if dtype == "bfloat16" else 2 * model.num_bytes)
     devices = mesh_of(mesh)
     sizes = dict(devices.shape)
-    print(
-        f"{model.path}: {model.layout} layout, {model.num_bytes / 1e9:.3f} GB -> {dtype} on {sizes}, {output}"
-    )
+    print(f"{model.path}: {model.layout} layout, {model.num_bytes / 1e9:.3f} GB -> {dtype} on {sizes}, {output}")
     if is_dry_run:
         return
     selection = ModelSelection(path=str(model.path.absolute()), param_dtype=dtype, compute_dtype=dtype)
@@ -132,9 +128,7 @@ class Companions(NamedTuple):
 
 def _companions(run: Path, model_path: str, tokenizer: Path, model_config: ModelConfig) -> Companions:
     """Of the run's `source/`, else of the model that training started from; the run's own tokenizer comes first."""
-    candidates = (
-        [run / "source", Path(model_path) / "source", Path(model_path)] if model_path else [run / "source"]
-    )
+    candidates = [run / "source", Path(model_path) / "source", Path(model_path)] if model_path else [run / "source"]
     config, dtypes, carried = None, {}, {}
     for folder in candidates:
         if not (folder / "config.json").is_file():
@@ -181,9 +175,7 @@ def to_hf(
         "max_shard_bytes": max_shard_bytes,
     }  # fmt: skip
     if is_dry_run:
-        plan = plan_export(
-            model_config, output_path, layout, param_dtype=config.model.param_dtype, **arguments
-        )
+        plan = plan_export(model_config, output_path, layout, param_dtype=config.model.param_dtype, **arguments)
         print(f"{run}: step {step}, {config.model.param_dtype}")
         print(plan.describe())
         return

@@ -29,8 +29,7 @@ def refuse_full(output: Path, num_bytes: int) -> None:
     free = shutil.disk_usage(parent).free
     if num_bytes > free:
         raise ValueError(
-            f"{output}: {num_bytes:,} bytes are needed and {free:,} are free. Make room, or name "
-            "another disk."
+            f"{output}: {num_bytes:,} bytes are needed and {free:,} are free. Make room, or name another disk."
         )
 
 
@@ -45,9 +44,7 @@ def _claim(partial: Path) -> int:
         still_there = False
     if not still_there:
         os.close(lock)
-        raise ValueError(
-            f"{partial}: another conversion is writing there. Wait for it, or name another directory."
-        )
+        raise ValueError(f"{partial}: another conversion is writing there. Wait for it, or name another directory.")
     left = [path for path in partial.iterdir() if path.name != _MARKER]
     if left and not (partial / _MARKER).exists():
         os.close(lock)

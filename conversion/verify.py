@@ -16,10 +16,10 @@ from anyorder_jax import checkpoint, loss
 from anyorder_jax.model import transformer
 from anyorder_jax.model.attention import BlockDiffusion, Full
 from anyorder_jax.model.config import ModelConfig
+from anyorder_jax.pretrained.directory import open_model
+from anyorder_jax.pretrained.load import Leaf, leaves, load_params, read_model_config
 from conversion.copying import Files
-from conversion.directory import open_model
 from conversion.inspection import norm
-from conversion.load import Leaf, leaves, load_params, read_model_config
 
 IGNORED_LABEL = -100
 TOLERANCES = {"float32": 1e-4, "bfloat16": 0.1}
@@ -163,9 +163,7 @@ def compare_norms(
     return {"tensor_names": np.array(names), "norm_stored": np.array(stored), "norm_held": np.array(loaded)}
 
 
-def table(
-    found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray], dtype: str, tolerance: float
-) -> bool:
+def table(found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray], dtype: str, tolerance: float) -> bool:
     """Prints largest and median differences of all arrays that both have.
 
     Returns:

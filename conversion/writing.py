@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from conversion.directory import INDEX_NAME
-from conversion.names import MODEL_TYPES
-from conversion.shards import Shard, Spec, index_text, plan_shards
+from anyorder_jax.pretrained.directory import INDEX_NAME
+from anyorder_jax.pretrained.names import MODEL_TYPES
+from anyorder_jax.pretrained.shards import Shard, Spec, index_text, plan_shards
 from conversion.staging import refuse_full, refuse_occupied, staged
 
 MAX_SHARD_BYTES = 5_000_000_000  # the reference's
@@ -36,10 +36,7 @@ class Plan:
     def describe(self) -> str:
         """The plan for a dry run, one line a file."""
         lines = [f"would write {self.output} ({self.num_bytes / 1e9:.3f} GB):"]
-        lines += [
-            f"  {s.file_name:<34} {s.num_bytes / 1e9:9.3f} GB  {len(s.starts):6d} tensors"
-            for s in self.shards
-        ]
+        lines += [f"  {s.file_name:<34} {s.num_bytes / 1e9:9.3f} GB  {len(s.starts):6d} tensors" for s in self.shards]
         others = ["config.json", *([INDEX_NAME] if len(self.shards) > 1 else []), *map(str, self.carried)]
         return "\n".join([*lines, f"  {', '.join(others)}"])
 

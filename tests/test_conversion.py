@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from anyorder_jax.pretrained.directory import open_model
 from conversion import copying
 from conversion.__main__ import main
-from conversion.directory import open_model
 from conversion.merge import convert
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -110,9 +110,7 @@ def test_dtype_rounds_every_tensor_as_the_reference_does(tmp_path, dtype):
     for name in ("model.layers.1.mlp.gate.expert_bias", "lm_head.weight", "model.norm.weight"):
         assert np.array_equal(found[name].view(np.uint16), nearest_even_bfloat16(tensors[name])), name
     experts = np.stack([tensors[f"model.layers.1.mlp.experts.{e}.up_proj.weight"] for e in range(8)])
-    assert np.array_equal(
-        found["model.layers.1.mlp.experts.up_proj"].view(np.uint16), nearest_even_bfloat16(experts)
-    )
+    assert np.array_equal(found["model.layers.1.mlp.experts.up_proj"].view(np.uint16), nearest_even_bfloat16(experts))
     assert json.loads((tmp_path / "m" / "config.json").read_text())["torch_dtype"] == "bfloat16"
 
 
@@ -166,9 +164,7 @@ def test_help_is_there_for_every_verb(verb, capsys):
 
 def test_inspect_says_what_is_amiss(tmp_path, capsys):
     tensors = checkpoints.random_tensors(checkpoints.CONFIG)
-    tensors["model.layers.1.mlp.experts.8.up_proj.weight"] = tensors.pop(
-        "model.layers.1.mlp.experts.3.up_proj.weight"
-    )
+    tensors["model.layers.1.mlp.experts.8.up_proj.weight"] = tensors.pop("model.layers.1.mlp.experts.3.up_proj.weight")
     source = checkpoints.write(tmp_path / "source", tensors=tensors)
     assert main(["inspect", str(source)]) == 1
     printed = capsys.readouterr().out

@@ -48,8 +48,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
         files = self.files()
         if path.startswith(f"/api/models/{REPO}/tree/"):
             entries = [
-                {"type": "file", "path": name, "size": len(data), "oid": blob_id(data)}
-                for name, data in files.items()
+                {"type": "file", "path": name, "size": len(data), "oid": blob_id(data)} for name, data in files.items()
             ]
             return self.send(200, json.dumps(entries).encode(), Content_Type="application/json")
         if path.startswith(f"/api/models/{REPO}"):

@@ -15,9 +15,9 @@ from anyorder_jax import checkpoint, sharding
 from anyorder_jax.config import MeshConfig
 from anyorder_jax.model import transformer
 from anyorder_jax.model.presets import PRESETS
-from conversion import load, names
+from anyorder_jax.pretrained import load, names
+from anyorder_jax.pretrained.load import load_params, read_model_config
 from conversion.__main__ import main
-from conversion.load import load_params, read_model_config
 
 GOLDEN = Path(__file__).parent / "golden"
 CONFIG = checkpoints.CONFIG | {"initializer_range": 0.02}
@@ -70,9 +70,7 @@ def test_verify_notices_other_numbers_and_other_weights(tmp_path, capsys):
 @pytest.mark.parametrize("name", PRESETS)
 def test_the_table_covers_every_weight_of_every_preset(name):
     config = PRESETS[name]
-    declared = sum(
-        np.prod(leaf.parameter.shape, dtype=np.int64) for leaf in load.leaves(config, jnp.bfloat16)
-    )
+    declared = sum(np.prod(leaf.parameter.shape, dtype=np.int64) for leaf in load.leaves(config, jnp.bfloat16))
     dims = names.Dims.from_config(config.to_hf(), name)
     for layout in names.LAYOUTS:
         places = names.expected(dims, layout)
@@ -104,9 +102,7 @@ def test_a_mesh_holds_the_same_weights(monkeypatch, tmp_path, sizes, chunk_bytes
 def test_both_layouts_are_the_same_model(golden):
     config = read_model_config(GOLDEN / golden / "split_bf16")
     assert config == read_model_config(GOLDEN / golden / "merged_bf16")
-    split, merged = (
-        load_params(GOLDEN / golden / layout, config) for layout in ("split_bf16", "merged_bf16")
-    )
+    split, merged = (load_params(GOLDEN / golden / layout, config) for layout in ("split_bf16", "merged_bf16"))
     assert_same_trees(split, merged)
 
 
@@ -140,12 +136,8 @@ def test_where_every_tensor_goes(tmp_path):
 def test_to_orbax_and_back_is_the_same_checkpoint(monkeypatch, tmp_path, layout, dtype):
     tensors = checkpoints.random_tensors(CONFIG, dtype)
     # a bias that was rounded is held in float32, and goes back as it came
-    tensors["model.layers.1.mlp.gate.expert_bias"] = tensors["model.layers.1.mlp.gate.expert_bias"].astype(
-        dtype
-    )
-    tensors["model.layers.2.mlp.gate.expert_bias"] = tensors["model.layers.2.mlp.gate.expert_bias"].astype(
-        dtype
-    )
+    tensors["model.layers.1.mlp.gate.expert_bias"] = tensors["model.layers.1.mlp.gate.expert_bias"].astype(dtype)
+    tensors["model.layers.2.mlp.gate.expert_bias"] = tensors["model.layers.2.mlp.gate.expert_bias"].astype(dtype)
     source = checkpoints.write(tmp_path / "split", CONFIG, tensors)
     (source / "modeling_llada2_moe.py").write_text("raise RuntimeError('never run')\n")
     for name in ("tokenizer.json", "tokenizer_config.json"):
@@ -213,10 +205,7 @@ def write_ids(directory):
 
 def test_a_dry_run_of_to_orbax_writes_nothing(tmp_path):
     source = checkpoints.write(tmp_path / "source", CONFIG)
-    assert (
-        main(["to_orbax", "--input_path", str(source), "--output_path", str(tmp_path / "o"), "--dry_run"])
-        == 0
-    )
+    assert main(["to_orbax", "--input_path", str(source), "--output_path", str(tmp_path / "o"), "--dry_run"]) == 0
     assert {p.name for p in tmp_path.iterdir()} == {"source"}
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from anyorder_jax import loss
 from anyorder_jax.model import transformer
 from anyorder_jax.model.attention import BlockDiffusion, Full
-from conversion.load import load_params, read_model_config
+from anyorder_jax.pretrained.load import load_params, read_model_config
 
 torch = pytest.importorskip("torch")
 
@@ -83,10 +83,7 @@ def experts(c, w, prefix, x):
             weight = weight / (weight.sum() + 1e-20)
         weight = weight * c["routed_scaling_factor"]
         out.append(
-            sum(
-                g * gated(w, f"{prefix}experts.{e}", tokens[t])
-                for g, e in zip(weight, chosen.tolist(), strict=True)
-            )
+            sum(g * gated(w, f"{prefix}experts.{e}", tokens[t]) for g, e in zip(weight, chosen.tolist(), strict=True))
         )
     y = torch.stack(out).reshape(x.shape)
     return y + gated(w, prefix + "shared_experts", x) if c["num_shared_experts"] else y
@@ -137,9 +134,7 @@ def test_ours_is_what_the_equations_say(tmp_path_factory, config, seed, is_block
     directory = tmp_path_factory.mktemp("parity")
     rng = np.random.default_rng(seed)
     stored = {
-        name: (rng.normal(size=shape) * (0.5 if len(shape) > 1 else 0.2) + ("norm" in name)).astype(
-            np.float32
-        )
+        name: (rng.normal(size=shape) * (0.5 if len(shape) > 1 else 0.2) + ("norm" in name)).astype(np.float32)
         for name, shape in checkpoints.split_shapes(config).items()
     }
     checkpoints.write(directory, config, stored)
@@ -152,9 +147,7 @@ def test_ours_is_what_the_equations_say(tmp_path_factory, config, seed, is_block
         tokens, positions = np.concatenate([tokens[::-1], tokens], 1), np.tile(positions, 2)
         attend, kind = block_diffusion(length, block), BlockDiffusion(block)
     weights = {name: torch.from_numpy(array).double().requires_grad_() for name, array in stored.items()}
-    expected = reference(
-        config, weights, torch.from_numpy(tokens), torch.from_numpy(positions.copy()), attend
-    )
+    expected = reference(config, weights, torch.from_numpy(tokens), torch.from_numpy(positions.copy()), attend)
     torch.nn.functional.cross_entropy(expected.flatten(0, 1), torch.from_numpy(tokens.flatten())).backward()
 
     model_config = read_model_config(directory)
@@ -162,9 +155,7 @@ def test_ours_is_what_the_equations_say(tmp_path_factory, config, seed, is_block
 
     @jax.jit
     def value(params):
-        logits = transformer.apply(
-            model_config, params, jnp.asarray(tokens), jnp.asarray(positions), kind
-        ).logits_BLV
+        logits = transformer.apply(model_config, params, jnp.asarray(tokens), jnp.asarray(positions), kind).logits_BLV
         return loss.cross_entropy(logits, jnp.asarray(tokens)).mean(), logits
 
     (_, logits), gradients = jax.value_and_grad(value, has_aux=True)(params)

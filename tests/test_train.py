@@ -151,7 +151,7 @@ def test_what_is_wrong_is_said_in_a_sentence(data, whole, tmp_path, arguments, m
 
 
 def test_a_poisoned_checkpoint_stops_with_the_records_named(data, tmp_path):
-    """Weights that overflow: the guard names step and records, as configured stops or goes on, and keeps the weights."""
+    """Weights that overflow: the guard names step and records, and stops or goes on, as configured."""
     arguments = ["--config.optimizer.learning_rate=1e30", "--config.optimizer.clip_norm=1e30"]
     code, output = finish(start(data, tmp_path / "stop", *arguments))
     assert code not in (0, None) and "is not finite" in output, output
@@ -172,3 +172,20 @@ def test_a_full_disk_is_said_in_a_sentence(data, tmp_path):
     assert code not in (0, None), output
     last = output.splitlines()[-1]  # the storage library's threads may complain before
     assert last.startswith("OSError") and "a checkpoint could not be written" in last and "Make room" in last, output
+
+
+def test_training_starts_from_another_runs_weights_and_from_an_export(data, whole, tmp_path):
+    """`model.path` takes a run, and what `conversion to_hf` made of it: both start with the same loss."""
+    exported = tmp_path / "exported"
+    convert = ["-m", "conversion", "to_hf", "--checkpoint", str(whole), "--output_path", str(exported)]
+    convert += ["--layout", "merged"]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run([sys.executable, *convert], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    losses = []
+    for name, path in (("from_run", whole), ("from_export", exported)):
+        code, output = finish(start(data, tmp_path / name, f"--config.model.path={path}", "--config.train.num_steps=2"))
+        assert code == 0, output
+        losses.append([line["loss"] for line in lines(tmp_path / name)])
+    assert losses[0] == losses[1]
+    assert losses[0][0] < 0.8 * lines(whole)[0]["loss"]

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from conversion import names
-from conversion.shards import Stored, read_header, read_json
+from anyorder_jax.pretrained import names
+from anyorder_jax.pretrained.shards import Stored, read_header, read_json
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
@@ -57,9 +57,7 @@ def _files(directory: Path) -> list[Path]:
         if any(part.startswith(".") for part in relative.parts[:-1]) or path.is_dir():
             continue
         if not _inside(directory, path):
-            raise ValueError(
-                f"{path}: is a link to {path.resolve()}, outside of the directory. Put the file there."
-            )
+            raise ValueError(f"{path}: is a link to {path.resolve()}, outside of the directory. Put the file there.")
         found.append(relative)
     return found
 
@@ -79,24 +77,14 @@ def _read_index(directory: Path) -> dict[str, str]:
     index = read_json(path, path.read_bytes(), "the index")
     weight_map = index.get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise ValueError(
-            f"{path}: expected a 'weight_map' of tensor names to files, got {str(weight_map)[:80]}."
-        )
+        raise ValueError(f"{path}: expected a 'weight_map' of tensor names to files, got {str(weight_map)[:80]}.")
     for name, file_name in weight_map.items():
-        if (
-            not isinstance(file_name, str)
-            or Path(file_name).name != file_name
-            or file_name in ("", ".", "..")
-        ):
+        if not isinstance(file_name, str) or Path(file_name).name != file_name or file_name in ("", ".", ".."):
             raise ValueError(f"{path}: {name} points to {file_name!r}, outside of the directory. Refused.")
         if Path(file_name).suffix != ".safetensors":
-            raise ValueError(
-                f"{path}: {name} points to {file_name!r}, which is no safetensors file. Refused."
-            )
+            raise ValueError(f"{path}: {name} points to {file_name!r}, which is no safetensors file. Refused.")
         if not (directory / file_name).is_file():
-            raise ValueError(
-                f"{path}: {name} is said to be in {file_name}, which is not there. Download it again."
-            )
+            raise ValueError(f"{path}: {name} is said to be in {file_name}, which is not there. Download it again.")
     return weight_map
 
 
@@ -125,17 +113,13 @@ def _read_tensors(directory: Path, files: list[str], weight_map: dict[str, str] 
         for tensor in read_header(directory / file_name)[0]:
             if tensor.name in tensors:
                 first = tensors[tensor.name].path.name
-                raise ValueError(
-                    f"{directory}: {tensor.name} is doubled: it is in {first} and in {file_name}."
-                )
+                raise ValueError(f"{directory}: {tensor.name} is doubled: it is in {first} and in {file_name}.")
             tensors[tensor.name] = tensor
     if weight_map is not None:
         for name, file_name in weight_map.items():
             if name not in tensors or tensors[name].path.name != file_name:
                 where = f"it is in {tensors[name].path.name}" if name in tensors else "no shard has it"
-                raise ValueError(
-                    f"{directory / INDEX_NAME}: says that {name} is in {file_name}, but {where}."
-                )
+                raise ValueError(f"{directory / INDEX_NAME}: says that {name} is in {file_name}, but {where}.")
         unlisted = [name for name in tensors if name not in weight_map]
         if unlisted:
             raise ValueError(
@@ -157,9 +141,7 @@ def read_config(directory: Path) -> dict[str, Any]:
     """The values of `config.json`; the checkpoint's own Python files are never run."""
     path = directory / "config.json"
     if not path.is_file():
-        raise ValueError(
-            f"{directory}: there is no config.json. Name a directory with a LLaDA2.x checkpoint."
-        )
+        raise ValueError(f"{directory}: there is no config.json. Name a directory with a LLaDA2.x checkpoint.")
     return read_json(path, path.read_bytes(), "the config")
 
 

@@ -26,9 +26,9 @@ from tqdm import tqdm
 from anyorder_jax.model import transformer
 from anyorder_jax.model.config import ModelConfig
 from anyorder_jax.model.layers import Parameter
-from conversion import names
-from conversion.directory import ModelDirectory, open_model, read_config
-from conversion.dtypes import NUMPY_DTYPES
+from anyorder_jax.pretrained import names
+from anyorder_jax.pretrained.directory import ModelDirectory, open_model, read_config
+from anyorder_jax.pretrained.shards import NUMPY_DTYPES
 
 CHUNK_BYTES = 64 * 2**20
 
@@ -145,16 +145,13 @@ class Reader:
         if tensor.path not in self._maps:
             with tensor.path.open("rb") as file:
                 self._maps[tensor.path] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        whole: np.ndarray = np.ndarray(
-            tensor.shape, NUMPY_DTYPES[tensor.dtype], self._maps[tensor.path], tensor.start
-        )
+        whole: np.ndarray = np.ndarray(tensor.shape, NUMPY_DTYPES[tensor.dtype], self._maps[tensor.path], tensor.start)
         return whole[expert] if row.merged_hf and self.model.layout == "merged" else whole
 
     def chunk(self, leaf: Leaf, row: names.Row, window: Window, buffer: np.ndarray) -> np.ndarray:
         """A part of a leaf as it lies on disk, copied into `buffer` (bytes): [layers, experts, *stored dims]."""
         parts = [
-            [self.view(leaf, row, layer, expert)[window.stored] for expert in window.experts]
-            for layer in window.layers
+            [self.view(leaf, row, layer, expert)[window.stored] for expert in window.experts] for layer in window.layers
         ]
         dtypes = {part.dtype for experts in parts for part in experts}
         dtype = dtypes.pop() if len(dtypes) == 1 else np.dtype(np.float32)

@@ -17,6 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
+import numpy as np
+
 _PAGE_BYTES = 4096
 _LARGE_BYTES = 2**20
 MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library
@@ -28,6 +31,13 @@ DTYPE_BYTES = {
 }  # fmt: skip
 STORED_NAMES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 """The dtypes of `config.json` and of the command line -> those of safetensors."""
+
+NUMPY_DTYPES = {
+    "F32": np.dtype(np.float32),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+}
+"""The dtypes that weights may have, as NumPy has them."""
 
 _RANK = {dtype: rank for rank, dtype in enumerate(DTYPE_BYTES)}
 
@@ -108,17 +118,13 @@ def read_header(path: Path) -> tuple[list[Stored], dict[str, Any]]:
             )
         header = read_json(path, file.read(length), "the safetensors header")
     metadata = header.pop("__metadata__", {})
-    entries = sorted(
-        (_entry(path, name, value)[2:], name, _entry(path, name, value)) for name, value in header.items()
-    )
+    entries = sorted((_entry(path, name, value)[2:], name, _entry(path, name, value)) for name, value in header.items())
     position = 0
     tensors = []
     for (begin, end), name, (dtype, shape, _, _) in entries:
         if begin != position:
             what = "overlaps the tensor before it" if begin < position else "leaves a gap before it"
-            raise ValueError(
-                f"{path}: {name} starts at byte {begin} of the data, expected {position}: it {what}."
-            )
+            raise ValueError(f"{path}: {name} starts at byte {begin} of the data, expected {position}: it {what}.")
         tensors.append(Stored(name, dtype, shape, path, 8 + length + begin))
         position = end
     if 8 + length + position != size:
