@@ -81,7 +81,7 @@ def make_train_step(
             ((loss, sums), grads), _ = jax.lax.scan(add, zeros, micros)
         if frozen_row is not None:  # torch's padding_idx: used, but without a gradient
             grads["embedding"] = grads["embedding"].at[frozen_row].set(0)
-        grad_norm = optax.global_norm(grads)
+        grad_norm = optax.tree.norm(grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         updated = TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state)
         is_finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)

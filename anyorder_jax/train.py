@@ -290,11 +290,11 @@ def main(argv: list[str]) -> None:
     if not DEBUG.value:  # what Orbax's threads report comes out of our calls as well, in one sentence
         logging.set_verbosity(logging.FATAL)
         std_logging.getLogger("asyncio").setLevel(std_logging.CRITICAL)
-    config = freeze(CONFIG.value)
-    process.prepare(config.mesh.num_cpu_devices)
     file_name, _, _ = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
     workdir = Path(WORKDIR.value or f"runs/{Path(file_name).stem}")
     try:
+        config = freeze(CONFIG.value)
+        process.prepare(config.mesh.num_cpu_devices)
         train(config, workdir)
     except (ValueError, FloatingPointError, OSError) as error:  # one sentence for people; the trace with --debug
         if DEBUG.value:
@@ -303,5 +303,13 @@ def main(argv: list[str]) -> None:
     say(f"{workdir}: done. Next: python -m anyorder_jax.evaluate --checkpoint={workdir}")
 
 
+def parse_flags(argv: list[str]) -> list[str]:
+    """absl's parser, with a mistyped key, a wrong type or a broken recipe told in one sentence."""
+    try:
+        return app.parse_flags_with_usage(argv)
+    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        sys.exit(f"--config: {error}")
+
+
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

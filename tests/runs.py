@@ -18,12 +18,17 @@ VOCABULARY, MASK, PAD = 40, 39, 38
 
 def tiny_model(**changes):
     return dataclasses.replace(
-        presets.get("tiny"), vocab_size=VOCABULARY, pad_token_id=PAD, mask_token_id=MASK, **changes
+        presets.get("tiny"),
+        vocab_size=VOCABULARY,
+        pad_token_id=PAD,
+        mask_token_id=MASK,
+        **{"num_hidden_layers": 2, **changes},
     )
 
 
 def tiny_config(**sections) -> Config:
-    optimizer = OptimizerConfig(warmup_steps=2, learning_rate=1e-2)
+    # A large epsilon: Adam divides a gradient of rounding noise by its own size, which would hide what is compared.
+    optimizer = OptimizerConfig(warmup_steps=2, learning_rate=1e-2, eps=1e-3)
     return dataclasses.replace(Config(optimizer=optimizer, train=TrainConfig(num_steps=50)), **sections)
 
 

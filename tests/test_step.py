@@ -47,7 +47,7 @@ def test_every_mesh_trains_like_one_device(alone, devices, count, mesh):
     losses = trainer.run(BATCHES)
     np.testing.assert_allclose(losses, alone[0], rtol=2e-5)
     for ours, theirs in zip(as_numpy(trainer.state.params), alone[1], strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=5e-4)
+        np.testing.assert_allclose(ours, theirs, atol=2e-5)
 
 
 @pytest.mark.parametrize("normalisation", ["kind", "token"])
@@ -61,7 +61,7 @@ def test_micro_batches_make_the_large_batch(normalisation):
     (losses, params), (losses_4, params_4) = train(1), train(4)
     np.testing.assert_allclose(losses_4, losses, rtol=2e-5)
     for ours, theirs in zip(params_4, params, strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=5e-4)
+        np.testing.assert_allclose(ours, theirs, atol=2e-5)
 
 
 def test_a_step_that_is_not_finite_changes_nothing():

@@ -156,7 +156,9 @@ def test_a_poisoned_checkpoint_stops_with_the_records_named(data, tmp_path):
     code, output = finish(start(data, tmp_path / "stop", *arguments))
     assert code not in (0, None) and "is not finite" in output, output
     assert "trajectory BabyAI-GoToObj-v0" in output and "Traceback" not in output
-    code, output = finish(start(data, tmp_path / "skip", *arguments, "--config.train.on_nonfinite=skip"))
+    code, output = finish(
+        start(data, tmp_path / "skip", *arguments, "--config.train.on_nonfinite=skip", "--config.train.num_steps=6")
+    )
     assert code == 0 and "the update was not applied" in output, output
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerFast
 
 from anyorder_jax.types import Codec, Field, Kind
 
@@ -77,6 +76,8 @@ class Vocabulary:
         ids = {word: i for i, word in enumerate(dict.fromkeys(words))}
         backend = Tokenizer(models.WordLevel(ids, unk_token=UNKNOWN))
         backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # type: ignore[assignment]
+        from transformers import PreTrainedTokenizerFast  # late: importing it takes a second and speaks
+
         tokenizer = PreTrainedTokenizerFast(
             tokenizer_object=backend,
             unk_token=UNKNOWN,
@@ -102,6 +103,8 @@ class Vocabulary:
         directory = Path(directory)
         if not directory.is_dir():
             raise FileNotFoundError(f"tokenization: {directory} is not a directory. Give a model or tokenizer folder.")
+        from transformers import AutoTokenizer, PreTrainedConfig
+
         try:
             # an empty config: that of the model may need remote code, and its tokenizer does not need it
             tokenizer = AutoTokenizer.from_pretrained(
