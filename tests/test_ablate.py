@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_train import SMALL
 
 from anyorder_jax.evaluation import suite as suites
 from anyorder_jax.evaluation.statistics import student_interval
+from test_train import SMALL
 
 ROOT = Path(__file__).parents[1]
 

@@ -6,13 +6,13 @@ import json
 import os
 from pathlib import Path
 
-import checkpoints
 import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import checkpoints
 from anyorder_jax.pretrained.directory import open_model
 from conversion import copying
 from conversion.__main__ import main

@@ -7,11 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import checkpoints
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+import checkpoints
 from conversion.__main__ import main
 from conversion.merge import convert
 

@@ -10,8 +10,9 @@ import threading
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-import checkpoints
 import pytest
+
+import checkpoints
 
 ROOT = Path(__file__).parents[1]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

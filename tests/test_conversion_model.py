@@ -4,13 +4,13 @@ import filecmp
 import json
 from pathlib import Path
 
-import checkpoints
 import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
 
+import checkpoints
 from anyorder_jax import checkpoint, sharding
 from anyorder_jax.config import MeshConfig
 from anyorder_jax.model import transformer

@@ -331,7 +331,10 @@ def test_a_model_may_have_no_dense_layer():
     assert output.expert_load_NE.sum(1).tolist() == [12, 12, 12]
 
 
-@pytest.mark.parametrize(("name", "billions"), [("llada2_mini", 16.256), ("llada2_flash", 102.890)])
+@pytest.mark.parametrize(("name", "billions"), [
+    ("llada2_mini", 16.256), ("llada2_flash", 102.890),
+    ("llada2.1_mini", 16.256), ("llada2.1_flash", 102.890), ("llada2.2_flash", 102.890),
+])  # fmt: skip
 def test_published_sizes(name, billions):
     leaves = jax.tree.leaves(transformer.parameters(presets.get(name), "bfloat16"), is_leaf=is_declared)
     assert round(sum(np.prod(p.shape, dtype=np.int64) for p in leaves) / 1e9, 3) == billions
@@ -384,6 +387,8 @@ PUBLISHED = read_json(GOLDEN / "a" / "split_bf16" / "config.json")
         ({"topk_group": 5}, "topk_group: expected at most n_group = 4, got 5"),
         ({"num_experts_per_tok": 9}, "num_experts_per_tok: expected at most the 8 experts"),
         ({"pad_token_id": 300}, "pad_token_id: expected below vocab_size = 300"),
+        ({"expert_capacity": 17, "block_size": 4}, r"expert_capacity: expected None or an integer in \[4, 17\)"),
+        ({"expert_capacity": 8}, "block_size: expected a number of tokens, as expert_capacity = 8"),
         ({"num_expert": 4}, r"unknown key 'num_expert' = 4\. Did you mean \['num_experts'"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

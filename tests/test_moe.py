@@ -171,7 +171,7 @@ def test_a_group_outside_the_best_is_never_chosen():
     """Groups (0 .. 3) and (4 .. 7); expert 0 is best of all, but group 1 has the better pair."""
     score_E = jnp.array([0.95, 0.1, 0.1, 0.1, 0.6, 0.1, 0.7, 0.1])
     logits_E = jnp.log(score_E / (1 - score_E))
-    routing = moe.route(TINY, jnp.ones((1, 1)), logits_E[None], jnp.zeros(8))
+    routing = moe.route(TINY, jnp.ones((1, 1)), logits_E[None], jnp.zeros(8), 1)
     assert routing.expert_TK.tolist() == [[6, 4]]
     np.testing.assert_allclose(routing.weight_TK, [[2.5 * 0.7 / 1.3, 2.5 * 0.6 / 1.3]], rtol=1e-6)
 
@@ -180,21 +180,21 @@ def test_the_bias_chooses_and_does_not_weigh():
     score_E = jnp.array([0.9, 0.8, 0.1, 0.1, 0.2, 0.1, 0.3, 0.1])
     logits_E = jnp.log(score_E / (1 - score_E))
     bias_E = jnp.zeros(8).at[4].set(5.0)
-    grad_bias = jax.grad(lambda b: moe.route(TINY, jnp.ones((1, 1)), logits_E[None], b).weight_TK.sum())(bias_E)
-    routing = moe.route(TINY, jnp.ones((1, 1)), logits_E[None], bias_E)
+    grad_bias = jax.grad(lambda b: moe.route(TINY, jnp.ones((1, 1)), logits_E[None], b, 1).weight_TK.sum())(bias_E)
+    routing = moe.route(TINY, jnp.ones((1, 1)), logits_E[None], bias_E, 1)
     assert routing.expert_TK.tolist() == [[4, 6]] and not grad_bias.any()
     np.testing.assert_allclose(routing.weight_TK, [[2.5 * 0.2 / 0.5, 2.5 * 0.3 / 0.5]], rtol=1e-6)
 
 
 def test_a_negative_bias_does_not_open_other_groups():
     """-inf, not 0, stands outside the kept groups: all biased scores here are negative."""
-    routing = moe.route(TINY, jnp.ones((1, 1)), jnp.zeros((1, 8)), jnp.array([-9.0] * 4 + [-8.0] * 4))
+    routing = moe.route(TINY, jnp.ones((1, 1)), jnp.zeros((1, 8)), jnp.array([-9.0] * 4 + [-8.0] * 4), 1)
     assert set(routing.expert_TK[0].tolist()) <= {4, 5, 6, 7}
 
 
 def test_one_choice_is_not_normalised():
     config = dataclasses.replace(TINY, num_experts_per_tok=1)
-    routing = moe.route(config, jnp.ones((1, 1)), jnp.zeros((1, 8)), jnp.zeros(8))
+    routing = moe.route(config, jnp.ones((1, 1)), jnp.zeros((1, 8)), jnp.zeros(8), 1)
     np.testing.assert_allclose(routing.weight_TK, [[2.5 * 0.5]])
 
 
@@ -206,3 +206,33 @@ def test_the_weighted_sum_is_float32(dtype):
     np.testing.assert_allclose(
         y, dense(x, expert_TK, weight, gate_up, down), atol=1e-4 if dtype == jnp.float32 else 0.5
     )
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 99),
+    num_rows=st.integers(1, 3),
+    row_length=st.integers(1, 9),
+    block_size=st.integers(1, 5),
+    capacity=st.integers(2, 8),
+)
+def test_block_routing_chooses_among_the_experts_that_the_block_admits(
+    seed, num_rows, row_length, block_size, capacity
+):
+    rng = np.random.default_rng(seed)
+    x_TD, router_DE = rng.normal(size=(num_rows * row_length, 5)), rng.normal(size=(5, 8))
+    bias_E = rng.normal(size=8).astype(np.float32)
+    config = dataclasses.replace(TINY, expert_capacity=capacity, block_size=block_size)
+    found = moe.route(config, jnp.asarray(x_TD, jnp.float32), jnp.asarray(router_DE, jnp.float32), bias_E, row_length)
+
+    score_RLE = (1 / (1 + np.exp(-(x_TD @ router_DE)))).reshape(num_rows, row_length, 8)
+    for row, score_LE in enumerate(score_RLE):
+        for start in range(0, row_length, block_size):
+            block_SE = score_LE[start : start + block_size] + bias_E
+            admitted = np.argsort(-block_SE.max(0))[:capacity]
+            for i, biased_E in enumerate(block_SE):
+                chosen = sorted(admitted, key=lambda e, biased_E=biased_E: -biased_E[e])[:2]
+                weight_K = score_LE[start + i, chosen]
+                token = row * row_length + start + i
+                assert found.expert_TK[token].tolist() == [int(e) for e in chosen]
+                np.testing.assert_allclose(found.weight_TK[token], 2.5 * weight_K / weight_K.sum(), rtol=1e-5)

@@ -4,7 +4,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-from corridor import CorridorCodec, invert, make_trajectories, make_trajectory, sample_tokens
 
 from anyorder_jax import keys
 from anyorder_jax.config import Config, DataConfig, MaskingConfig, TrainConfig
@@ -12,6 +11,7 @@ from anyorder_jax.data import units
 from anyorder_jax.data.pipeline import Corpus, make_pipeline, validation_batches
 from anyorder_jax.data.tokenization import Vocabulary
 from anyorder_jax.types import Batch, Field, Kind, Trajectory
+from corridor import CorridorCodec, invert, make_trajectories, make_trajectory, sample_tokens
 
 CODEC = CorridorCodec("joint")
 VOCABULARY = Vocabulary.builtin(CODEC)

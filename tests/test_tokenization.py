@@ -4,11 +4,11 @@ import json
 import shutil
 
 import pytest
-from corridor import BPE_DIRECTORY, CorridorCodec
 from transformers import AutoTokenizer
 
 from anyorder_jax.data.tokenization import Vocabulary
 from anyorder_jax.types import Field, Kind
+from corridor import BPE_DIRECTORY, CorridorCodec
 
 PROFILES = ("joint", "attributes")
 

@@ -4,7 +4,6 @@ The weights travel as a checkpoint: PyTorch makes them under their published nam
 of names, layouts, routing, both kinds of attention and gradients does not rest on the golden files alone.
 """
 
-import checkpoints
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import checkpoints
 from anyorder_jax import loss
 from anyorder_jax.model import transformer
 from anyorder_jax.model.attention import BlockDiffusion, Full

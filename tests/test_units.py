@@ -4,13 +4,13 @@ import dataclasses
 
 import numpy as np
 import pytest
-from corridor import ACTIONS, BPE_DIRECTORY, GOAL_WORDS, NUM_CELLS, CorridorCodec, make_trajectory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anyorder_jax.data import units
 from anyorder_jax.data.tokenization import Vocabulary
 from anyorder_jax.types import Field, Kind, Tokenised, Trajectory, Unit
+from corridor import ACTIONS, BPE_DIRECTORY, GOAL_WORDS, NUM_CELLS, CorridorCodec, make_trajectory
 
 CODECS = {profile: CorridorCodec(profile) for profile in ("joint", "attributes")}
 VOCABULARIES = {

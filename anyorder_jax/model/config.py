@@ -48,7 +48,8 @@ class ModelConfig:
 
     `num_shared_experts` 0 means none (published as null or 0). `pad_token_id` names the embedding row that
     the reference never updates; the forward pass treats it like any other token. `mask_token_id` is None when
-    only the tokenizer knows it.
+    only the tokenizer knows it. `expert_capacity` is LLaDA2.2's block routing: each block of `block_size` tokens
+    admits that many experts, among which its tokens choose; None: no such limit.
 
     Raises:
       ValueError: for sizes that do not divide or cannot be routed, naming the field and the value.
@@ -78,14 +79,22 @@ class ModelConfig:
     pad_token_id: int
     initializer_range: float = 0.02
     mask_token_id: int | None = None
+    expert_capacity: int | None = None
+    block_size: int | None = None
 
     def __post_init__(self) -> None:
+        optional = {
+            "mask_token_id": (0, self.vocab_size),
+            "expert_capacity": (self.num_experts_per_tok, self.num_experts + 1),
+            "block_size": (1, 2**31),
+        }
         may_be_zero = ("first_k_dense_replace", "num_shared_experts", "pad_token_id", "initializer_range")
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if field.name == "mask_token_id":
-                is_row = isinstance(value, int) and 0 <= value < self.vocab_size
-                self._require(value is None or is_row, field.name, f"None or a token below {self.vocab_size}")
+            if field.name in optional:
+                start, stop = optional[field.name]
+                fits = isinstance(value, int) and not isinstance(value, bool) and start <= value < stop
+                self._require(value is None or fits, field.name, f"None or an integer in [{start}, {stop})")
                 continue
             if field.type == "bool":
                 self._require(isinstance(value, bool), field.name, "true or false")
@@ -117,6 +126,10 @@ class ModelConfig:
         self._require(
             self.num_experts_per_tok <= reachable,
             "num_experts_per_tok", f"at most the {reachable} experts of {self.topk_group} groups",
+        )  # fmt: skip
+        self._require(
+            self.expert_capacity is None or self.block_size is not None,
+            "block_size", f"a number of tokens, as expert_capacity = {self.expert_capacity}",
         )  # fmt: skip
         self._require(self.pad_token_id < self.vocab_size, "pad_token_id", f"below vocab_size = {self.vocab_size}")
 

@@ -33,22 +33,30 @@ class Routing(NamedTuple):
     weight_TK: jax.Array
 
 
-def route(config: ModelConfig, x_TD: jax.Array, router_DE: jax.Array, expert_bias_E: jax.Array) -> Routing:
+def route(
+    config: ModelConfig, x_TD: jax.Array, router_DE: jax.Array, expert_bias_E: jax.Array, row_length: int
+) -> Routing:
     """Chooses experts by biased scores within the best groups, and weighs them by unbiased ones; all in
-    float32.
+    float32. With `config.expert_capacity` (LLaDA2.2) the blocks of a row admit experts, in place of groups.
 
         s = sigmoid(x W)     choice: top K of s + bias, in the topk_group groups whose two best sum highest
         weight = s / (sum of the chosen s + 1e-20) * routed_scaling_factor          (K = 1: s * factor)
 
     The bias is a buffer: no gradient. LLaDA2 (dFactory), `LLaDA2MoeGate`; groups as in DeepSeek-V3, arXiv
     2412.19437.
+
+    Args:
+      x_TD: [T, D], rows of `row_length` tokens one after another.
+      row_length: tokens of a row; blocks are counted from its start.
     """
     logits_TE = jnp.einsum(
         "td,de->te", x_TD.astype(jnp.float32), router_DE.astype(jnp.float32), precision=lax.Precision.HIGHEST
     )
     score_TE = jax.nn.sigmoid(logits_TE)
     biased_TE = lax.stop_gradient(score_TE + expert_bias_E.astype(jnp.float32)[None])
-    if config.topk_group < config.n_group:
+    if config.expert_capacity is not None:
+        biased_TE = _keep_admitted(biased_TE, row_length, config.block_size or row_length, config.expert_capacity)
+    elif config.topk_group < config.n_group:
         biased_TE = _keep_best_groups(biased_TE, config.n_group, config.topk_group)
     _, expert_TK = lax.top_k(biased_TE, config.num_experts_per_tok)
     weight_TK = jnp.take_along_axis(score_TE, expert_TK, axis=1)
@@ -66,6 +74,21 @@ def _keep_best_groups(biased_TE: jax.Array, num_groups: int, num_kept: int) -> j
     _, kept_TN = lax.top_k(group_score_TG, num_kept)
     is_kept_TG = (kept_TN[:, :, None] == jnp.arange(num_groups)[None, None]).any(1)
     return jnp.where(is_kept_TG[:, :, None], grouped_TGS, -jnp.inf).reshape(T, E)
+
+
+def _keep_admitted(biased_TE: jax.Array, row_length: int, block_size: int, capacity: int) -> jax.Array:
+    """-inf outside the `capacity` experts that a token's block admits: those of the highest score that any of its
+    tokens gives. The last block of a row may be shorter. LLaDA2.2 technical report, block routing; the biased
+    scores, without groups, as SGLang serves it (sgl-project/sglang pull request 31768)."""
+    T, E = biased_TE.shape
+    rows_RLE = biased_TE.reshape(-1, row_length, E)
+    padding = -row_length % block_size
+    padded_RLE = jnp.pad(rows_RLE, ((0, 0), (0, padding), (0, 0)), constant_values=-jnp.inf)
+    blocks_RNSE = padded_RLE.reshape(rows_RLE.shape[0], -1, block_size, E)
+    _, admitted_RNC = lax.top_k(blocks_RNSE.max(2), capacity)
+    is_admitted_RNE = (admitted_RNC[..., None] == jnp.arange(E)[None, None, None]).any(2)
+    kept_RNSE = jnp.where(is_admitted_RNE[:, :, None], blocks_RNSE, -jnp.inf)
+    return kept_RNSE.reshape(padded_RLE.shape)[:, :row_length].reshape(T, E)
 
 
 class Plan(NamedTuple):
@@ -242,7 +265,7 @@ def routed(
     def here(x_BLD: jax.Array, weights: tuple[jax.Array, ...]) -> tuple[jax.Array, tuple[jax.Array, ...], jax.Array]:
         router_DE, expert_bias_E, gate_up_ED2F, down_EFD = weights
         x_TD = x_BLD.reshape(-1, x_BLD.shape[-1])
-        routing = route(config, x_TD, router_DE, expert_bias_E)
+        routing = route(config, x_TD, router_DE, expert_bias_E, x_BLD.shape[1])
         slots = (x_TD, routing.expert_TK, routing.weight_TK)
         first: jax.Array | int = 0
         if over_experts:

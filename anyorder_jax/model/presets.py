@@ -72,7 +72,22 @@ _FLASH = dataclasses.replace(
     moe_intermediate_size=1024,
 )  # fmt: skip
 
-PRESETS = {"tiny": _TINY, "babyai": _BABYAI, "llada2_mini": _MINI, "llada2_flash": _FLASH}
+# LLaDA2.1 computes what 2.0 does, with 32k positions (model card). LLaDA2.2-flash has 128k positions and block routing
+# with 48 of 256 experts (technical report; block and capacity as the published keys name them). Published checkpoints
+# bring their own config.json: a preset is a shape to start from random weights, to measure, and to `fit`.
+_MINI_21 = dataclasses.replace(_MINI, max_position_embeddings=32_768)
+_FLASH_21 = dataclasses.replace(_FLASH, max_position_embeddings=32_768)
+_FLASH_22 = dataclasses.replace(_FLASH, max_position_embeddings=131_072, expert_capacity=48, block_size=32)
+
+PRESETS = {
+    "tiny": _TINY,
+    "babyai": _BABYAI,
+    "llada2_mini": _MINI,
+    "llada2_flash": _FLASH,
+    "llada2.1_mini": _MINI_21,
+    "llada2.1_flash": _FLASH_21,
+    "llada2.2_flash": _FLASH_22,
+}
 
 
 def get(name: str) -> ModelConfig:
