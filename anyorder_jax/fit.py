@@ -101,7 +101,7 @@ def compile_step(config: Config, machine: hardware.Target) -> dict[str, Any]:
     shapes = state.abstract_params(model, mesh, config.model.param_dtype)
     optimizer, _ = make_optimizer(config.optimizer, config.train.num_steps, shapes)
     abstract, placed = state.state_shardings(model, optimizer, mesh, config.model.param_dtype)
-    train_step = step.make_train_step(config, model, optimizer, mesh, placed)
+    train_step: Any = step.make_train_step(config, model, optimizer, mesh, placed)
     start = time.perf_counter()
     compiled = train_step.lower(abstract, abstract_batch(config, mesh)).compile()
     memory = compiled.memory_analysis()
@@ -234,7 +234,7 @@ def refuse_absent_compiler(machine: hardware.Target) -> None:
 
 
 def compile_apart(config: Config, machine: hardware.Target) -> tuple[dict[str, Any] | None, int, str]:
-    """`compile_step` in a process of its own, which a compiler may crash: (what it found, its exit code, its errors)."""
+    """`compile_step` in its own process, which a compiler may crash: (what it found, exit code, errors)."""
     refuse_absent_compiler(machine)
     environment = {**os.environ, **hardware.environment(machine)}
     command = [sys.executable, "-m", "anyorder_jax.fit", "--worker", machine.name]

@@ -1,8 +1,8 @@
 """Machines by name, whether they are here or not: chips, memory, peak rates, and devices that can be compiled for.
 
-    h200x1  h100x8  h100x64     GPUs (eight to a host)
-    v5e-64  v6e-16  v5p-8       TPU slices as their makers count them: v5e and v6e chips, v5p cores (two a chip)
-    cpux8                       this machine's CPU, pretending to be eight devices
+h200x1  h100x8  h100x64     GPUs (eight to a host)
+v5e-64  v6e-16  v5p-8       TPU slices as their makers count them: v5e and v6e chips, v5p cores (two a chip)
+cpux8                       this machine's CPU, pretending to be eight devices
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def _accept_absent_gpu() -> None:
     from jax._src import xla_bridge
 
     original = xla_bridge.canonicalize_platform
-    xla_bridge.canonicalize_platform = lambda name: "cuda" if name in ("gpu", "cuda") else original(name)
+    xla_bridge.canonicalize_platform = lambda platform: "cuda" if platform in ("gpu", "cuda") else original(platform)
 
 
 def _tell_tokamax(device: Any) -> None:

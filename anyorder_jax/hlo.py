@@ -18,10 +18,10 @@ _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 
 
 class Traffic(NamedTuple):
-    """Collectives of one kind in one run of the program. count: how many. bytes: what each device sends, summed, when
+    """Collectives of one kind in one run of the program. times: how many. bytes: what each device sends, summed, when
     devices pass it on around a ring."""
 
-    count: int
+    times: int
     bytes: float
 
 

@@ -55,7 +55,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
 
 
 def platform(mesh: Mesh | None) -> str:
-    """"cpu", "gpu" or "tpu": what the mesh's devices are (None: the default ones). Kernels are chosen by it, so that
+    """ "cpu", "gpu" or "tpu": what the mesh's devices are (None: the default ones). Kernels are chosen by it, so that
     a program compiled for devices that are not here gets theirs."""
     device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
     return {"cuda": "gpu", "rocm": "gpu"}.get(device.platform, device.platform)

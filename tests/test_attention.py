@@ -80,9 +80,7 @@ def compare(q, k, v, attention, backend, atol):
     """Result and gradients against the definition in float64."""
     allowed = pairs(attention, q.shape[0], q.shape[1])
     weigh = lambda y: (jnp.sin(y).sum(), y)  # noqa: E731
-    run = jax.jit(
-        jax.grad(lambda *x: weigh(attend(*x, attention, backend=backend)), argnums=(0, 1, 2), has_aux=True)
-    )
+    run = jax.jit(jax.grad(lambda *x: weigh(attend(*x, attention, backend=backend)), argnums=(0, 1, 2), has_aux=True))
     grads, out = run(q, k, v)
     with jax.enable_x64(True):
         wide = [np.asarray(x, np.float64) for x in (q, k, v)]

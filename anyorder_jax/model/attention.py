@@ -136,7 +136,7 @@ def attend(
     Returns:
       [B, L, H, C] in q's dtype.
     """
-    B, L, H, C = q_BLHC.shape
+    B, L, H, _ = q_BLHC.shape
     K = k_BLKC.shape[2]
     ids = getattr(attention, "segment_ids_BL", None)
     _check(attention, B, L)
@@ -147,9 +147,9 @@ def attend(
     if H % head_parts or K % head_parts:
         raise ValueError(f"config.mesh: tensor={head_parts} does not divide {H} heads and {K} kv-heads.")
 
-    def here(*arrays: jax.Array) -> jax.Array:
-        own = attention if ids is None else attention._replace(segment_ids_BL=arrays[3])  # type: ignore[union-attr]
-        return _attend_here(backend, *arrays[:3], own)
+    def here(q: jax.Array, k: jax.Array, v: jax.Array, *own_ids: jax.Array) -> jax.Array:
+        own: Any = attention
+        return _attend_here(backend, q, k, v, own._replace(segment_ids_BL=own_ids[0]) if own_ids else own)
 
     arrays = (q_BLHC, k_BLKC, v_BLKC) + (() if ids is None else (ids,))
     heads, rows = sharding.attention_specs()
@@ -193,7 +193,7 @@ def _attend_here(backend: str, q: jax.Array, k: jax.Array, v: jax.Array, attenti
 def runs(ids_BL: jax.Array) -> tuple[jax.Array, jax.Array]:
     """First position of every position's run of equal ids, and one past its last: int32 [B, L] each.
 
-        ids    1 1 1 2 2 0      start  0 0 0 3 3 5      end  3 3 3 5 5 6
+    ids    1 1 1 2 2 0      start  0 0 0 3 3 5      end  3 3 3 5 5 6
     """
     L = ids_BL.shape[1]
     place_BL = jnp.broadcast_to(jnp.arange(L, dtype=jnp.int32), ids_BL.shape)
@@ -227,8 +227,7 @@ def _own_blocks(block_size: int, ids_BL: jax.Array | None, *arrays: jax.Array) -
     ids_BL = jnp.pad(ids_BL, ((0, 0), (0, rest)), constant_values=-1)
     ids = ids_BL.reshape(-1, block_size)
     cut = [
-        jnp.pad(x, ((0, 0), (0, rest)) + ((0, 0),) * (x.ndim - 2)).reshape(-1, block_size, *x.shape[2:])
-        for x in arrays
+        jnp.pad(x, ((0, 0), (0, rest)) + ((0, 0),) * (x.ndim - 2)).reshape(-1, block_size, *x.shape[2:]) for x in arrays
     ]
     return cut, ids[:, :, None] == ids[:, None, :]
 
@@ -260,7 +259,7 @@ def _block_diffusion_forward(
     start, end = _clean_intervals(block_size, ids_BL, (B, L))
     out, lse = intervals.forward(q, k[:, L:], v[:, L:], start, end)
     cut, allowed = _own_blocks(block_size, ids_BL, q[:, :L], k[:, :L], v[:, :L])
-    own_out, own_lse = (_uncut(x, B, L) for x in kernels.dense_forward(*cut, allowed))
+    own_out, own_lse = (_uncut(x, B, L) for x in kernels.dense_forward(cut[0], cut[1], cut[2], allowed))
     noisy_lse = jnp.logaddexp(lse[:, :L], own_lse)
     noisy_out = (
         out[:, :L] * jnp.exp(lse[:, :L] - noisy_lse)[..., None] + own_out * jnp.exp(own_lse - noisy_lse)[..., None]

@@ -86,9 +86,7 @@ def _tiled(x_RD: jax.Array, w_EDF: jax.Array, group_sizes_E: jax.Array, tile: in
     return lax.fori_loop(0, num_busy, one, jnp.zeros((R, F), x_RD.dtype))
 
 
-def _tiled_forward(
-    x_RD: jax.Array, w_EDF: jax.Array, group_sizes_E: jax.Array, tile: int
-) -> tuple[jax.Array, tuple]:
+def _tiled_forward(x_RD: jax.Array, w_EDF: jax.Array, group_sizes_E: jax.Array, tile: int) -> tuple[jax.Array, tuple]:
     return _tiled(x_RD, w_EDF, group_sizes_E, tile), (x_RD, w_EDF, group_sizes_E)
 
 
