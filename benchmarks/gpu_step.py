@@ -89,8 +89,8 @@ def time_step(config: Config, model: ModelConfig, mesh: Any, repeats: int) -> tu
     return seconds, memory.get("peak_bytes_in_use", 0) / 2**30
 
 
-def time_parts(config: Config, model: ModelConfig, mesh: Any, repeats: int) -> dict[str, float]:
-    """Seconds of one layer's parts, forward and backward, on this batch's rows."""
+def time_parts(config: Config, model: ModelConfig, mesh: Any, repeats: int, only: str) -> dict[str, float]:
+    """Seconds of one layer's parts whose name holds `only`, forward and backward, on this batch's rows."""
     dtype = jnp.dtype(config.model.compute_dtype)
     B, L = config.train.batch_size // config.train.accumulation_steps, config.data.row_length
     D, C, E, F = model.hidden_size, model.head_dim, model.num_experts, model.moe_intermediate_size
@@ -122,7 +122,7 @@ def time_parts(config: Config, model: ModelConfig, mesh: Any, repeats: int) -> d
         "shared expert": (layers.mlp, (x, *shared)),
     }  # fmt: skip
     found = {}
-    for name, (function, arguments) in parts.items():
+    for name, (function, arguments) in ((name, part) for name, part in parts.items() if only in name):
         gradient = jax.jit(
             jax.grad(lambda *a, f=function: f(*a).astype(jnp.float32).sum(), argnums=tuple(range(len(arguments))))
         )
@@ -175,6 +175,7 @@ def main(argv: list[str]) -> None:
     num_layers = flags.DEFINE_integer("num_layers", 0, "So many layers only (0: all).", flag_values=values)
     repeats = flags.DEFINE_integer("repeats", 10, "Timed calls; the median counts.", flag_values=values)
     peak_size = flags.DEFINE_integer("peak_size", 8192, "Size of the product that measures.", flag_values=values)
+    only = flags.DEFINE_string("only", "", "Parts whose name holds this word.", flag_values=values)
     with_torch = flags.DEFINE_bool("torch", False, "Also a layer in PyTorch.", flag_values=values)
     values(argv)
     config = freeze(recipe.value)
@@ -186,8 +187,11 @@ def main(argv: list[str]) -> None:
     tokens = config.train.batch_size * config.data.row_length
     flops = fit.flops_per_token(config, model)
     peak = matrix_peak(config.model.compute_dtype, peak_size.value, repeats.value)
-    print(f"{jax.devices()[0].device_kind} x {mesh.size}, {model.num_hidden_layers} layers; a product of {peak_size.value}"
-          f" rows reaches {peak / 1e12:.3g} TFLOP/s", flush=True)  # fmt: skip
+    print(
+        f"{jax.devices()[0].device_kind} x {mesh.size}, {model.num_hidden_layers} layers; a product of "
+        f"{peak_size.value} rows reaches {peak / 1e12:.3g} TFLOP/s",
+        flush=True,
+    )
     seconds, gib = time_step(config, model, mesh, repeats.value)
     rate = tokens / seconds
     share = rate * flops.total / mesh.size / peak
@@ -196,7 +200,7 @@ def main(argv: list[str]) -> None:
         f"{rate * flops.total / 1e12:.3g} TFLOP/s ({share:.1%} of the measured peak), peak memory {gib:.1f} GiB",
         flush=True,
     )
-    for name, part in time_parts(config, model, mesh, repeats.value).items():
+    for name, part in time_parts(config, model, mesh, repeats.value, only.value).items():
         print(f"  {name:34s} {part * 1e3:9.3f} ms forward and backward, one layer", flush=True)
     ours = time_layer(config, model, mesh, repeats.value)
     print(f"  {'a whole layer':34s} {ours * 1e3:9.3f} ms")

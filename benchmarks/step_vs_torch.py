@@ -4,7 +4,8 @@
     python benchmarks/step_vs_torch.py [--rounds=10] [--threads=1]
 
 For the default tiny recipe, and for hidden 256, 6 layers, 16 experts of which 2 are chosen, width 256, vocabulary 512,
-8 rows of 256 tokens. Both: float32, forward, backward, clipping, AdamW. PyTorch runs the fused kernels that it has: `scaled_dot_product_attention`, `rms_norm`, one grouped product per expert over sorted tokens, `AdamW(fused=True)`.
+8 rows of 256 tokens. Both: float32, forward, backward, clipping, AdamW. PyTorch with the fused kernels that it has:
+`scaled_dot_product_attention`, `rms_norm`, products per expert over sorted tokens, `AdamW(fused=True)`.
 Prints seconds to compile, losses of both (which must agree), median milliseconds and the ratio of tokens per second.
 """
 
