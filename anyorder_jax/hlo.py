@@ -13,7 +13,9 @@ _BITS = {"pred": 8, "bf16": 16, "c64": 64}
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")
 _COLLECTIVE = re.compile(rf"= (.*?) ({'|'.join(KINDS)})(-start)?\(")
 _SHAPE = re.compile(r"\b([a-z]+\d*[a-z0-9]*)\[([\d,]*)\]")
-_CALLED = re.compile(r"(?:body|condition|calls|to_apply|branch_computations|called_computations)=\{?([%\w.\-, ]+)")
+_CALLED = re.compile(
+    r"(?:body|condition|calls|to_apply|branch_computations|called_computations)=(?:\{([^}]*)\}|(%?[\w.\-]+))"
+)
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 
 
@@ -42,8 +44,8 @@ def collectives(text: str) -> dict[str, Traffic]:
                 counts[kind] += times
                 sizes[kind] += times * _sent(kind, shape, bool(is_start), _group_size(line))
             trips = int(match[1]) if (match := _TRIPS.search(line)) else 1
-            for called in _CALLED.findall(line):
-                for other in called.split(","):
+            for listed, one in _CALLED.findall(line):
+                for other in (listed or one).split(","):
                     visit(other.strip().lstrip("%"), times * trips)
 
     visit(entry, 1)
@@ -67,9 +69,10 @@ def _computations(text: str) -> tuple[dict[str, list[str]], str]:
 def _sent(kind: str, shape: str, is_start: bool, group: int) -> float:
     """Bytes each device sends for one collective whose result has this shape."""
     sizes = [_bytes(*found) for found in _SHAPE.findall(shape)]
-    if is_start and kind in ("all-gather", "collective-permute"):  # (operands, results, ...)
-        sizes = sizes[: len(sizes) // 2 * 2]
-        sizes = sizes[len(sizes) // 2 :] if kind == "all-gather" else sizes[:1]
+    if is_start and kind == "collective-permute":  # (operand, result, ...)
+        sizes = sizes[:1]
+    elif is_start and kind != "all-reduce":  # (operands, results)
+        sizes = sizes[len(sizes) // 2 :]
     result = sum(sizes)
     if kind == "collective-permute":
         return result
@@ -84,7 +87,10 @@ def _bytes(dtype: str, dims: str) -> float:
 
 
 def _group_size(line: str) -> int:
-    """Devices that take part: `replica_groups={{0,1},{2,3}}` or `[2,2]<=[4]`."""
+    """Devices that take part: `replica_groups={{0,1},{2,3}}`, `[2,2]<=[4]` or `mesh['a'=2,'b'=2] {'b'}`."""
+    if axes := re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", line):
+        sizes = dict(re.findall(r"('\w+')=(\d+)", axes[1]))
+        return math.prod(int(sizes[name]) for name in axes[2].split(",") if name)
     if iota := re.search(r"replica_groups=\[\d+,(\d+)\]", line):
         return int(iota[1])
     listed = re.search(r"replica_groups=\{\{([\d,]+)\}", line)
