@@ -55,10 +55,14 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
 
 
 def platform(mesh: Mesh | None) -> str:
-    """ "cpu", "gpu" or "tpu": what the mesh's devices are (None: the default ones). Kernels are chosen by it, so that
-    a program compiled for devices that are not here gets theirs."""
+    """What the mesh's devices are (None: the default ones): "cpu", "tpu", "hopper" (H100, H200), or "gpu" for others.
+
+    Kernels are chosen by it, so that a program compiled for devices that are not here gets theirs.
+    """
     device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
-    return {"cuda": "gpu", "rocm": "gpu"}.get(device.platform, device.platform)
+    if device.platform in ("cpu", "tpu"):
+        return device.platform
+    return "hopper" if getattr(device, "compute_capability", "") == "9.0" else "gpu"
 
 
 def spec_of(axes: Sequence[str | None], shape: Sequence[int], mesh: Mesh) -> PartitionSpec:

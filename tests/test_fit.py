@@ -161,7 +161,6 @@ import json, sys
 import jax, jax.numpy as jnp
 from anyorder_jax import hardware
 from anyorder_jax.model import moe
-from anyorder_jax.model.grouped import BACKENDS
 
 place = jax.sharding.SingleDeviceSharding(hardware.devices(hardware.target("h200x1"))[0])
 T, D, E, F, K = 4096, 512, 64, 256, 4

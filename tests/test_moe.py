@@ -85,7 +85,7 @@ def test_many_tiles_of_one_expert(backend):
 
 
 def test_an_unknown_backend_is_named():
-    with pytest.raises(ValueError, match="unknown back-end 'dense'; known: tiles, mosaic, ragged"):
+    with pytest.raises(ValueError, match="unknown back-end 'dense'; known: tiles, ragged, mosaic"):
         moe.experts(*case(0, 4, 3, 2, 4, 4, "even"), backend="dense")
 
 

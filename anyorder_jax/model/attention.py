@@ -126,7 +126,7 @@ def attend(
     position attends at least to itself, so no row of the softmax is empty.
 
         "xla"     scores stand in memory: [L, L], for `BlockDiffusion` [2L, L] and the blocks themselves
-        "flash"   GPU (Hopper, 16 bit): cuDNN, for segments and block diffusion Tokamax over intervals of keys
+        "flash"   Hopper (16 bit): cuDNN, for segments and block diffusion Tokamax over intervals of keys
         "splash"  TPU (128 dims a head, L a multiple of 128)
 
     Args:
@@ -158,9 +158,9 @@ def attend(
 
 
 def best_backend(platform: str, q_BLHC: jax.Array) -> str:
-    """What `attend` chooses for queries like these on "cpu", "gpu" or "tpu"."""
+    """What `attend` chooses for queries like these on one of `sharding.platform`'s devices."""
     _, L, _, C = q_BLHC.shape
-    if platform == "gpu" and q_BLHC.dtype in (jnp.bfloat16, jnp.float16) and C % 8 == 0:
+    if platform == "hopper" and q_BLHC.dtype in (jnp.bfloat16, jnp.float16) and C % 8 == 0:
         return "flash"
     if platform == "tpu" and C % 128 == 0 and L % 128 == 0:
         return "splash"

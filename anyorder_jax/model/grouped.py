@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental.layout import Layout, with_layout_constraint
 
-BACKENDS = {"cpu": "tiles", "gpu": "mosaic", "tpu": "ragged"}
-"""Platform -> `grouped_dot`'s back-end there."""
+BACKENDS = ("tiles", "ragged", "mosaic")
+
+
+def best_backend(platform: str, dtype: Any) -> str:
+    """The back-end of `grouped_dot` on one of `sharding.platform`'s devices."""
+    is_narrow = jnp.dtype(dtype).itemsize == 2
+    return {"tpu": "ragged", "hopper": "mosaic" if is_narrow else "tiles"}.get(platform, "tiles")
 
 
 def grouped_dot(
@@ -21,14 +27,14 @@ def grouped_dot(
         "tiles"   dense products of `tile` rows, one after another. For a CPU, where `lax.ragged_dot` does E times the
                   work.
         "ragged"  `lax.ragged_dot`: a kernel on a TPU, E masked products elsewhere (on a GPU a dense [E, R, D] buffer).
-        "mosaic"  Tokamax's kernel for Hopper, by name: its default falls back to the dense expansion silently.
+        "mosaic"  Tokamax's kernel for Hopper (16 bit), by name: its default falls back to the dense expansion silently.
 
     Args:
       x_RD: rows sorted by expert; R a multiple of `tile`.
       w_EDF: one matrix per expert, x's dtype.
       group_sizes_E: int32, rows of each expert, multiples of `tile`, summing to R or less.
       tile: rows multiplied at once; the others take groups of any size.
-      backend: one of the above; `BACKENDS` names each platform's.
+      backend: one of the above; see `best_backend`.
 
     Returns:
       [R, F] in x's dtype. Rows behind the last group are zero with "tiles" and "ragged", anything with "mosaic".
@@ -46,7 +52,7 @@ def grouped_dot(
             import tokamax  # imported where it is used: nobody else needs it
 
             return tokamax.ragged_dot(x_RD, _pinned(w_EDF), group_sizes_E, implementation="mosaic_gpu")
-    raise ValueError(f"grouped_dot: unknown back-end {backend!r}; known: {', '.join(BACKENDS.values())}.")
+    raise ValueError(f"grouped_dot: unknown back-end {backend!r}; known: {', '.join(BACKENDS)}.")
 
 
 def _pinned(w_EDF: jax.Array) -> jax.Array:

@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 
 from anyorder_jax import sharding
 from anyorder_jax.model.config import ModelConfig
-from anyorder_jax.model.grouped import BACKENDS, grouped_dot
+from anyorder_jax.model.grouped import best_backend, grouped_dot
 from anyorder_jax.model.layers import gated
 
 
@@ -280,7 +280,7 @@ def routed(
             load_E = lax.psum(load_E, ("data", "fsdp"))
         return y_TD, tuple(routing), load_E
 
-    backend = BACKENDS[sharding.platform(mesh)]
+    backend = best_backend(sharding.platform(mesh), x_BLD.dtype)
     # Cast before they are gathered over `fsdp`: half the bytes, half the memory.
     weights = weights._replace(
         gate_up_ED2F=weights.gate_up_ED2F.astype(x_BLD.dtype), down_EFD=weights.down_EFD.astype(x_BLD.dtype)
