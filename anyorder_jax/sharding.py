@@ -54,6 +54,17 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
+def platform(mesh: Mesh | None) -> str:
+    """What the mesh's devices are (None: the default ones): "cpu", "tpu", "hopper" (H100, H200), or "gpu" for others.
+
+    Kernels are chosen by it, so that a program compiled for devices that are not here gets theirs.
+    """
+    device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
+    if device.platform in ("cpu", "tpu"):
+        return device.platform
+    return "hopper" if getattr(device, "compute_capability", "") == "9.0" else "gpu"
+
+
 def spec_of(axes: Sequence[str | None], shape: Sequence[int], mesh: Mesh) -> PartitionSpec:
     """The mesh axes of each dimension of a weight with these logical axes.
 
@@ -92,6 +103,11 @@ def expert_specs() -> tuple[Any, Any]:
     rows, whole = PartitionSpec(BATCH_AXES), PartitionSpec()
     gate_up, down = PartitionSpec("expert", None, None, "tensor"), PartitionSpec("expert", "tensor")
     return (rows, (whole, whole, gate_up, down)), (rows, (rows, rows, rows), PartitionSpec("expert"))
+
+
+def attention_specs() -> tuple[PartitionSpec, PartitionSpec]:
+    """How q, k, v and the result [B, L, heads, C], and the segment ids [B, L], lie where a kernel attends."""
+    return PartitionSpec(BATCH_AXES, None, "tensor"), PartitionSpec(BATCH_AXES)
 
 
 def on_devices(function: Any, mesh: Mesh, in_specs: Any, out_specs: Any) -> Any:

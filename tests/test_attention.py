@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anyorder_jax.model.attention import BlockDiffusion, Full, Segments, attend, can_attend
+from anyorder_jax.model.attention import BlockDiffusion, Full, Segments, attend, best_backend, can_attend, runs
 
 
 def dense(q_BLHC, k_BLKC, v_BLKC, allowed_BLL):
@@ -68,21 +68,78 @@ def test_attend_is_the_dense_definition(attention):
     np.testing.assert_allclose(attend(q, k, v, attention), dense(q, k, v, allowed), atol=1e-6)
 
 
+def definition(q, k, v, allowed_BLL):
+    """The definition, to be differentiated."""
+    k, v = (jnp.repeat(x, q.shape[2] // x.shape[2], axis=2) for x in (k, v))
+    scores = jnp.einsum("blhc,bshc->bhls", q, k) / q.shape[-1] ** 0.5
+    weight = jax.nn.softmax(jnp.where(allowed_BLL[:, None], scores, -jnp.inf))
+    return jnp.einsum("bhls,bshc->blhc", weight, v)
+
+
+def compare(q, k, v, attention, backend, atol):
+    """Result and gradients against the definition in float64."""
+    allowed = pairs(attention, q.shape[0], q.shape[1])
+    weigh = lambda y: (jnp.sin(y).sum(), y)  # noqa: E731
+    run = jax.jit(jax.grad(lambda *x: weigh(attend(*x, attention, backend=backend)), argnums=(0, 1, 2), has_aux=True))
+    grads, out = run(q, k, v)
+    with jax.enable_x64(True):
+        wide = [np.asarray(x, np.float64) for x in (q, k, v)]
+        expected = jax.grad(lambda *x: weigh(definition(*x, allowed)), argnums=(0, 1, 2), has_aux=True)(*wide)
+        expected = jax.tree.map(np.asarray, expected)
+    assert expected[1].dtype == np.float64
+    for one, other in zip((out, *grads), (expected[1], *expected[0]), strict=True):
+        np.testing.assert_allclose(np.asarray(one), other, atol=atol)
+
+
 @pytest.mark.parametrize("attention", DESCRIPTIONS, ids=lambda a: type(a).__name__)
 def test_gradients_are_those_of_the_definition(attention):
-    q, k, v = values(2, 8, 4, 2, 4)
-    allowed = jnp.asarray(pairs(attention, 2, 8))
+    compare(*values(2, 8, 4, 2, 4), attention, "xla", 3e-6)
 
-    def definition(q, k, v):
-        k, v = (jnp.repeat(x, 2, axis=2) for x in (k, v))
-        scores = jnp.einsum("blhc,bshc->bhls", q, k) / 2
-        weight = jax.nn.softmax(jnp.where(allowed[:, None], scores, -jnp.inf))
-        return jnp.einsum("bhls,bshc->blhc", weight, v)
 
-    ours = jax.grad(lambda *x: jnp.sin(attend(*x, attention)).sum(), argnums=(0, 1, 2))(q, k, v)
-    expected = jax.grad(lambda *x: jnp.sin(definition(*x)).sum(), argnums=(0, 1, 2))(q, k, v)
-    for one, other in zip(ours, expected, strict=True):
-        np.testing.assert_allclose(one, other, atol=2e-6)
+@settings(max_examples=5, deadline=None)
+@given(
+    block=st.integers(1, 9), documents=st.lists(st.integers(1, 3), min_size=1, max_size=3), padding=st.integers(0, 4),
+    is_packed=st.booleans(), seed=st.integers(0, 2**16),
+)  # fmt: skip
+def test_block_diffusion_of_packed_documents(block, documents, padding, is_packed, seed):
+    """Documents of whole blocks, the last one cut anywhere by the padding or the row's end."""
+    ids = np.repeat(np.arange(1, len(documents) + 1), np.array(documents) * block)
+    ids = np.concatenate([ids[: max(len(ids) - padding // 2, 1)], np.zeros(padding, int)])
+    attention = BlockDiffusion(block, jnp.asarray(ids[None], jnp.int32) if is_packed else None)
+    compare(*values(1, 2 * len(ids), 2, 1, 4, seed), attention, "xla", 3e-6)
+
+
+WIDE_SEGMENTS = jnp.asarray(np.repeat([1, 2, 3, 0], [40, 24, 56, 8])[None], jnp.int32)
+
+
+def test_the_kernel_of_a_tpu_interpreted_on_this_cpu():
+    """Both of its inputs at once: the relation that it computes, and the documents."""
+    compare(*values(1, 256, 1, 1, 128), BlockDiffusion(8, WIDE_SEGMENTS), "splash-interpret", 3e-5)
+
+
+def test_runs_of_equal_ids():
+    start, end = runs(jnp.array([[1, 1, 1, 2, 2, 0], [3, 0, 0, 0, 0, 5]], jnp.int32))
+    assert start.tolist() == [[0, 0, 0, 3, 3, 5], [0, 1, 1, 1, 1, 5]]
+    assert end.tolist() == [[3, 3, 3, 5, 5, 6], [1, 5, 5, 5, 5, 6]]
+
+
+def test_every_platform_gets_its_kernel():
+    wide = jax.ShapeDtypeStruct((2, 256, 4, 128), jnp.bfloat16)
+    assert [best_backend(p, wide) for p in ("cpu", "hopper", "tpu", "gpu")] == ["xla", "flash", "splash", "xla"]
+    narrow = jax.ShapeDtypeStruct((2, 232, 2, 32), jnp.float32)
+    assert {best_backend(p, narrow) for p in ("cpu", "hopper", "tpu")} == {"xla"}
+
+
+@pytest.mark.parametrize("block", [2, 8])
+def test_block_diffusion_never_holds_all_pairs(block):
+    """Temporaries of a step grow with [2L, L], not [2L, 2L]: the dense definition needs more than twice as much."""
+    L = 256
+    q, k, v = values(1, 2 * L, 1, 1, 8)
+    ours = jax.jit(jax.grad(lambda *x: attend(*x, BlockDiffusion(block)).sum())).lower(q, k, v).compile()
+    allowed = can_attend(BlockDiffusion(block), 1, 2 * L)
+    everything = jax.jit(jax.grad(lambda *x: definition(*x, allowed).sum())).lower(q, k, v).compile()
+    ours, everything = (x.memory_analysis().temp_size_in_bytes for x in (ours, everything))
+    assert everything >= (2 * L) ** 2 * 4 and ours < 0.8 * everything, (ours, everything)
 
 
 @settings(max_examples=15, deadline=None)

@@ -7,14 +7,14 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = [
-    {"types", "config", "keys", "process"},
+    {"types", "config", "keys", "process", "hardware", "hlo"},
     {"data", "masking", "environments", "sharding", "metrics"},
     {"model"},
     {"loss", "optimizer", "pretrained", "task"},
     {"state"},
     {"step", "decode", "checkpoint"},
     {"evaluation"},
-    {"train", "evaluate", "collect", "ablate"},
+    {"train", "evaluate", "collect", "ablate", "fit"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 MODULES = sorted((ROOT / "anyorder_jax").rglob("*.py"))

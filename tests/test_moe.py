@@ -33,9 +33,9 @@ def case(seed, T, E, K, D, F, loads):
     return x, jnp.asarray(expert_TK, jnp.int32), weight, gate_up, down
 
 
-def ours(arrays, expert_TK, direction_TD):
+def ours(arrays, expert_TK, direction_TD, backend):
     x, weight, gate_up, down = arrays
-    y, load_E = moe.experts(x, expert_TK, weight, gate_up, down)
+    y, load_E = moe.experts(x, expert_TK, weight, gate_up, down, backend=backend)
     return (y * direction_TD).sum(), (y, load_E)
 
 
@@ -45,40 +45,74 @@ def reference(arrays, expert_TK, direction_TD):
     return (y * direction_TD).sum(), y
 
 
-OURS = jax.jit(jax.grad(ours, has_aux=True))  # made once: examples of one shape share a compilation
+# made once: examples of one shape share a compilation
+OURS = jax.jit(jax.grad(ours, has_aux=True), static_argnums=3)
 REFERENCE = jax.jit(jax.grad(reference, has_aux=True))
 
 
-def compare(x, expert_TK, weight, gate_up, down):
-    arrays, direction = (
-        (x, weight, gate_up, down),
-        jnp.cos(jnp.arange(x.size, dtype=jnp.float32)).reshape(x.shape),
-    )
-    grads, (y, load_E) = OURS(arrays, expert_TK, direction)
-    expected_grads, expected = REFERENCE(arrays, expert_TK, direction)
+def compare(backend, x, expert_TK, weight, gate_up, down):
+    """Forward and all four gradients in float32 against the dense sum in float64."""
+    arrays = (x, weight, gate_up, down)
+    direction = np.cos(np.arange(x.size, dtype=np.float32)).reshape(x.shape)
+    grads, (y, load_E) = OURS(arrays, expert_TK, direction, backend)
+    with jax.enable_x64(True):
+        wide = jax.tree.map(lambda a: np.asarray(a, np.float64), (arrays, direction))
+        expected_grads, expected = REFERENCE(wide[0], np.asarray(expert_TK), wide[1])
+    assert expected.dtype == np.float64
     assert load_E.tolist() == np.bincount(np.asarray(expert_TK).ravel(), minlength=len(gate_up)).tolist()
     for one, other in zip((y, *grads), (expected, *expected_grads), strict=True):
-        scale = float(jnp.abs(other).max()) + 1e-6
+        one, other = np.asarray(one), np.asarray(other)
+        scale = np.abs(other).max() + 1e-6
         # One weight's gradient is a sum that may cancel: 1e-5 of its size was seen with a single token.
         np.testing.assert_allclose(one / scale, other / scale, atol=3e-5)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     seed=st.integers(0, 2**16),
     tokens=st.sampled_from([1, 40]),
     sizes=st.sampled_from([(8, 2, 4, 6), (4, 4, 3, 5), (5, 1, 8, 3)]),  # E, K (also K = E), D, F
     loads=st.sampled_from(["even", "one expert", "empty experts"]),
+    backend=st.sampled_from(["tiles", "ragged"]),
 )
-def test_experts_equal_the_dense_reference(seed, tokens, sizes, loads):
-    compare(*case(seed, tokens, *sizes, loads))
+def test_experts_equal_the_dense_reference(seed, tokens, sizes, loads, backend):
+    compare(backend, *case(seed, tokens, *sizes, loads))
 
 
-def test_many_tiles_of_one_expert():
-    compare(*case(0, 300, 3, 2, 4, 4, "one expert"))
+@pytest.mark.parametrize("backend", ["tiles", "ragged"])
+def test_many_tiles_of_one_expert(backend):
+    compare(backend, *case(0, 300, 3, 2, 4, 4, "one expert"))
 
 
-PLAN = jax.jit(moe.plan, static_argnums=(1, 2))
+def test_an_unknown_backend_is_named():
+    with pytest.raises(ValueError, match="unknown back-end 'dense'; known: tiles, ragged, mosaic"):
+        moe.experts(*case(0, 4, 3, 2, 4, 4, "even"), backend="dense")
+
+
+T, E, K, D, F = 4096, 64, 2, 64, 32
+
+
+def temporaries(device, backend, dtype):
+    """Bytes that the compiled forward and backward pass of the experts needs besides arguments and results."""
+    place = jax.sharding.SingleDeviceSharding(device)
+    shapes = [((T, D), dtype), ((T, K), jnp.float32), ((E, D, 2, F), dtype), ((E, F, D), dtype)]
+    arrays = tuple(jax.ShapeDtypeStruct(shape, kind, sharding=place) for shape, kind in shapes)
+    expert_TK = jax.ShapeDtypeStruct((T, K), jnp.int32, sharding=place)
+    direction = jax.ShapeDtypeStruct((T, D), jnp.float32, sharding=place)
+    return OURS.lower(arrays, expert_TK, direction, backend).compile().memory_analysis().temp_size_in_bytes
+
+
+def test_no_dense_expansion_in_the_compiled_program():
+    """Every expert for every token, [E, T, D], never stands in memory; with all experts dense it does."""
+    arrays = case(0, T, E, K, D, F, "even")
+    dense_bytes = E * T * D * 4
+    used = temporaries(jax.devices()[0], "tiles", jnp.float32)
+    assert used < dense_bytes / 2
+    everything = REFERENCE.lower((arrays[0], *arrays[2:]), arrays[1], arrays[0]).compile()
+    assert everything.memory_analysis().temp_size_in_bytes >= dense_bytes
+
+
+PLAN = jax.jit(moe.plan, static_argnums=(1, 2), static_argnames="by_sort")
 
 
 @settings(max_examples=25, deadline=None)
@@ -94,6 +128,19 @@ def test_a_plan_is_a_permutation_into_whole_tiles(seed, num_experts, tile):
     np.testing.assert_array_equal(expert_R[row_S], expert_TK.T.ravel())
 
 
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 2**16), num_experts=st.sampled_from([1, 4, 9]), tile=st.sampled_from([1, 8]),
+    first=st.sampled_from([0, 3]),
+)  # fmt: skip
+def test_sorting_and_counting_make_the_same_plan(seed, num_experts, tile, first):
+    expert_TK = jnp.asarray(np.random.default_rng(seed).integers(0, 9, (11, 2)), jnp.int32)
+    one, other = (PLAN(expert_TK, num_experts, tile, jnp.int32(first), by_sort=by_sort) for by_sort in (False, True))
+    for a, b in zip(one, other, strict=True):
+        assert a.dtype == b.dtype == jnp.int32
+        np.testing.assert_array_equal(a, b)
+
+
 def test_two_devices_with_half_of_the_experts_each_add_up():
     """Choices of experts that are elsewhere get no row, and no gradient flows through them."""
     x, expert_TK, weight, gate_up, down = case(0, 20, 4, 2, 4, 4, "even")
@@ -105,7 +152,7 @@ def test_two_devices_with_half_of_the_experts_each_add_up():
 
     arrays = (x, weight, gate_up, down)
     grads, load_E = jax.jit(jax.grad(halves, has_aux=True))(arrays)
-    expected, (_, expected_load_E) = OURS(arrays, expert_TK, jnp.ones_like(x))
+    expected, (_, expected_load_E) = OURS(arrays, expert_TK, jnp.ones_like(x), "tiles")
     assert load_E.tolist() == expected_load_E.tolist()
     for one, other in zip(grads, expected, strict=True):
         np.testing.assert_allclose(one, other, atol=2e-5)

@@ -105,11 +105,11 @@ class Layer(nnx.Module):
     ) -> tuple[jax.Array, moe.Routing | None, jax.Array | None]:
         """Returns (x_BLD, routing, tokens per expert); the last two are None in a dense layer."""
         eps = self.config.rms_norm_eps
-        x_BLD = x_BLD + self.attention(rms_norm(x_BLD, self.input_norm[...], eps), angles, attention)
+        x_BLD = x_BLD + self.attention(rms_norm(x_BLD, self.input_norm[...], eps), angles, attention, mesh)
         y_BLD, routing, load_E = self.feed_forward(rms_norm(x_BLD, self.post_attention_norm[...], eps), mesh)
         return x_BLD + y_BLD, routing, load_E
 
-    def attention(self, x_BLD: jax.Array, angles: Rotary, attention: Attention) -> jax.Array:
+    def attention(self, x_BLD: jax.Array, angles: Rotary, attention: Attention, mesh: Mesh | None) -> jax.Array:
         config = self.config
         B, L, _ = x_BLD.shape
         H, K, C = config.num_attention_heads, config.num_key_value_heads, config.head_dim
@@ -117,7 +117,7 @@ class Layer(nnx.Module):
         q_BLHC, k_BLKC, v_BLKC = jnp.split(qkv, (H, H + K), axis=2)
         q_BLHC = rotate(rms_norm(q_BLHC, self.query_norm[...], config.rms_norm_eps), angles)
         k_BLKC = rotate(rms_norm(k_BLKC, self.key_norm[...], config.rms_norm_eps), angles)
-        mixed_BLHC = attend(q_BLHC, k_BLKC, v_BLKC, attention)
+        mixed_BLHC = attend(q_BLHC, k_BLKC, v_BLKC, attention, mesh=mesh)
         return _affine(mixed_BLHC.reshape(B, L, H * C), self.attention_output, self.attention_output_bias)
 
 

@@ -1,0 +1,97 @@
+"""What a compiled program sends between devices, read from its text."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from typing import NamedTuple
+
+KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+
+_BITS = {"pred": 8, "bf16": 16, "c64": 64}
+_HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")
+_COLLECTIVE = re.compile(rf"= (.*?) ({'|'.join(KINDS)})(-start)?\(")
+_SHAPE = re.compile(r"\b([a-z]+\d*[a-z0-9]*)\[([\d,]*)\]")
+_CALLED = re.compile(
+    r"(?:body|condition|calls|to_apply|branch_computations|called_computations)=(?:\{([^}]*)\}|(%?[\w.\-]+))"
+)
+_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+
+
+class Traffic(NamedTuple):
+    """Collectives of one kind in one run of the program. times: how many. bytes: what each device sends, summed, when
+    devices pass it on around a ring."""
+
+    times: int
+    bytes: float
+
+
+def collectives(text: str) -> dict[str, Traffic]:
+    """Kind -> Traffic of an optimised HLO module; loops count as often as they run.
+
+    Of n devices each sends (n-1)/n of the whole array for an all-gather, a reduce-scatter or an all-to-all, twice that
+    for an all-reduce, and all it has for a permute.
+    """
+    bodies, entry = _computations(text)
+    counts: dict[str, int] = defaultdict(int)
+    sizes: dict[str, float] = defaultdict(float)
+
+    def visit(name: str, times: int) -> None:
+        for line in bodies.get(name, ()):
+            if found := _COLLECTIVE.search(line):
+                shape, kind, is_start = found.groups()
+                counts[kind] += times
+                sizes[kind] += times * _sent(kind, shape, bool(is_start), _group_size(line))
+            trips = int(match[1]) if (match := _TRIPS.search(line)) else 1
+            for listed, one in _CALLED.findall(line):
+                for other in (listed or one).split(","):
+                    visit(other.strip().lstrip("%"), times * trips)
+
+    visit(entry, 1)
+    return {kind: Traffic(counts[kind], sizes[kind]) for kind in KINDS if counts[kind]}
+
+
+def _computations(text: str) -> tuple[dict[str, list[str]], str]:
+    """(name -> lines, the entry's name)."""
+    bodies: dict[str, list[str]] = {}
+    entry, current = "", ""
+    for line in text.splitlines():
+        if header := _HEADER.match(line):
+            current = header[2]
+            bodies[current] = []
+            entry = current if header[1] else entry
+        elif current:
+            bodies[current].append(line)
+    return bodies, entry
+
+
+def _sent(kind: str, shape: str, is_start: bool, group: int) -> float:
+    """Bytes each device sends for one collective whose result has this shape."""
+    sizes = [_bytes(*found) for found in _SHAPE.findall(shape)]
+    if is_start and kind == "collective-permute":  # (operand, result, ...)
+        sizes = sizes[:1]
+    elif is_start and kind != "all-reduce":  # (operands, results)
+        sizes = sizes[len(sizes) // 2 :]
+    result = sum(sizes)
+    if kind == "collective-permute":
+        return result
+    whole = result * group if kind == "reduce-scatter" else result
+    return whole * (group - 1) / group * (2 if kind == "all-reduce" else 1)
+
+
+def _bytes(dtype: str, dims: str) -> float:
+    digits = re.search(r"\d+", dtype)
+    bits = _BITS[dtype] if dtype in _BITS else int(digits[0]) if digits else 0
+    return math.prod(int(d) for d in dims.split(",") if d) * bits / 8
+
+
+def _group_size(line: str) -> int:
+    """Devices that take part: `replica_groups={{0,1},{2,3}}`, `[2,2]<=[4]` or `mesh['a'=2,'b'=2] {'b'}`."""
+    if axes := re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", line):
+        sizes = dict(re.findall(r"('\w+')=(\d+)", axes[1]))
+        return math.prod(int(sizes[name]) for name in axes[2].split(",") if name)
+    if iota := re.search(r"replica_groups=\[\d+,(\d+)\]", line):
+        return int(iota[1])
+    listed = re.search(r"replica_groups=\{\{([\d,]+)\}", line)
+    return len(listed[1].split(",")) if listed else 1

@@ -1,0 +1,14 @@
+"""LLaDA2.0-mini (16.3B), full fine-tune on one H200: AdamW, parameters and both moments in bfloat16."""
+
+from anyorder_jax.config import defaults
+
+
+def get_config(variant=""):
+    config = defaults(variant)
+    config.model.preset = "llada2_mini"
+    config.model.compute_dtype = "bfloat16"
+    config.model.param_dtype = "bfloat16"
+    config.model.remat = "full"
+    config.data.row_length = 4096
+    config.train.batch_size = 2
+    return config

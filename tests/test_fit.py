@@ -1,0 +1,186 @@
+"""`fit`: machines by name, traffic from a program's text, the report, and the sentences when there is none."""
+
+import dataclasses
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax import lax
+
+from anyorder_jax import fit, hardware, hlo, sharding
+from anyorder_jax.config import Config, DataConfig, MeshConfig, ModelSelection, TrainConfig
+from anyorder_jax.model import presets
+
+
+@pytest.mark.parametrize(
+    ("name", "platform", "count"),
+    [("h200x1", "gpu", 1), ("h100x64", "gpu", 64), ("v5e-64", "tpu", 64), ("v5p-8", "tpu", 4), ("cpux8", "cpu", 8)],
+)
+def test_machines_by_name(name, platform, count):
+    machine = hardware.target(name)
+    assert (machine.hardware.platform, machine.num_devices) == (platform, count)
+
+
+@pytest.mark.parametrize(("name", "said"), [("h900x1", "unknown machine. Examples"), ("v5e-3", "known: v5e-4, v5e-8")])
+def test_other_names_are_refused(name, said):
+    with pytest.raises(ValueError, match=said):
+        hardware.target(name)
+
+
+def test_flops_are_those_of_the_published_model():
+    """GFLOP a token of mini at 4096: linear 4.73, head 1.93, attention 2.01 (counted by hand from the report)."""
+    config = Config(data=DataConfig(row_length=4096), model=ModelSelection(preset="llada2_mini"))
+    flops = fit.flops_per_token(config, presets.get("llada2_mini"))
+    assert flops["linear"] / 1e9 == pytest.approx(4.73, abs=0.01)
+    assert flops["head"] / 1e9 == pytest.approx(1.93, abs=0.01)
+    assert flops["attention"] / 1e9 == pytest.approx(2.01, abs=0.01)
+    full = dataclasses.replace(config, model=dataclasses.replace(config.model, remat="full"))
+    assert fit.computed_per_token(full, presets.get("llada2_mini")) == pytest.approx(
+        flops.total + (flops["linear"] + flops["attention"]) / 3
+    )
+
+
+def test_traffic_of_a_program_with_a_loop(devices):
+    """Seven turns of an all-gather of 4 KiB over 4 devices, and one sum over 8: counted as they run."""
+    mesh = sharding.make_mesh(MeshConfig(data=2, fsdp=4), devices)
+
+    def run(x, y):
+        def turn(total, _):
+            return total + lax.all_gather(jnp.sin(x + total[0]), "fsdp", tiled=True).reshape(4, -1).sum(0), None
+
+        total, _ = lax.scan(turn, jnp.zeros_like(x), None, length=7)
+        return total, lax.psum(y, ("data", "fsdp"))
+
+    whole = sharding.replicated(mesh).spec
+    program = jax.jit(sharding.on_devices(run, mesh, (whole, whole), (whole, whole)))
+    compiled = program.lower(jnp.ones(256), jnp.ones(512)).compile()
+    found = hlo.collectives(compiled.as_text())
+    assert found == {
+        "all-gather": hlo.Traffic(7, 7 * 4096 * 3 / 4),
+        "all-reduce": hlo.Traffic(1, 2 * 2048 * 7 / 8),
+    }
+
+
+def test_traffic_of_started_and_scattered_collectives():
+    """As GPUs and TPUs write them: split into start and done, groups as an iota, tuples of operands and results."""
+    text = """HloModule step
+%turn (p: (s32[], bf16[8,16])) -> (s32[], bf16[8,16]) {
+  %start = (bf16[8,16]{1,0}, bf16[64,16]{1,0}) all-gather-start(%x), replica_groups=[2,8]<=[16], dimensions={0}
+  %done = bf16[64,16]{1,0} all-gather-done(%start)
+  %part = f32[4]{0} reduce-scatter(%y), replica_groups={{0,1,2,3},{4,5,6,7}}, to_apply=%add
+}
+ENTRY %main (a: bf16[8,16]) -> bf16[8,16] {
+  %loop = (s32[], bf16[8,16]) while(%t), condition=%c, body=%turn, backend_config={"known_trip_count":{"n":"3"}}
+  %all = (f32[2]{0}, f32[6]{0}) all-reduce(%u, %v), replica_groups={{0,1}}, to_apply=%add
+}
+"""
+    assert hlo.collectives(text) == {
+        "all-gather": hlo.Traffic(3, 3 * 2048 * 7 / 8),
+        "all-reduce": hlo.Traffic(1, 2 * 32 * 1 / 2),
+        "reduce-scatter": hlo.Traffic(3, 3 * 64 * 3 / 4),
+    }
+
+
+def test_rows_that_do_not_split_are_refused(devices):
+    config = Config(train=TrainConfig(batch_size=12, accumulation_steps=3))
+    with pytest.raises(ValueError, match=r"4 rows in a micro-batch do not split over 8 devices.*multiple of 24"):
+        fit.check_rows(config, sharding.make_mesh(config.mesh, devices))
+
+
+def command(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "anyorder_jax.fit", *arguments],
+        env={**os.environ, **environment}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_the_command_on_eight_pretend_devices():
+    """The real step of the default recipe, sharded; the numbers are those that can be counted by hand."""
+    done = command("--config=configs/any_order.py", "--target=cpux8", "--config.mesh.data=2", "--config.mesh.fsdp=4")
+    assert done.returncode == 0, done.stderr
+    assert "mesh data=2 x fsdp=4 x expert=1 x tensor=1" in done.stdout
+    assert "1,856 tokens" in done.stdout and "fits" in done.stdout and "all-gather" in done.stdout
+
+
+def test_a_step_that_does_not_fit_names_the_next_knob(monkeypatch):
+    found = {
+        "compile_seconds": 1.0, "num_params": 10**9, "mesh": {"data": 1}, "parameters": 2**30, "optimizer": 2**31,
+        "arguments": 3 * 2**30, "temporaries": 200 * 2**30, "outputs": 0, "collectives": {},
+    }  # fmt: skip
+    text, fits = fit.report(Config(), hardware.target("h200x1"), found)
+    assert not fits and "64.00 GiB too much. Next: recompute activations: --config.model.remat=full." in text
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "said", "exit_code"),
+    [
+        (-6, "F0000 fusion_util.cc:5028] Check failed: a split", "crashed (signal 6).*Check failed", 3),
+        (1, "jax.errors.JaxRuntimeError: RESOURCE_EXHAUSTED: Used 70.03G of 15.75G hbm.", r"70.03G of 15.75G", 1),
+        (1, "ValueError: config.mesh: no.", r"^config.mesh: no.$", 2),
+    ],
+)  # fmt: skip
+def test_a_compiler_without_an_answer_becomes_a_sentence(code, text, said, exit_code):
+    import re
+
+    sentence, result = fit.explain_failure(Config(), hardware.target("v5e-4"), code, text)
+    assert re.search(said.replace("(signal 6)", r"\(signal 6\)"), sentence) and result == exit_code
+
+
+def test_wrong_questions_are_told_in_a_sentence():
+    done = command("--config=configs/any_order.py", "--target=cpux8", "--config.mesh.data=3")
+    assert done.returncode == 2 and "does not lay out 8 device(s)" in done.stderr and "Traceback" not in done.stderr
+    done = command("--config=configs/any_order.py", "--target=h2x1")
+    assert done.returncode == 2 and "unknown machine" in done.stderr and "Traceback" not in done.stderr
+
+
+COMPILERS = {"h200x1": "jax_cuda13_plugin", "v5e-4": "libtpu"}
+
+
+@pytest.mark.parametrize("target", list(COMPILERS))
+def test_absent_hardware(target):
+    """With the extra: a whole step of a small model compiles and the experts are not expanded. Without: a sentence."""
+    arguments = (
+        "--config=configs/any_order.py", f"--target={target}", "--config.model.compute_dtype=bfloat16",
+        "--config.train.batch_size=4", "--config.data.row_length=256", "--config.mesh.data=1", "--config.mesh.fsdp=-1",
+    )  # fmt: skip
+    done = command(*arguments)
+    if importlib.util.find_spec(COMPILERS[target]) is None:
+        assert done.returncode == 2 and "pip install" in done.stderr
+    else:
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert "fits" in done.stdout
+
+
+PROGRAM = """
+import json, sys
+import jax, jax.numpy as jnp
+from anyorder_jax import hardware
+from anyorder_jax.model import moe
+
+place = jax.sharding.SingleDeviceSharding(hardware.devices(hardware.target("h200x1"))[0])
+T, D, E, F, K = 4096, 512, 64, 256, 4
+array = lambda shape, dtype=jnp.bfloat16: jax.ShapeDtypeStruct(shape, dtype, sharding=place)
+def loss(x, weight, gate_up, down, expert, backend):
+    return moe.experts(x, expert, weight, gate_up, down, backend=backend)[0].sum()
+arrays = (array((T, D)), array((T, K), jnp.float32), array((E, D, 2, F)), array((E, F, D)), array((T, K), jnp.int32))
+used = {}
+for backend in ("mosaic", "ragged"):
+    grad = jax.jit(jax.grad(loss, argnums=(0, 1, 2, 3)), static_argnums=5)
+    used[backend] = grad.lower(*arrays, backend).compile().memory_analysis().temp_size_in_bytes
+print(json.dumps(used | {"dense": E * T * K * D * 2}))
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("jax_cuda13_plugin") is None, reason="extra fit-gpu")
+def test_no_dense_expansion_on_an_h200():
+    """Temporaries of the experts' forward and backward pass, compiled for an H200: by `lax.ragged_dot` they hold every
+    row for every expert, by Mosaic they do not."""
+    environment = {**os.environ, **hardware.environment(hardware.target("h200x1"))}
+    done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=True)
+    used = json.loads(done.stdout.splitlines()[-1])
+    assert used["mosaic"] < used["dense"] / 4 and used["ragged"] > used["dense"]
