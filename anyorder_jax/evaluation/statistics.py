@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.stats import t as student_t
@@ -16,13 +16,14 @@ LEVEL_Z = 1.959963984540054  # the 97.5% point of the normal distribution: two-s
 @dataclass(frozen=True)
 class Estimate:
     """value with its 95% interval [low, high]. count: things averaged over; episodes: independent ones among
-    them."""
+    them. parts: numerator and denominator of every episode (float [E] each), for paired comparisons."""
 
     value: float
     low: float
     high: float
     count: int
     episodes: int
+    parts: tuple[np.ndarray, np.ndarray] | None = field(default=None, repr=False, compare=False)
 
     def __str__(self) -> str:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
@@ -50,7 +51,8 @@ def success_rate(is_success_E: np.ndarray) -> Estimate:
     """The share of True in bool [E], with Wilson's interval."""
     num_episodes, num_successes = len(is_success_E), int(np.sum(is_success_E))
     low, high = wilson(num_successes, num_episodes)
-    return Estimate(num_successes / num_episodes, low, high, num_episodes, num_episodes)
+    parts = np.asarray(is_success_E, float), np.ones(num_episodes)
+    return Estimate(num_successes / num_episodes, low, high, num_episodes, num_episodes, parts)
 
 
 def ratio(
@@ -74,6 +76,7 @@ def ratio(
       The estimate, or None when nothing was counted.
     """
     numerator_E, denominator_E = np.asarray(numerator_E, float), np.asarray(denominator_E, float)
+    parts = numerator_E, denominator_E
     is_counted_E = denominator_E > 0
     numerator_E, denominator_E = numerator_E[is_counted_E], denominator_E[is_counted_E]
     num_episodes, count = len(denominator_E), round(float(denominator_E.sum()))
@@ -82,11 +85,11 @@ def ratio(
     value = float(numerator_E.sum() / denominator_E.sum())
     if is_proportion and value in (0.0, 1.0):
         low, high = wilson(num_episodes * value, num_episodes)
-        return Estimate(value, low, high, count, num_episodes)
+        return Estimate(value, low, high, count, num_episodes, parts)
     rng = keys.generator(0, "bootstrap", num_episodes)
     draws_RE = rng.multinomial(num_episodes, np.full(num_episodes, 1 / num_episodes), size=num_resamples)
     low, high = np.percentile((draws_RE @ numerator_E) / (draws_RE @ denominator_E), [2.5, 97.5])
-    return Estimate(value, min(float(low), value), max(float(high), value), count, num_episodes)
+    return Estimate(value, min(float(low), value), max(float(high), value), count, num_episodes, parts)
 
 
 def mean(values_E: np.ndarray) -> Estimate | None:
