@@ -24,7 +24,7 @@ from anyorder_jax.evaluation.likelihood import Model
 from anyorder_jax.evaluation.measures import measure
 from anyorder_jax.evaluation.policy import ModelScorer, Policy, RandomPolicy, RulePolicy
 from anyorder_jax.evaluation.questions import Ask, Question
-from anyorder_jax.evaluation.rollout import play_all, summarise
+from anyorder_jax.evaluation.rollout import Outcomes, play_all, summarise
 from anyorder_jax.evaluation.statistics import Estimate
 from anyorder_jax.evaluation.targets import collect_targets
 
@@ -74,10 +74,19 @@ def predict(
 
 
 def act(
-    make_environment: Callable[[], Environment], seeds: Sequence[int], makers: Mapping[str, Callable[[], Policy]]
-) -> dict[str, dict[str, Estimate]]:
-    """[policy][measure] of each policy, the expert among them."""
+    make_environment: Callable[[], Environment],
+    seeds: Sequence[int],
+    makers: Mapping[str, Callable[[], Policy]],
+    expert: Outcomes | None = None,
+) -> dict[str, Outcomes]:
+    """What came of each policy, and of the expert (played here unless it is given)."""
     outcomes = {name: play_all(make_environment, seeds, make)[0] for name, make in makers.items()}
+    if expert is None:
+        expert = play_all(make_environment, seeds, policy.ExpertPolicy)[0]
+    return {**outcomes, acting.EXPERT: expert}
+
+
+def _summaries(outcomes: Mapping[str, Outcomes]) -> dict[str, dict[str, Estimate]]:
     return {name: summarise(played, outcomes[acting.EXPERT]) for name, played in outcomes.items()}
 
 
@@ -113,17 +122,14 @@ def evaluate(
         )
         for rule in rules
     }
-    blind: dict[str, Callable[[], Policy]] = {
-        acting.RANDOM: lambda: RandomPolicy(actions, seed),
-        acting.EXPERT: policy.ExpertPolicy,
-    }
+    random: dict[str, Callable[[], Policy]] = {acting.RANDOM: lambda: RandomPolicy(actions, seed)}
 
-    def point(name: str, strength: float, played: Mapping[str, Any]) -> dict[str, Any]:
+    def point(name: str, strength: float, played: Mapping[str, Outcomes]) -> dict[str, Any]:
         known = predict(held_out, model, name, strength, limit=limit, seed=seed)
-        return {"strength": strength, "acting": played, "world_model": known}
+        return {"strength": strength, "acting": _summaries(played), "world_model": known}
 
     say("robustness: undisturbed")
-    undisturbed = act(held_out.make_environment, held_out.seeds, policies | blind)
+    undisturbed = act(held_out.make_environment, held_out.seeds, policies | random)
     curves: dict[str, Any] = {CLEAN: [point(next(iter(strengths)), 0.0, undisturbed)]}
     for name, values in strengths.items():
         curves[name] = []
@@ -133,14 +139,9 @@ def evaluate(
             def make(name: str = name, strength: float = strength) -> Environment:
                 return disturbances.Disturbed(held_out.make_environment(), name, strength, seed)
 
-            played = act(make, held_out.seeds, policies | blind if name in disturbances.ON_ACTIONS else _with(policies))
-            if name not in disturbances.ON_ACTIONS:
-                played = {key: found for key, found in played.items() if key in policies}
-                played |= {key: undisturbed[key] for key in blind}
+            if name in disturbances.ON_ACTIONS:
+                played = act(make, held_out.seeds, policies | random)
+            else:
+                played = undisturbed | act(make, held_out.seeds, policies, undisturbed[acting.EXPERT])
             curves[name].append(point(name, strength, played))
     return curves
-
-
-def _with(policies: Mapping[str, Callable[[], Policy]]) -> dict[str, Callable[[], Policy]]:
-    """The policies, and the expert that `summarise` measures them by."""
-    return {**policies, acting.EXPERT: policy.ExpertPolicy}
