@@ -14,7 +14,7 @@ FLOORS = [
     {"state"},
     {"step", "decode", "checkpoint"},
     {"evaluation"},
-    {"train", "evaluate", "collect", "ablate"},
+    {"train", "evaluate", "collect", "ablate", "demo"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 MODULES = sorted((ROOT / "anyorder_jax").rglob("*.py"))
