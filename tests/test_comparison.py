@@ -161,6 +161,15 @@ def test_compute_and_equal_budgets(compared):
     assert found["equal"]["updates"]["table"]["b"]["success"]["mean"] == pytest.approx(0.9)
 
 
+def test_before_the_first_checkpoint_nothing_is_known(compared):
+    suite, reports, _, found = compared
+    costs = {name: [dict(one) for one in [cost] * 3] for name, cost in found["compute"].items()}
+    for one in costs["a"]:
+        one["targets"] = 100.0  # as many as b has after 0.25 of its 100 updates
+    table = comparison.equal(suite, reports, costs)["targets"]["table"]
+    assert "success" in table["a"] and "success" not in table["b"]
+
+
 def test_heatmap_is_relative_to_the_best_of_a_column(compared, tmp_path):
     *_, found = compared
     assert found["heatmap"]["relative"] == [[pytest.approx(0.4)], [pytest.approx(0.0)]]

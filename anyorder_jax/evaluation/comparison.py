@@ -87,7 +87,7 @@ def bounds(suite: Suite, reports: Reports) -> dict[str, Any]:
             values = _values(next(iter(reports.values())), theirs) if num else None
             if values is not None:
                 mean, low, high = student_interval(np.array(values))
-                row[title] = {"mean": mean, "low": low, "high": high}
+                row[title] = {"mean": mean, "low": low, "high": high, "num_seeds": len(values)}
         if row:
             found[name] = row
     return found
@@ -157,7 +157,7 @@ def equal(suite: Suite, reports: Reports, compute: Mapping[str, Sequence[Mapping
                 values = [_at(report, path, cost, budget, at) for report, cost in zip(runs, compute[name], strict=True)]
                 if None not in values:
                     mean, low, high = student_interval(np.array(values, float))
-                    table[name][title] = {"mean": mean, "low": low, "high": high, "values": values}
+                    table[name][title] = {"mean": mean, "low": low, "high": high, "num_seeds": len(values)}
         found[budget] = {"at": at, "table": table}
     return found
 
@@ -167,9 +167,9 @@ def _at(report: Mapping[str, Any], path: str, cost: Mapping[str, float], budget:
     points = {float(step): _values([found], path) for step, found in report["steps"].items()}
     points[cost["updates"]] = _values([report], path)
     known = sorted((step, values[0]) for step, values in points.items() if values is not None)
-    if not known:
-        return None
     updates = at / cost[budget] * cost["updates"]
+    if not known or updates < known[0][0]:  # before the first checkpoint that was evaluated nothing is known
+        return None
     return float(np.interp(updates, [step for step, _ in known], [value for _, value in known]))
 
 
@@ -212,12 +212,16 @@ def _table(corner: str, table: Mapping[str, Any], titles: Sequence[str]) -> str:
     shown = [title for title in titles if any(title in row for row in table.values())]
     rows = [[corner, *shown]]
     for name, row in table.items():
-        rows.append([name, *(_plus_minus(row.get(title)) for title in shown)])
+        rows.append([name, *(plus_minus(row.get(title)) for title in shown)])
     return _markdown(rows)
 
 
-def _plus_minus(entry: Mapping[str, float] | None) -> str:
-    return "–" if entry is None else f"{entry['mean']:.3f} ± {(entry['high'] - entry['low']) / 2:.3f}"
+def plus_minus(entry: Mapping[str, Any] | None) -> str:
+    """Mean ± half the interval; a single run has no interval."""
+    if entry is None:
+        return "–"
+    half = (entry["high"] - entry["low"]) / 2
+    return f"{entry['mean']:.3f}" + (f" ± {half:.3f}" if entry["num_seeds"] > 1 else "")
 
 
 def _pairs_table(pairs: Mapping[str, Any]) -> str:
@@ -230,7 +234,12 @@ def _pairs_table(pairs: Mapping[str, Any]) -> str:
 def _difference_text(one: Mapping[str, float] | None) -> str:
     if one is None:
         return "–"
-    return f"{one['value']:+.3f} [{one['low']:+.3f}, {one['high']:+.3f}] p={one['p_holm']:.3f}"
+    return f"{one['value']:+.3f} [{one['low']:+.3f}, {one['high']:+.3f}] {p_text(one['p_holm'])}"
+
+
+def p_text(p: float) -> str:
+    """As far as the resamples tell."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
 def _compute_table(compute: Mapping[str, Mapping[str, float]]) -> str:

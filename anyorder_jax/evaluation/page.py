@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from anyorder_jax.environments.disturbances import ON_ACTIONS
 from anyorder_jax.evaluation import svg
-from anyorder_jax.evaluation.comparison import BUDGETS, Reports
+from anyorder_jax.evaluation.comparison import BUDGETS, Reports, p_text, plus_minus
 from anyorder_jax.evaluation.statistics import student_interval
 from anyorder_jax.evaluation.suite import Suite, find
 from anyorder_jax.metrics import read_jsonl
@@ -75,9 +76,12 @@ def suite_page(
         "predictors that were not trained.</p>",
         _results(found["table"], found["bounds"], titles),
     ]
+    models = _models(workdirs)
+    if models:
+        parts.append(VIEWER.format(note=ONE_HOLE))
     if found["pairs"]:
-        note = f"Difference from {first}, 95% interval, p after Holm. Bold: p &lt; 0.05."
-        parts += [f'<h2>Paired tests</h2><p class="pale">{html.escape(note, False)}</p>', _pairs(found["pairs"])]
+        note = f"Difference from {first}, 95% interval, p after Holm. Bold: p < 0.05."
+        parts += [f'<h2>Paired tests</h2><p class="pale">{html.escape(note)}</p>', _pairs(found["pairs"])]
     if found["heatmap"]:
         parts += ["<h2>Conditionals</h2><p class='pale'>NLL per hidden token above the column's best, in nats.</p>"]
         parts += [_heatmap(found["heatmap"])]
@@ -86,9 +90,6 @@ def suite_page(
     for budget, one in found["equal"].items():
         parts += [f"<h3>At equal {budget} ({one['at']:,.0f})</h3>", _results(one["table"], {}, titles)]
     parts += [*_films(workdirs), "<h2>Variants</h2>", _variants(found["variants"])]
-    models = _models(workdirs)
-    if models:
-        parts.append(VIEWER.format(note=ONE_HOLE))
     viewer = {"live": False, "models": models} if models else None
     return fill_template(title, "\n".join(part for part in parts if part), {"viewer": viewer})
 
@@ -109,12 +110,8 @@ def _results(table: Mapping[str, Any], bounds: Mapping[str, Any], titles: Sequen
     shown = [title for title in titles if any(title in row for row in rows.values())]
     lines = [["", *map(html.escape, shown)]]
     for name, row in rows.items():
-        lines.append([html.escape(name), *(_value(row.get(title)) for title in shown)])
+        lines.append([html.escape(name), *(plus_minus(row.get(title)) for title in shown)])
     return _table(lines, [""] * len(table) + ["bound"] * len(bounds))
-
-
-def _value(entry: Mapping[str, float] | None) -> str:
-    return "–" if entry is None else f"{entry['mean']:.3f} ± {(entry['high'] - entry['low']) / 2:.3f}"
 
 
 def _pairs(pairs: Mapping[str, Any]) -> str:
@@ -129,7 +126,8 @@ def _difference(one: Mapping[str, Any] | None) -> str:
     if one is None:
         return "–"
     sure = ' class="sure"' if one["p_holm"] < 0.05 else ""
-    return f"<td{sure}>{one['value']:+.3f} [{one['low']:+.3f}, {one['high']:+.3f}]<br>p = {one['p_holm']:.3f}</td>"
+    interval = f"[{one['low']:+.3f}, {one['high']:+.3f}]"
+    return f"<td{sure}>{one['value']:+.3f} {interval}<br>{html.escape(p_text(one['p_holm']))}</td>"
 
 
 def _heatmap(found: Mapping[str, Any]) -> str:
@@ -202,6 +200,8 @@ def _robustness(reports: Reports) -> list[str]:
         success["bot"] = _points(first, disturbance, "acting.expert.success")
         success["random policy"] = _points(first, disturbance, "acting.random.success")
         charts.append(svg.line_chart(f"{disturbance}: success", success, "strength", (0.0, 1.0)))
+        if disturbance in ON_ACTIONS:  # recorded episodes are what was done
+            continue
         nll = {n: _points(found, disturbance, "world_model.causal.action_nll") for n, found in with_curves.items()}
         charts.append(svg.line_chart(f"{disturbance}: NLL of the next action", nll, "strength"))
     note = f'<p class="pale">{html.escape(rule)}. The bot reads the simulator, not the observation.</p>'

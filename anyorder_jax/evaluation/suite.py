@@ -140,8 +140,8 @@ def compare(suite: Suite, reports: Mapping[str, Sequence[Mapping[str, Any]]]) ->
       reports: variant -> report.json of every seed.
 
     Returns:
-      {variant: {measure: {"mean", "low", "high", "values"}}}; a measure that a variant's reports lack is left out.
-      The interval is Student's t over the seeds (each seed's own episodes are inside its value).
+      {variant: {measure: {"mean", "low", "high", "num_seeds", "values"}}}; a measure that a variant's reports lack is
+      left out. The interval is Student's t over the seeds (each seed's own episodes are inside its value).
     """
     table: dict[str, Any] = {}
     for name, found in reports.items():
@@ -152,21 +152,8 @@ def compare(suite: Suite, reports: Mapping[str, Sequence[Mapping[str, Any]]]) ->
             except KeyError:
                 continue
             mean, low, high = student_interval(np.array(values))
-            table[name][title] = {"mean": mean, "low": low, "high": high, "values": values}
+            table[name][title] = {"mean": mean, "low": low, "high": high, "num_seeds": len(values), "values": values}
     return table
-
-
-def text(suite: Suite, table: Mapping[str, Any]) -> str:
-    """The comparison as a Markdown table: mean ± half the interval."""
-    titles = [title for title in suite.measures if any(title in row for row in table.values())]
-    lines = ["| trained on | " + " | ".join(titles) + " |", "|---|" + "---|" * len(titles)]
-    for name, row in table.items():
-        cells = []
-        for title in titles:
-            entry = row.get(title)
-            cells.append("–" if entry is None else f"{entry['mean']:.3f} ± {(entry['high'] - entry['low']) / 2:.3f}")
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
 
 
 def read_reports(workdir: Path, suite: Suite) -> dict[str, Any]:

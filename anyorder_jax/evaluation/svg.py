@@ -80,7 +80,8 @@ def line_chart(
         return ""
     xs = [x for x, *_ in points]
     low, high = min(point[2] for point in points), max(point[3] for point in points)
-    frame = _Frame((min(xs), max(xs)), y_range or (low - 0.05 * (high - low), high + 0.05 * (high - low)))
+    pad = 0.05 * (high - low) or 0.1 * abs(high) or 1.0
+    frame = _Frame((min(xs), max(xs)), y_range or (low - pad, high + pad))
     parts = frame.axes(title, x_label)
     for number, line in enumerate(series.values()):
         if line:
