@@ -60,6 +60,8 @@ class DataConfig:
     num_validation_episodes: int = 200
     num_test_episodes: int = 200
     noise: float = 0.0  # share of expert steps replaced by a wrong action (marked, never a target)
+    action_free_share: float = 0.0  # share of training episodes whose actions nobody saw (mask tokens, never asked)
+    exclude_goals: str = ""  # training leaves out episodes whose goal holds one of these phrases ("red ball,blue key")
     tokenizer: str = ""  # a Hugging Face model directory; empty: the built-in word-level tokenizer
     profile: str = "joint"  # "joint": one word a cell; "attributes": three words a cell
     window: int = 4  # steps in an example, ending at any step of the episode; 0: whole trajectories
@@ -71,6 +73,9 @@ class DataConfig:
         _require(self.num_episodes >= 0, "data.num_episodes", "an integer >= 0", self.num_episodes)
         _require(self.profile in ("joint", "attributes"), "data.profile", "'joint' or 'attributes'", self.profile)
         _require(0 <= self.noise < 1, "data.noise", "a share in [0, 1)", self.noise)
+        _require(
+            0 <= self.action_free_share <= 1, "data.action_free_share", "a share in [0, 1]", self.action_free_share
+        )
         _require(self.window >= 0, "data.window", "steps >= 1, or 0 for whole trajectories", self.window)
         _require(self.row_length >= 8, "data.row_length", "an integer >= 8", self.row_length)
         _require(self.num_threads >= 1, "data.num_threads", "an integer >= 1", self.num_threads)

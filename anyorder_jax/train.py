@@ -114,7 +114,7 @@ class Run:
         collect_if_needed(config)
         self.task = open_task(config)
         self.model_config = model_config_of(config, self.task)
-        trajectories = self.task.trajectories("train", config.data.num_episodes)
+        trajectories = self.task.training(config.data)
         self.corpus = corpus = self.task.corpus(trajectories, config.data.window)
         held_out = self.task.corpus(self.task.trajectories("validation"), config.data.window)
         sampler = AnyOrderMaskSampler(config.masking)
