@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging as std_logging
-import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -72,17 +71,6 @@ def model_config_of(config: Config, task: Task) -> ModelConfig:
     )
 
 
-@contextmanager
-def stop_on_sigterm() -> Iterator[list[int]]:
-    """A list that is non-empty once SIGTERM came (a scheduler's notice): save, then leave."""
-    received: list[int] = []
-    previous = signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
-    try:
-        yield received
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
 def refuse_other_run(config: Config, meta: Mapping[str, Any], fingerprint: Mapping[str, Any], workdir: Path) -> None:
     """Raises ValueError when the checkpoint in `workdir` was made from other settings or other data."""
     saved, now = dataclasses.asdict(freeze(meta["config"])), dataclasses.asdict(config)
@@ -119,7 +107,8 @@ class Run:
         held_out = self.task.corpus(self.task.trajectories("validation"), config.data.window)
         sampler = AnyOrderMaskSampler(config.masking)
         ids = {"mask_id": self.task.vocabulary.mask_id, "pad_id": self.task.vocabulary.pad_id}
-        host = {"process_index": jax.process_index(), "process_count": jax.process_count()}
+        self.share, self.num_shares = sharding.data_share(self.mesh)
+        host = {"process_index": self.share, "process_count": self.num_shares}
         self.batches = pipeline.make_pipeline(
             config,
             corpus,
@@ -164,7 +153,7 @@ class Run:
         """Loss, and NLL and accuracy by kind of unit, over the fixed validation rows."""
         totals: dict[str, float] = {}
         for batch in self.validation:
-            batch = jax.tree.map(lambda x: x[jax.process_index() :: jax.process_count()], batch)
+            batch = jax.tree.map(lambda x: x[self.share :: self.num_shares], batch)
             sums = self.validation_step(self.state.params, sharding.place_batch(batch, self.mesh))
             for name, value in jax.device_get(sums).items():
                 totals[name] = totals.get(name, 0.0) + float(value)
@@ -196,8 +185,8 @@ def explain_nonfinite(corpus: pipeline.Corpus, batch: Any, number: int, metrics:
     )
 
 
-def train(config: Config, workdir: Path) -> Path:
-    """Trains to `train.num_steps` (resuming what is there) and returns the run directory."""
+def train(config: Config, workdir: Path) -> bool:
+    """Trains to `train.num_steps`, resuming what is there. Returns False when SIGTERM came first."""
     workdir.mkdir(parents=True, exist_ok=True)
     run = Run(config, workdir)
     if jax.process_index() == 0:
@@ -206,7 +195,8 @@ def train(config: Config, workdir: Path) -> Path:
     first = int(run.state.step)
     log = RunLogger(workdir, config.train.num_steps, to_json(config), config.log.wandb_project, first_step=first)
     window = Window(run, log, **run.window_at_start)
-    with stop_on_sigterm() as stopped:
+    is_stopped = False
+    with process.until_sigterm() as is_last_before_stop:
         previous: tuple[int, Any, Any] | None = None
         for number in range(first, config.train.num_steps):
             batch = next(run.batches)
@@ -215,7 +205,7 @@ def train(config: Config, workdir: Path) -> Path:
                 window.add(*previous)  # read step n-1 while step n runs
             previous = (number, batch, metrics)
             done = number + 1
-            is_stopped = bool(stopped)  # read once: the signal may come at any moment
+            is_stopped = is_last_before_stop(done)
             is_last = done == config.train.num_steps
             validation: dict[str, float] | None = None
             if done % config.log.validate_every_steps == 0 or is_last:
@@ -231,7 +221,7 @@ def train(config: Config, workdir: Path) -> Path:
                 break
     run.checkpointer.close()
     log.close()
-    return workdir
+    return not is_stopped
 
 
 class Window:
@@ -270,7 +260,7 @@ class Window:
         for name, value in values.items():
             self.totals[name] = self.totals.get(name, 0.0) + value
         self.num += 1
-        self.tokens += int((batch.segment_ids > 0).sum()) * jax.process_count()
+        self.tokens += int((batch.segment_ids > 0).sum()) * self.run.num_shares
         self.targets += sum(values[f"count/{group}"] for group in GROUPS)
         if (number + 1) % config.log.every_steps == 0:
             seconds = time.perf_counter() - self.start
@@ -292,14 +282,18 @@ def main(argv: list[str]) -> None:
         std_logging.getLogger("asyncio").setLevel(std_logging.CRITICAL)
     file_name, _, _ = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
     workdir = Path(WORKDIR.value or f"runs/{Path(file_name).stem}")
-    try:
-        config = freeze(CONFIG.value)
-        process.prepare(config.mesh.num_cpu_devices)
-        train(config, workdir)
-    except (ValueError, FloatingPointError, OSError) as error:  # one sentence for people; the trace with --debug
-        if DEBUG.value:
-            raise
-        sys.exit(f"{type(error).__name__}: {error}")
+    with process.leave_at_once_on_error():
+        try:
+            config = freeze(CONFIG.value)
+            process.prepare(config.mesh.num_cpu_devices)
+            process.join_others()
+            is_done = train(config, workdir)
+        except (ValueError, FloatingPointError, OSError) as error:  # one sentence for people; the trace with --debug
+            if DEBUG.value:
+                raise
+            sys.exit(f"{type(error).__name__}: {error}")
+    if not is_done:
+        sys.exit(process.REQUEUE)
     say(f"{workdir}: done. Next: python -m anyorder_jax.evaluate --checkpoint={workdir}")
 
 
