@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_train import SMALL
+from small_run import SMALL
 
 from anyorder_jax.evaluation import suite as suites
 from anyorder_jax.evaluation.statistics import student_interval
