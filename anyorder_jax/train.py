@@ -10,7 +10,7 @@ import dataclasses
 import logging as std_logging
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,14 @@ def collect_if_needed(config: Config) -> None:
         collect(config.data)
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("episodes are there")
+
+
+def say_skipped(reasons: Sequence[str]) -> None:
+    """Tells which records were left out (data.on_bad_record=skip): the first ones, and how many."""
+    for reason in reasons[:5]:
+        say(f"Skipped: {reason}")
+    if reasons:
+        say(f"{len(reasons)} bad record(s) skipped in all (data.on_bad_record=skip).")
 
 
 def model_config_of(config: Config, task: Task) -> ModelConfig:
@@ -105,6 +113,7 @@ class Run:
         trajectories = self.task.trajectories("train", config.data.num_episodes)
         self.corpus = corpus = self.task.corpus(trajectories, config.data.window)
         held_out = self.task.corpus(self.task.trajectories("validation"), config.data.window)
+        say_skipped(self.task.skipped or [])
         sampler = AnyOrderMaskSampler(config.masking)
         ids = {"mask_id": self.task.vocabulary.mask_id, "pad_id": self.task.vocabulary.pad_id}
         self.share, self.num_shares = sharding.data_share(self.mesh)
@@ -128,20 +137,23 @@ class Run:
         self.shapes, placed = state.state_shardings(self.model_config, self.optimizer, self.mesh, dtype)
         self.train_step = step.make_train_step(config, self.model_config, self.optimizer, self.mesh, placed)
         self.validation_step = step.make_validation_step(config, self.model_config, self.mesh)
-        self.checkpointer = checkpoint.Checkpointer(workdir, config.checkpoint)
+        self.checkpointer = checkpoint.Checkpointer(workdir, config.checkpoint, say)
         self.meta = checkpoint.describe(config, self.model_config, self.task.fingerprint)
         self.state = self._first_state(placed)
 
     def _first_state(self, placed: state.TrainState) -> state.TrainState:
-        """The newest checkpoint's state, else the pretrained model's, else random weights."""
-        config, latest = self.config, self.checkpointer.latest_step()
+        """The newest whole checkpoint's state, else the pretrained model's, else random weights."""
+        config = self.config
         self.window_at_start: dict[str, Any] = {}
-        if latest is not None:
-            refuse_other_run(config, self.checkpointer.read_meta(latest), self.task.fingerprint, self.workdir)
-            restored = self.checkpointer.restore(latest, self.shapes)
+        self.spikes = SpikeGuard(config.train.spike_factor, config.train.spike_window)
+        restored = self.checkpointer.restore_newest(
+            self.shapes, lambda meta: refuse_other_run(config, meta, self.task.fingerprint, self.workdir)
+        )
+        if restored is not None:
             self.batches.set_state(restored.data["batches"])
             self.window_at_start = restored.data["window"]
-            say(f"Resuming {self.workdir} at step {latest}.")
+            self.spikes.losses = [tuple(pair) for pair in restored.data["losses"]] if "losses" in restored.data else []
+            say(f"Resuming {self.workdir} at step {int(restored.state.step)}.")
             return restored.state
         if config.model.path:
             params = checkpoint.load_params(config.model.path, self.model_config, self.shapes.params)
@@ -161,7 +173,7 @@ class Run:
 
     def save(self, window: Window, validation_loss: float | None = None) -> None:
         """Starts saving everything that the next process needs to go on as if nothing had happened."""
-        data = {"batches": self.batches.get_state(), "window": window.contents()}
+        data = {"batches": self.batches.get_state(), "window": window.contents(), "losses": self.spikes.losses}
         self.checkpointer.save(self.state, data, self.meta, validation_loss)
 
 
@@ -176,13 +188,38 @@ def summarise(totals: dict[str, float], num: int) -> dict[str, float]:
     return means
 
 
-def explain_nonfinite(corpus: pipeline.Corpus, batch: Any, number: int, metrics: dict[str, Any]) -> str:
-    """The sentence for a step whose loss or gradient is not finite, with the records that were in it."""
+def explain_skipped(corpus: pipeline.Corpus, batch: Any, number: int, metrics: dict[str, Any], limit: float) -> str:
+    """The sentence for a step that was not applied, with the records that were in it."""
     names = [corpus.name(e) for e in sorted(set(np.unique(batch.example).tolist()) - {-1})]
-    return (
-        f"step {number}: the loss ({metrics['loss']}) or the gradient norm ({metrics['grad_norm']}) is not finite; "
-        f"the update was not applied. In this batch: {'; '.join(names)}."
-    )
+    what = f"the loss ({metrics['loss']}) or the gradient norm ({metrics['grad_norm']}) is not finite"
+    if np.isfinite(metrics["loss"]) and np.isfinite(metrics["grad_norm"]):
+        what = f"the loss ({metrics['loss']:.4g}) is above {limit:.4g} (train.spike_factor times the recent median)"
+    return f"step {number}: {what}; the update was not applied. In this batch: {'; '.join(names)}."
+
+
+class SpikeGuard:
+    """The largest loss that step n may have: `factor` times the median of the last `window` applied losses up to n - 2.
+
+    Not n - 1: its loss is read while n runs. So the limit does not depend on where a run was interrupted.
+    """
+
+    def __init__(self, factor: float, window: int) -> None:
+        self.factor, self.window = factor, window
+        self.losses: list[tuple[int, float]] = []
+        self.limits: dict[int, float] = {}
+
+    def add(self, number: int, loss: float) -> None:
+        """The loss of step `number`, which was applied."""
+        if self.factor:
+            self.losses = [*self.losses, (number, loss)][-self.window - 1 :]
+
+    def limit(self, number: int) -> float:
+        """For step `number`; infinite when off, and until the window is full."""
+        losses = [loss for n, loss in self.losses if n <= number - 2][-self.window :]
+        is_on = self.factor and len(losses) == self.window
+        limit = self.factor * float(np.median(losses)) if is_on else np.inf
+        self.limits = {number: limit, **{n: x for n, x in self.limits.items() if n == number - 1}}
+        return limit
 
 
 def train(config: Config, workdir: Path) -> bool:
@@ -200,7 +237,8 @@ def train(config: Config, workdir: Path) -> bool:
         previous: tuple[int, Any, Any] | None = None
         for number in range(first, config.train.num_steps):
             batch = next(run.batches)
-            run.state, metrics = run.train_step(run.state, sharding.place_batch(batch, run.mesh))
+            placed = sharding.place_batch(batch, run.mesh)
+            run.state, metrics = run.train_step(run.state, placed, run.spikes.limit(number))
             if previous:
                 window.add(*previous)  # read step n-1 while step n runs
             previous = (number, batch, metrics)
@@ -247,16 +285,17 @@ class Window:
         """Adds step `number` (0-based); logs when a window is full.
 
         Raises:
-          FloatingPointError: for a step that is not finite, when the configuration says stop.
+          FloatingPointError: for a step that was not applied, when the configuration says stop.
         """
-        config = self.run.config
+        config, spikes = self.run.config, self.run.spikes
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-        if not values["is_finite"]:
-            message = explain_nonfinite(self.run.corpus, batch, number + 1, values)
+        if not values["is_applied"]:
+            message = explain_skipped(self.run.corpus, batch, number + 1, values, spikes.limits[number])
             if config.train.on_nonfinite == "stop":
                 raise FloatingPointError(message + " Set train.on_nonfinite=skip to go on past such steps.")
             say(message)
             return
+        spikes.add(number, values["loss"])
         for name, value in values.items():
             self.totals[name] = self.totals.get(name, 0.0) + value
         self.num += 1

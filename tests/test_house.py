@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = [
-    {"types", "config", "keys", "process"},
+    {"types", "config", "keys", "process", "digest"},
     {"data", "masking", "environments", "sharding", "metrics"},
     {"model"},
     {"loss", "optimizer", "pretrained", "task"},

@@ -22,7 +22,8 @@ from anyorder_jax.data import sources
 
 CLUSTER = ROOT / "tests" / "slurm" / "cluster.sh"
 STEPS = 200
-LONG = [*SMALL, f"--config.train.num_steps={STEPS}", f"--config.log.validate_every_steps={STEPS}"]
+LONGER = [f"--config.train.num_steps={STEPS}", f"--config.log.validate_every_steps={STEPS}"]
+LONG = [*SMALL, *LONGER]
 ONLY_ON_SIGNAL = "--config.checkpoint.save_every_steps=100000"
 
 
@@ -90,7 +91,7 @@ def slurm(tmp_path_factory):
 def data(tmp_path_factory):
     """Episodes, and what one process outside of SLURM learns from them."""
     data = tmp_path_factory.mktemp("data")
-    code, output = finish(start(data, data / "one", *LONG))
+    code, output = finish(start(data, data / "one", *LONGER))
     assert code == 0, output
     return data
 
