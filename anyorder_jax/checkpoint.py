@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from orbax.checkpoint import checkpoint_managers
@@ -54,7 +55,8 @@ class Checkpointer:
     def __init__(
         self, workdir: str | Path, config: CheckpointConfig, say: Callable[[str], None] = lambda line: None
     ) -> None:
-        self._directory, self._config, self._say = Path(workdir).absolute() / "checkpoints", config, say
+        self._run = epath.Path(config.remote or Path(workdir).absolute())
+        self._directory, self._config, self._say = self._run / "checkpoints", config, say
         self._manager = self._open()
 
     def _open(self) -> ocp.CheckpointManager:
@@ -196,8 +198,8 @@ class Checkpointer:
         if not damaged:
             return
         if jax.process_index() == 0:
-            folder = self._directory.parent / "damaged"
-            folder.mkdir(exist_ok=True)
+            folder = self._run / "damaged"
+            folder.mkdir(parents=True, exist_ok=True)
             for step in damaged:
                 number = len(list(folder.glob(f"{step}*")))
                 (self._directory / str(step)).rename(folder / (f"{step}.{number}" if number else str(step)))
@@ -315,6 +317,26 @@ def describe(config: Config, model_config: ModelConfig, fingerprint: Mapping[str
         "model": model_config.to_hf(),
         "data": dict(fingerprint),
     }
+
+
+def copy_to_remote(workdir: Path, remote: str) -> None:
+    """Copies what a run directory holds besides checkpoints (configuration, tokenizer, log) to `checkpoint.remote`."""
+    for name in ("config.json", "tokenizer", "metrics"):
+        for file in (workdir / name, *(workdir / name).rglob("*")):
+            if file.is_file():
+                target = epath.Path(remote) / str(file.relative_to(workdir))
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(file.read_bytes())
+
+
+def fetch_log(workdir: Path, remote: str) -> None:
+    """Brings the log of a run back from `checkpoint.remote` to a machine that does not have it, to be gone on with."""
+    there = epath.Path(remote) / "metrics"
+    if (workdir / "metrics").exists() or not there.exists():
+        return
+    (workdir / "metrics").mkdir(parents=True)
+    for file in there.iterdir():
+        (workdir / "metrics" / file.name).write_bytes(file.read_bytes())
 
 
 def write_text(path: Path, text: str) -> None:

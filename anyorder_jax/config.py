@@ -231,6 +231,7 @@ class CheckpointConfig:
     save_every_steps: int = 1000
     keep_last: int = 2
     keep_best: int = 1  # by validation loss
+    remote: str = ""  # e.g. gs://BUCKET/run: checkpoints lie there, and at every save a copy of the rest of the run
     on_failure: str = "stop"  # a checkpoint that cannot be written (full disk): "stop", or "continue" and try the next
 
     def __post_init__(self) -> None:

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from etils import epath
+
 from anyorder_jax.config import Config, DataConfig
 from anyorder_jax.data import sources
 from anyorder_jax.data.pipeline import Corpus
@@ -52,7 +54,7 @@ class Task(NamedTuple):
 def directory_of(config: DataConfig) -> Path:
     """`data.path`, or the folder in the cache where this configuration's collected episodes lie (or will lie)."""
     if config.path:
-        return Path(config.path)
+        return epath.Path(config.path)
     noise = f"-noise{config.noise:g}" if config.noise else ""
     counts = f"{config.num_episodes}-{config.num_validation_episodes}-{config.num_test_episodes}"
     return Path(config.cache_dir) / f"{config.environment}-{counts}{noise}"

@@ -175,6 +175,8 @@ class Run:
         """Starts saving everything that the next process needs to go on as if nothing had happened."""
         data = {"batches": self.batches.get_state(), "window": window.contents(), "losses": self.spikes.losses}
         self.checkpointer.save(self.state, data, self.meta, validation_loss)
+        if self.config.checkpoint.remote and jax.process_index() == 0:
+            checkpoint.copy_to_remote(self.workdir, self.config.checkpoint.remote)
 
 
 def summarise(totals: dict[str, float], num: int) -> dict[str, float]:
@@ -229,6 +231,8 @@ def train(config: Config, workdir: Path) -> bool:
     if jax.process_index() == 0:
         checkpoint.write_text(workdir / "config.json", to_json(config))
         run.task.vocabulary.save(workdir / "tokenizer")
+        if config.checkpoint.remote:
+            checkpoint.fetch_log(workdir, config.checkpoint.remote)
     first = int(run.state.step)
     log = RunLogger(workdir, config.train.num_steps, to_json(config), config.log.wandb_project, first_step=first)
     window = Window(run, log, **run.window_at_start)

@@ -36,10 +36,10 @@ def command(data, workdir, *more):
     ]  # fmt: skip
 
 
-def start(*arguments, environment=None, **keywords):
+def start(*arguments, environment=None, wrapper=(), **keywords):
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", **(environment or {})}
     return subprocess.Popen(
-        command(*arguments), cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE,
+        [*wrapper, *command(*arguments)], cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, **keywords,
     )  # fmt: skip
 

@@ -55,13 +55,14 @@ class Slurm:
         return ",".join(sorted(set(re.findall(r"JobState=(\S+)", shown))))
 
     def wait(self, job, states, log, timeout=300, hurry=True):
-        """Waits for one of `states`. SLURM lets a requeued job wait for two minutes; `hurry` starts it now."""
+        """Waits for one of `states`. SLURM lets a requeued job wait for two minutes; `hurry`: seconds."""
         end = time.monotonic() + timeout
         while (state := self.state(job)) not in states:
             assert time.monotonic() < end, (job, state, log.read_text()[-3000:])
             assert state not in ("FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL"), (state, log.read_text()[-3000:])
             if hurry and state == "PENDING" and "Reason=BeginTime" in self.run("scontrol", "show", "job", job):
-                self.run("scontrol", "update", f"JobId={job}", "StartTime=now")
+                self.run("scontrol", "update", f"JobId={job}", "StartTime=now+3")  # not in the second of the requeue:
+                time.sleep(4)  # its credential was revoked then
             time.sleep(0.2)
         return state
 

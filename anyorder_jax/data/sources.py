@@ -1,4 +1,5 @@
 """Sources: trajectories on disk. JSON Lines shards and their manifest, written whole and checked at the door.
+Read from a bucket, too (gs://..., with the extra `gcs`).
 
     DIRECTORY/manifest.json                     what was collected, how, and the SHA-256 of every shard
     DIRECTORY/train/shard-00000.jsonl           one trajectory a line (or .jsonl.zst)
@@ -31,6 +32,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from etils import epath
 
 from anyorder_jax.types import Kind, Trajectory, Unit
 
@@ -89,7 +91,7 @@ class Manifest:
 
 
 def _manifest_path(directory: Path | str) -> Path:
-    return Path(directory) / "manifest.json"
+    return epath.Path(directory) / "manifest.json"
 
 
 def _write_whole(path: Path, chunks: Iterable[bytes]) -> None:
@@ -348,13 +350,13 @@ def record_to_trajectory(record: Any, where: str = "record") -> Trajectory:
 @contextlib.contextmanager
 def _open(path: Path) -> Iterator[BinaryIO]:
     if path.suffix != ".zst":
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             yield file
         return
     import zstandard  # only those who compress their shards pay for the import
 
     try:
-        with zstandard.open(path, "rb") as stream:
+        with path.open("rb") as file, zstandard.open(file, "rb") as stream:
             yield io.BufferedReader(stream)
     except zstandard.ZstdError as error:
         raise ValueError(f"{path}: broken Zstandard file ({error}). Compress it again or collect again.") from error
@@ -393,14 +395,14 @@ def iterate_trajectories(
     directory: Path | str, split: str, limit: int = 0, on_bad: Callable[[str], None] | None = None
 ) -> Iterator[Trajectory]:
     """Yields the trajectories of a split in their order; arguments and errors as `read_trajectories`."""
-    directory = Path(directory)
-    manifest = read_manifest(directory)
+    root = epath.Path(directory)
+    manifest = read_manifest(root)
     if not manifest.is_complete:
         raise ValueError(
-            f"{_manifest_path(directory)}: the collection was interrupted. Run it again with the same "
+            f"{_manifest_path(root)}: the collection was interrupted. Run it again with the same "
             "arguments: it goes on where it stopped."
         )
-    paths = _shard_paths(directory, split, manifest)
+    paths = _shard_paths(root, split, manifest)
     listed = {Path(shard.file).name: shard.num_episodes for shard in manifest.splits.get(split, ())}
     ids: set[str] = set()
     num_bad = 0
@@ -424,13 +426,12 @@ def iterate_trajectories(
         expected = listed.get(path.name.removesuffix(".zst"), num_here)
         if num_here != expected:
             raise ValueError(
-                f"{path}: {num_here} episodes, but {_manifest_path(directory)} says "
+                f"{path}: {num_here} episodes, but {_manifest_path(root)} says "
                 f"{expected}. Run the collection again: it repairs the shard."
             )
     if limit > len(ids) + num_bad:
         raise ValueError(
-            f"{directory / split}: asked for {limit} episodes, but there are {len(ids)}. Collect more, or "
-            "ask for 0 (all)."
+            f"{root / split}: asked for {limit} episodes, but there are {len(ids)}. Collect more, or ask for 0 (all)."
         )
 
 
@@ -449,7 +450,7 @@ def place_of(directory: Path | str, trajectory_id: str) -> str:
     manifest = read_manifest(directory)
     for split in SPLITS:
         with contextlib.suppress(FileNotFoundError):
-            for path in _shard_paths(Path(directory), split, manifest):
+            for path in _shard_paths(epath.Path(directory), split, manifest):
                 with _open(path) as file:
                     for number, line in enumerate(file, start=1):
                         with contextlib.suppress(ValueError):
