@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import golden_checkpoint
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -142,3 +143,18 @@ def test_digests_notice_every_bit_on_every_mesh(devices):
             changed.view(np.uint32).reshape(-1)[element] ^= np.uint32(1 << bit)
             assert digest.of_arrays({"a": jnp.asarray(changed)}) != whole[:1]
     assert digest.of_json({"a": 1, "b": [0.1]}) == digest.of_json(json.loads('{"b": [0.1], "a": 1}'))
+
+
+@pytest.mark.parametrize("version", sorted(golden_checkpoint.DIRECTORY.iterdir()), ids=lambda path: path.name)
+def test_checkpoints_of_earlier_versions_open(version, tmp_path):
+    """For training (weights, optimizer, data iterator) and for inference, bit for bit."""
+    shutil.copytree(version, tmp_path / "run")
+    expected = golden_checkpoint.expected()
+    metas = []
+    reader = checkpoint.Checkpointer(tmp_path / "run", CheckpointConfig())
+    restored = reader.restore_newest(golden_checkpoint.shapes(), metas.append)
+    assert restored.data == golden_checkpoint.DATA and metas[0]["data"] == golden_checkpoint.FINGERPRINT
+    jax.tree.map(np.testing.assert_array_equal, restored.state, expected)
+    config, model_config, params, _ = checkpoint.load_for_inference(tmp_path / "run")
+    assert (config.seed, model_config.hidden_size) == (5, 8)
+    jax.tree.map(np.testing.assert_array_equal, params, expected.params)
