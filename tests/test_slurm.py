@@ -35,7 +35,7 @@ class Slurm:
         self.environment = {**os.environ, "SLURM_CONF": f"{directory}/slurm.conf", "ANYORDER_VENV": sys.prefix}
         self.environment["PATH"] = f"{Path(sys.executable).parent}:{self.environment['PATH']}"
 
-    def run(self, *command, timeout=60):
+    def run(self, *command, timeout=180):
         done = subprocess.run(
             command, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=timeout, check=False
         )
