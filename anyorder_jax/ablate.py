@@ -16,13 +16,16 @@ import argparse
 import inspect
 import json
 import runpy
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import IO
 
+from anyorder_jax import process
 from anyorder_jax.checkpoint import write_text
 from anyorder_jax.evaluation import comparison, page
 from anyorder_jax.evaluation import suite as suites
@@ -82,19 +85,47 @@ def commands(suite: Suite, variant: str, seed: int, directory: Path) -> Iterator
             yield ["anyorder_jax.evaluate", *arguments, *suite.evaluate, *more]
 
 
-def run_one(suite: Suite, variant: str, seed: int, directory: Path) -> None:
+class Runner:
+    """Runs commands, and passes SIGTERM on to those that are running: each saves and leaves, and no other starts."""
+
+    def __init__(self) -> None:
+        self.is_stopped, self.running = False, set[subprocess.Popen[bytes]]()
+        signal.signal(signal.SIGTERM, self.stop)
+
+    def stop(self, *_: object) -> None:
+        self.is_stopped = True
+        for command in tuple(self.running):
+            command.terminate()
+
+    def run(self, arguments: Sequence[str], log: IO[str]) -> int:
+        """The exit code; `process.REQUEUE` when SIGTERM came before."""
+        if self.is_stopped:
+            return process.REQUEUE
+        command = subprocess.Popen([sys.executable, "-m", *arguments], stdout=log, stderr=log)
+        self.running.add(command)
+        if self.is_stopped:  # the signal came while it started
+            command.terminate()
+        code = command.wait()
+        self.running.discard(command)
+        return process.REQUEUE if self.is_stopped else code
+
+
+def run_one(suite: Suite, variant: str, seed: int, directory: Path, runner: Runner) -> None:
     """Trains and evaluates one variant from one seed, as far as that is not done.
 
     Raises:
       RuntimeError: when a command fails, with the log that says why.
+      InterruptedError: when SIGTERM came.
     """
     workdir = directory / variant / str(seed)
     workdir.mkdir(parents=True, exist_ok=True)
     start, num_done = time.perf_counter(), 0
     with open(workdir / "log.txt", "a", encoding="utf-8") as log:
         for command in commands(suite, variant, seed, directory):
-            done = subprocess.run([sys.executable, "-m", *command], stdout=log, stderr=log, check=False)
-            if done.returncode:
+            code = runner.run(command, log)
+            if code == process.REQUEUE:
+                raise InterruptedError(f"{variant}, seed {seed}: stopped by SIGTERM; the same command goes on.")
+            if code:
                 raise RuntimeError(f"{variant}, seed {seed}: `python -m {' '.join(command)}` failed; see {log.name}.")
             num_done += 1
     if num_done:
@@ -105,14 +136,15 @@ def run_all(suite: Suite, jobs: Sequence[tuple[str, int]], directory: Path, num_
     """Runs jobs, first those that start from no other run.
 
     Raises:
-      RuntimeError: a run failed; the others are finished first.
+      RuntimeError: a run failed; the others are finished first. InterruptedError: SIGTERM came.
     """
+    runner = Runner()
     is_second = [bool(suite.needs(name)) for name, _ in jobs]
     errors: list[BaseException] = []
     for wave in (False, True):
         with ThreadPoolExecutor(num_workers) as pool:
             pending = [
-                pool.submit(run_one, suite, *job, directory)
+                pool.submit(run_one, suite, *job, directory, runner)
                 for job, second in zip(jobs, is_second, strict=True)
                 if second == wave
             ]
@@ -164,13 +196,14 @@ def ablate(
 
     Raises:
       ValueError: an unknown suite, size, variant or job. RuntimeError: a run failed; the others are finished first.
+      InterruptedError: SIGTERM came.
     """
     suite, directory = load_suite(path, size), directory_of(path, size, output_dir)
     jobs = jobs_of(suite, only)
     if job is not None:
         if not 0 <= job < len(jobs):
             raise ValueError(f"--job: expected 0..{len(jobs) - 1}, got {job}; --list shows them.")
-        run_one(suite, *jobs[job], directory)
+        run_one(suite, *jobs[job], directory, Runner())
         return ""
     print(f"{suite.question}\n{len(jobs)} runs in {directory}", flush=True)
     run_all(suite, jobs, directory, num_workers)
@@ -195,6 +228,9 @@ def main() -> None:
                 print(f"{number}\t{name}\tseed {seed}")
             return
         print(ablate(path, options.output_dir, options.num_workers, only, options.job, size))
+    except InterruptedError as stopped:
+        print(stopped)
+        sys.exit(process.REQUEUE)
     except (ValueError, RuntimeError) as error:
         sys.exit(f"ablate: {error}")
 

@@ -5,23 +5,28 @@ RUN/tokenizer/                 what AutoTokenizer.from_pretrained opens
 RUN/checkpoints/STEP/params    the model's tree, also read alone (evaluation, export)
 RUN/checkpoints/STEP/optimizer the optimizer's tree
 RUN/checkpoints/STEP/data      where the data iterator stands
-RUN/checkpoints/STEP/meta      configuration, the model's config.json, fingerprint of the data
+RUN/checkpoints/STEP/meta      configuration, the model's config.json, fingerprint of the data, digests of all items
+RUN/damaged/STEP               a checkpoint that could not be read, set aside when an older one was used instead
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from orbax.checkpoint import checkpoint_managers
 
-from anyorder_jax import sharding
+from anyorder_jax import digest, sharding
 from anyorder_jax.config import CheckpointConfig, Config, MeshConfig, freeze, to_json
 from anyorder_jax.model.config import ModelConfig
 from anyorder_jax.pretrained import load
@@ -39,30 +44,40 @@ class Restored(NamedTuple):
 
 
 class Checkpointer:
-    """Saves and restores one run's state; a thin shell around Orbax's manager."""
+    """Saves and restores one run's state; a thin shell around Orbax's manager.
 
-    def __init__(self, workdir: str | Path, config: CheckpointConfig) -> None:
-        keep: list[checkpoint_managers.PreservationPolicy] = [checkpoint_managers.LatestN(config.keep_last)]
-        if config.keep_best:
+    Args:
+      workdir: the run directory.
+      config: when and how much.
+      say: gets a sentence for the user, when a checkpoint is skipped or cannot be written and the run goes on.
+    """
+
+    def __init__(
+        self, workdir: str | Path, config: CheckpointConfig, say: Callable[[str], None] = lambda line: None
+    ) -> None:
+        self._run = epath.Path(config.remote or Path(workdir).absolute())
+        self._directory, self._config, self._say = self._run / "checkpoints", config, say
+        self._manager = self._open()
+
+    def _open(self) -> ocp.CheckpointManager:
+        """Orbax's manager; what an interrupted save left behind is removed."""
+        keep: list[checkpoint_managers.PreservationPolicy] = [checkpoint_managers.LatestN(self._config.keep_last)]
+        if self._config.keep_best:
             keep.append(
                 checkpoint_managers.BestN(
                     get_metric_fn=lambda metrics: -metrics["loss"],
-                    n=config.keep_best,
+                    n=self._config.keep_best,
                     keep_checkpoints_without_metrics=False,
                 )
             )
-        self._manager = ocp.CheckpointManager(
-            (Path(workdir) / "checkpoints").absolute(),
+        return ocp.CheckpointManager(
+            self._directory,
             item_names=ITEMS,
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=checkpoint_managers.AnyPreservationPolicy(keep),
                 cleanup_tmp_directories=True,
             ),
         )
-
-    def latest_step(self) -> int | None:
-        """The newest complete checkpoint's step."""
-        return self._manager.latest_step()
 
     def save(
         self,
@@ -71,42 +86,133 @@ class Checkpointer:
         meta: Mapping[str, Any],
         validation_loss: float | None = None,
     ) -> None:
-        """Starts saving; returns once the state is copied to the host, so that training may go on."""
+        """Starts saving; returns once the state is copied to the host, so that training may go on.
+
+        Raises:
+          OSError: when this checkpoint, or the one before, could not be written, and `checkpoint.on_failure` is "stop"
+            (or the run has several processes, of which only some may have failed).
+        """
         step = int(state.step)
         if step in self._manager.all_steps():
             return
+        data = json.loads(json.dumps(dict(data)))
+        digests = {
+            "params": digest.of_arrays(state.params),
+            "optimizer": digest.of_arrays(state.opt_state),
+            "data": digest.of_json(data),
+        }
+        meta = {**meta, "digests": digests}
         args = ocp.args.Composite(
             params=ocp.args.StandardSave(state.params),
             optimizer=ocp.args.StandardSave(state.opt_state),
-            data=ocp.args.JsonSave(dict(data)),
-            meta=ocp.args.JsonSave(dict(meta)),
+            data=ocp.args.JsonSave(data),
+            meta=ocp.args.JsonSave({**meta, "digest": digest.of_json(meta)}),
         )
         metrics = None if validation_loss is None else {"loss": float(validation_loss)}
-        with self._explained():
-            self._manager.save(step, args=args, metrics=metrics)
+        for _ in range(2):  # Orbax writes in a thread: the first call may tell what went wrong with the one before
+            try:
+                with self._explained():
+                    self._manager.save(step, args=args, metrics=metrics)
+                return
+            except OSError as error:
+                if self._config.on_failure == "stop" or jax.process_count() > 1:
+                    raise
+                self._say(f"{error} Training goes on (checkpoint.on_failure=continue).")
+                self._manager = self._open()
 
-    def restore(self, step: int, shapes: TrainState) -> Restored:
-        """Reads checkpoint `step` onto the shardings of `shapes` (which may be another mesh than it was saved from).
+    def restore_newest(self, shapes: TrainState, check: Callable[[Mapping[str, Any]], None]) -> Restored | None:
+        """The newest checkpoint that is whole, on the shardings of `shapes`; None when there never was one.
+
+        Damaged ones are named and skipped; once an older one is read, they are moved to RUN/damaged/.
+
+        Args:
+          shapes: the state's tree with shardings (which may be another mesh than it was saved from).
+          check: raises for a checkpoint of another run, given its `meta`.
 
         Raises:
-          ValueError: when the checkpoint holds another model or optimizer than `shapes`.
+          ValueError: when there are checkpoints, and none can be read; whatever `check` raises.
         """
+        damaged: dict[int, str] = {}
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            meta, reason = self._attempt(partial(self._read_meta, step))
+            if meta is not None:
+                check(meta)
+                restored, reason = self._attempt(partial(self._read, step, shapes, meta))
+                if restored is not None:
+                    self._set_aside(damaged)
+                    return restored
+            damaged[step] = reason
+            self._say(f"{self._directory / str(step)}: this checkpoint is damaged ({reason}); trying the one before.")
+        if damaged:
+            listed = "; ".join(f"{step}: {reason}" for step, reason in damaged.items())
+            raise ValueError(
+                f"{self._directory}: no checkpoint can be read ({listed}). The run does not start again by itself: put "
+                "back a copy, or delete the directory, or give another --workdir."
+            )
+        return None
+
+    def _attempt(self, read: Callable[[], Any]) -> tuple[Any, str]:
+        """(what `read` gives, "") or (None, why not): the same on all processes, also when only one of them fails."""
+        try:
+            result, reason = read(), ""
+        except Exception as error:  # whatever the storage or a decoder raises
+            result, reason = None, f"{type(error).__name__}: {str(error).splitlines()[0][:300] if str(error) else ''}"
+        if jax.process_count() > 1:
+            is_read_by_P = multihost_utils.process_allgather(np.bool_(not reason))
+            if not is_read_by_P.all():
+                return None, reason or f"process {int(np.argmin(is_read_by_P))} could not read it"
+        return result, reason
+
+    def _read_meta(self, step: int) -> Mapping[str, Any]:
+        """What was stored about the run, without reading any array. Raises when it is not what was written."""
+        missing = [item for item in ITEMS if not (self._directory / str(step) / item).exists()]
+        if missing:
+            raise FileNotFoundError(f"missing: {', '.join(missing)}")
+        meta = dict(self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta)
+        written = meta.pop("digest", None)
+        if "digests" in meta and written != digest.of_json(meta):  # the first checkpoints had none
+            raise ValueError("meta: other bytes than were written")
+        return meta
+
+    def _read(self, step: int, shapes: TrainState, meta: Mapping[str, Any]) -> Restored:
         args = ocp.args.Composite(
             params=ocp.args.StandardRestore(shapes.params),
             optimizer=ocp.args.StandardRestore(shapes.opt_state),
             data=ocp.args.JsonRestore(),
-            meta=ocp.args.JsonRestore(),
         )
-        restored = self._manager.restore(step, args=args)
+        read = self._manager.restore(step, args=args)
+        if "digests" in meta:
+            found = {
+                "params": digest.of_arrays(read.params),
+                "optimizer": digest.of_arrays(read.optimizer),
+                "data": digest.of_json(read.data),
+            }
+            wrong = [item for item, digests in found.items() if digests != meta["digests"][item]]
+            if wrong:
+                raise ValueError(f"{', '.join(wrong)}: other bytes than were written")
         count = jax.device_put(jax.numpy.int32(step), shapes.step.sharding)
-        return Restored(TrainState(count, restored.params, restored.optimizer), restored.data, restored.meta)
+        return Restored(TrainState(count, read.params, read.optimizer), read.data, meta)
 
-    def read_meta(self, step: int) -> Mapping[str, Any]:
-        """What was stored about the run, without reading any array."""
-        return self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
+    def _set_aside(self, damaged: Mapping[int, str]) -> None:
+        """Moves checkpoints to RUN/damaged/, so that their steps can be saved again."""
+        if not damaged:
+            return
+        if jax.process_index() == 0:
+            folder = self._run / "damaged"
+            folder.mkdir(parents=True, exist_ok=True)
+            for step in damaged:
+                number = len(list(folder.glob(f"{step}*")))
+                (self._directory / str(step)).rename(folder / (f"{step}.{number}" if number else str(step)))
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("damaged checkpoints are set aside")
+        self._manager = self._open()
 
     def close(self) -> None:
-        """Waits until what was started is on disk, and releases the manager."""
+        """Waits until what was started is on disk, and releases the manager.
+
+        Raises:
+          OSError: when the last checkpoint could not be written.
+        """
         with self._explained():
             self._manager.wait_until_finished()
             self._manager.close()
@@ -211,6 +317,26 @@ def describe(config: Config, model_config: ModelConfig, fingerprint: Mapping[str
         "model": model_config.to_hf(),
         "data": dict(fingerprint),
     }
+
+
+def copy_to_remote(workdir: Path, remote: str) -> None:
+    """Copies what a run directory holds besides checkpoints (configuration, tokenizer, log) to `checkpoint.remote`."""
+    for name in ("config.json", "tokenizer", "metrics"):
+        for file in (workdir / name, *(workdir / name).rglob("*")):
+            if file.is_file():
+                target = epath.Path(remote) / str(file.relative_to(workdir))
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(file.read_bytes())
+
+
+def fetch_log(workdir: Path, remote: str) -> None:
+    """Brings the log of a run back from `checkpoint.remote` to a machine that does not have it, to be gone on with."""
+    there = epath.Path(remote) / "metrics"
+    if (workdir / "metrics").exists() or not there.exists():
+        return
+    (workdir / "metrics").mkdir(parents=True)
+    for file in there.iterdir():
+        (workdir / "metrics" / file.name).write_bytes(file.read_bytes())
 
 
 def write_text(path: Path, text: str) -> None:

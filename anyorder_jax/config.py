@@ -68,6 +68,7 @@ class DataConfig:
     row_length: int = 232  # L, tokens in a packed row
     num_threads: int = 2
     prefetch: int = 8  # batches made ahead
+    on_bad_record: str = "stop"  # a record that is broken or cannot be tokenised: "stop", or "skip" and count
 
     def __post_init__(self) -> None:
         _require(self.num_episodes >= 0, "data.num_episodes", "an integer >= 0", self.num_episodes)
@@ -78,6 +79,7 @@ class DataConfig:
         )
         _require(self.window >= 0, "data.window", "steps >= 1, or 0 for whole trajectories", self.window)
         _require(self.row_length >= 8, "data.row_length", "an integer >= 8", self.row_length)
+        _require(self.on_bad_record in ("stop", "skip"), "data.on_bad_record", "'stop' or 'skip'", self.on_bad_record)
         _require(self.num_threads >= 1, "data.num_threads", "an integer >= 1", self.num_threads)
         _require(self.prefetch >= 1, "data.prefetch", "an integer >= 1", self.prefetch)
 
@@ -210,6 +212,8 @@ class TrainConfig:
     on_nonfinite: str = "stop"  # "stop", or "skip" the update
     objective: str = "full"  # "full" attention within an example, or "block_diffusion" on [noisy ; clean]
     block_size: int = 32  # tokens of a block of block diffusion
+    spike_factor: float = 0.0  # > 0: a loss above so many medians of the last `spike_window` is treated as not finite
+    spike_window: int = 100  # updates
 
     def __post_init__(self) -> None:
         _require(
@@ -222,6 +226,9 @@ class TrainConfig:
             self.batch_size % self.accumulation_steps == 0,
             "train.batch_size", f"a multiple of accumulation_steps = {self.accumulation_steps}", self.batch_size,
         )  # fmt: skip
+        _require(self.spike_factor == 0 or self.spike_factor > 1, "train.spike_factor", "0 (off) or a number > 1",
+                 self.spike_factor)  # fmt: skip
+        _require(self.spike_window >= 1, "train.spike_window", "an integer >= 1", self.spike_window)
         _require(self.on_nonfinite in ("stop", "skip"), "train.on_nonfinite", "'stop' or 'skip'", self.on_nonfinite)
 
 
@@ -249,8 +256,13 @@ class CheckpointConfig:
     save_every_steps: int = 1000
     keep_last: int = 2
     keep_best: int = 1  # by validation loss
+    remote: str = ""  # e.g. gs://BUCKET/run: checkpoints lie there, and at every save a copy of the rest of the run
+    on_failure: str = "stop"  # a checkpoint that cannot be written (full disk): "stop", or "continue" and try the next
 
     def __post_init__(self) -> None:
+        _require(
+            self.on_failure in ("stop", "continue"), "checkpoint.on_failure", "'stop' or 'continue'", self.on_failure
+        )
         _require(self.save_every_steps >= 1, "checkpoint.save_every_steps", "an integer >= 1",
                  self.save_every_steps)  # fmt: skip
         _require(self.keep_last >= 1, "checkpoint.keep_last", "an integer >= 1", self.keep_last)

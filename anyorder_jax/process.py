@@ -1,13 +1,33 @@
-"""What must be settled before JAX starts: what happens to freed memory, how many devices the CPU pretends to be."""
+"""What must be settled before JAX starts: freed memory, pretend devices, and the other processes of the same run.
+
+A run is one process, or several that each see their own devices and make one mesh of them. They find one another
+(`join_others`), agree when a scheduler's SIGTERM ends them (`until_sigterm`), and none waits for one that is gone
+(`leave_at_once_on_error`).
+"""
 
 from __future__ import annotations
 
 import ctypes
 import glob
 import os
+import signal
 import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 import jax
+from jax.experimental import multihost_utils
+
+REQUEUE = 75
+"""Exit code of a run that SIGTERM stopped and the same command would go on with (EX_TEMPFAIL of sysexits.h)."""
+CONNECT_SECONDS = 300
+"""How long the processes wait for the last of them to start."""
+HEARTBEAT_SECONDS = 20
+"""A process that was not heard of for so long is dead, and the others leave with an error."""
+SHUTDOWN_SECONDS = 120
+"""How long a process that is done waits for the others to be done."""
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # malloc.h
 _ACCELERATORS = ("/dev/nvidia[0-9]*", "/dev/kfd", "/dev/accel*", "/dev/vfio/[0-9]*")
@@ -40,3 +60,119 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError):  # another C library
         return False
     return all((mallopt(_M_ARENA_MAX, 1), mallopt(_M_MMAP_MAX, 0), mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)))
+
+
+def join_others(environ: Mapping[str, str] = os.environ) -> None:
+    """Makes this process one of several when it was started as such; call before anything asks JAX for a device.
+
+    started by                     told by
+    srun (SLURM), several tasks    SLURM's own variables
+    hand, tests, other schedulers  JAX_COORDINATOR_ADDRESS=host:port, JAX_NUM_PROCESSES, JAX_PROCESS_ID (all three)
+    launch/tpu, launch/gke         ANYORDER_CLUSTER=tpu: the slice's own metadata
+
+    On a CPU the processes talk through gloo.
+
+    Raises:
+      ValueError: for explicit variables that are not complete or no numbers, or when JAX does not see the GPUs that
+        SLURM gave.
+      RuntimeError: when the others do not come within CONNECT_SECONDS.
+    """
+    timeouts: dict[str, Any] = {
+        "initialization_timeout": CONNECT_SECONDS,
+        "heartbeat_timeout_seconds": HEARTBEAT_SECONDS,
+        "shutdown_timeout_seconds": SHUTDOWN_SECONDS,
+    }
+    explicit = explicit_place(environ)
+    gpus: list[int] | None = None
+    if explicit:
+        address, num_processes, process_id = explicit
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+        jax.distributed.initialize(
+            address, num_processes, process_id, cluster_detection_method="deactivate", **timeouts
+        )
+    elif int(environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
+        gpus = slurm_gpus(environ)
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+        jax.distributed.initialize(cluster_detection_method="slurm", local_device_ids=gpus, **timeouts)
+    elif environ.get("ANYORDER_CLUSTER") == "tpu":
+        jax.distributed.initialize(**timeouts)
+    if gpus and jax.local_device_count() != len(gpus):
+        raise ValueError(
+            f"SLURM gave this process the GPUs {gpus}, but JAX sees {jax.local_devices()}. Install the extra `cuda` "
+            "(ANYORDER_EXTRAS=babyai,report,cuda), or ask SLURM for no GPU to train on the CPU."
+        )
+
+
+def explicit_place(environ: Mapping[str, str]) -> tuple[str, int, int] | None:
+    """(coordinator's host:port, number of processes, this one's number) as the JAX_* variables say, or None."""
+    names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+    given = [environ.get(name, "") for name in names]
+    if not any(given):
+        return None
+    address, num_processes, process_id = given
+    if not (
+        ":" in address and num_processes.isdigit() and process_id.isdigit() and int(process_id) < int(num_processes)
+    ):
+        shown = ", ".join(f"{name}={value!r}" for name, value in zip(names, given, strict=True))
+        raise ValueError(f"{shown}: expected host:port, a number of processes P, and this process's number in 0..P-1.")
+    return address, int(num_processes), int(process_id)
+
+
+def slurm_gpus(environ: Mapping[str, str]) -> list[int] | None:
+    """The GPUs of this SLURM task among those it can see; None without any (a CPU job).
+
+    One task per node takes all of the node's; several share them evenly; a task bound to its own (--gpus-per-task)
+    sees no other. (JAX's own rule is one GPU a task, number SLURM_LOCALID, which idles the rest of the node or fails
+    under a binding.)
+
+    Raises:
+      ValueError: when the tasks of the node do not divide its GPUs.
+    """
+    visible = environ.get("CUDA_VISIBLE_DEVICES", "")
+    count = len(visible.split(",")) if visible else 0
+    tasks = -(-int(environ["SLURM_STEP_NUM_TASKS"]) // int(environ["SLURM_STEP_NUM_NODES"]))
+    if count == 0:
+        return None
+    if tasks == 1 or environ.get("SLURM_GPUS_PER_TASK") == str(count):
+        return list(range(count))
+    if count % tasks:
+        raise ValueError(f"SLURM: {tasks} tasks on a node cannot share its {count} GPUs; choose --ntasks-per-node.")
+    first = int(environ["SLURM_LOCALID"]) * (count // tasks)
+    return list(range(first, first + count // tasks))
+
+
+@contextmanager
+def until_sigterm() -> Iterator[Callable[[int], bool]]:
+    """`is_last(step)`: whether to stop after update `step` because SIGTERM came, to this process or to another one.
+
+    All processes are told the same step, a few after the signal: JAX's preemption service takes the furthest one's.
+    It costs no communication until a signal comes. `step` counts up and every process asks at each.
+    """
+    if jax.process_count() > 1:
+        yield multihost_utils.reached_preemption_sync_point
+        return
+    received: list[int] = []
+    previous = signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
+    try:
+        yield lambda step: bool(received)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+@contextmanager
+def leave_at_once_on_error() -> Iterator[None]:
+    """One process of several that fails says why and is gone: in an orderly exit it would wait for the others, which
+    wait for it. They notice by the broken connection, or after HEARTBEAT_SECONDS."""
+    try:
+        yield
+    except BaseException as error:
+        is_error = not isinstance(error, SystemExit) or error.code not in (0, None, REQUEUE)
+        if not (is_error and jax.distributed.is_initialized()):
+            raise
+        if isinstance(error, SystemExit):
+            print(f"process {jax.process_index()}: {error.code}", file=sys.stderr)
+        else:
+            traceback.print_exc()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)

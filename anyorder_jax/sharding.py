@@ -6,6 +6,7 @@ first rule that fits wins. A dimension that its mesh axes do not divide stays wh
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -145,18 +146,44 @@ def num_row_shards(mesh: Mesh) -> int:
     return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
+@functools.cache
+def data_share(mesh: Mesh) -> tuple[int, int]:
+    """(index, count): this process makes share `index` of the `count` equal shares of every batch's rows.
+
+    Each process its own; those whose devices hold the same rows (tensor parallelism across hosts) make the same share.
+
+    Raises:
+      ValueError: when the devices of two processes hold rows that are partly the same.
+    """
+    parts = mesh.devices.reshape(-1, mesh.shape["tensor"])
+    held: dict[int, set[int]] = {device.process_index: set() for device in mesh.devices.flat}
+    for part, devices in enumerate(parts):
+        for device in devices:
+            held[device.process_index].add(part)
+    shares = sorted({tuple(sorted(rows)) for rows in held.values()})
+    if sum(map(len, shares)) != len(parts) or len(set(map(len, shares))) > 1:
+        raise ValueError(
+            f"config.mesh: tensor = {mesh.shape['tensor']} splits {len(held)} processes of "
+            f"{len(mesh.local_devices)} devices unevenly. Choose one that divides a process's devices, or a multiple."
+        )
+    return shares.index(tuple(sorted(held[jax.process_index()]))), len(shares)
+
+
 def place_batch(batch: Any, mesh: Mesh) -> Any:
-    """Host arrays [B_of_this_process, ...] -> global arrays [B, ...] with rows over the batch axes.
+    """Host arrays [B / shares, ...] (`data_share`) -> global arrays [B, ...] with rows over the batch axes.
 
     Raises:
       ValueError: when the batch axes do not divide the rows.
     """
     parts = num_row_shards(mesh)
-    num_rows = len(jax.tree.leaves(batch)[0]) * jax.process_count()
+    _, num_shares = data_share(mesh)
+    num_rows = len(jax.tree.leaves(batch)[0]) * num_shares
     if num_rows % parts:
         raise ValueError(
             f"config.train.batch_size: {num_rows} rows cannot be split over {parts} devices "
             f"(mesh axes {BATCH_AXES}). Choose a multiple of {parts}."
         )
     target = rows(mesh)
-    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(target, np.asarray(x)), batch)
+    return jax.tree.map(
+        lambda x: jax.make_array_from_process_local_data(target, np.asarray(x), (num_rows, *x.shape[1:])), batch
+    )

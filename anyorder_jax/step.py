@@ -62,12 +62,12 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     mesh: Mesh,
     placed: TrainState,
-) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """`state, metrics = train_step(state, batch)`; the old state's memory is reused (donated).
+) -> Callable[..., tuple[TrainState, Metrics]]:
+    """`state, metrics = train_step(state, batch, loss_limit=inf)`; the old state's memory is reused (donated).
 
     `batch` holds accumulation_steps micro-batches, one after another. Targets are counted over all of them first, so
-    that summed gradients are those of the large batch. A step whose loss or gradient is not finite changes nothing;
-    `metrics["is_finite"]` says so.
+    that summed gradients are those of the large batch. A step whose loss or gradient is not finite, or whose loss is
+    above `loss_limit`, changes nothing; `metrics["is_applied"]` says so.
     """
     num_micro = config.train.accumulation_steps
     frozen_row = None if config.optimizer.update_pad_embedding else model_config.pad_token_id
@@ -77,7 +77,7 @@ def make_train_step(
         x = x.reshape(num_micro, x.shape[0] // num_micro, *x.shape[1:])
         return jax.lax.with_sharding_constraint(x, sharding.micro_rows(mesh))
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    def step(state: TrainState, batch: Batch, loss_limit: float = jnp.inf) -> tuple[TrainState, Metrics]:
         weights = target_weights(batch, config.loss)
         if num_micro == 1:
             (loss, sums), grads = gradient(state.params, batch, weights, config, model_config, mesh)
@@ -99,11 +99,11 @@ def make_train_step(
         rounding = jax.random.fold_in(keys.key(config.seed, "rounding"), state.step)
         params = apply_updates(state.params, updates, rounding if config.optimizer.stochastic_rounding else None)
         updated = TrainState(state.step + 1, params, opt_state)
-        is_finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
-        kept = jax.tree.map(lambda new, old: jnp.where(is_finite, new, old), updated, state)
+        is_applied = jnp.isfinite(loss) & jnp.isfinite(grad_norm) & (loss <= loss_limit)
+        kept = jax.tree.map(lambda new, old: jnp.where(is_applied, new, old), updated, state)
         state = TrainState(updated.step, kept.params, kept.opt_state)
         metrics = expert_statistics(sums.pop("expert_load")) | sums
-        metrics |= {"loss": loss, "grad_norm": grad_norm, "is_finite": is_finite}
+        metrics |= {"loss": loss, "grad_norm": grad_norm, "is_applied": is_applied}
         return state, metrics
 
     whole = sharding.replicated(mesh)

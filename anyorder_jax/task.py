@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from etils import epath
+
 from anyorder_jax import keys
 from anyorder_jax.config import Config, DataConfig
 from anyorder_jax.data import sources
@@ -21,17 +23,20 @@ from anyorder_jax.types import OCCLUDED, Codec, Kind, Trajectory
 
 
 class Task(NamedTuple):
-    """directory: where the shards lie. environment: the level they come from. fingerprint: what a resume compares."""
+    """directory: where the shards lie. environment: the level they come from. fingerprint: what a resume compares.
+    skipped: None, or the list that gets a sentence for every bad record, which is then left out."""
 
     directory: Path
     environment: str
     codec: Codec
     vocabulary: Vocabulary
     fingerprint: dict[str, Any]
+    skipped: list[str] | None = None
 
     def trajectories(self, split: str, limit: int = 0) -> list[Trajectory]:
         """The split's trajectories, the first `limit` (0: all)."""
-        return sources.read_trajectories(self.directory, split, limit)
+        on_bad = None if self.skipped is None else self.skipped.append
+        return sources.read_trajectories(self.directory, split, limit, on_bad)
 
     def training(self, config: DataConfig) -> list[Trajectory]:
         """What is trained on: the first `num_episodes` of the training split, without those that `exclude_goals` names,
@@ -55,8 +60,18 @@ class Task(NamedTuple):
         return [without_actions(t) if draw < share else t for t, draw in zip(kept, draws_E, strict=True)]
 
     def corpus(self, trajectories: Sequence[Trajectory], window: int) -> Corpus:
-        """Tokenised examples, ready for the pipeline."""
-        return Corpus.build(trajectories, self.codec, self.vocabulary, window)
+        """Tokenised examples, ready for the pipeline.
+
+        Raises:
+          ValueError: for a trajectory that cannot be tokenised, with its file, line and id, unless those are skipped.
+        """
+        return Corpus.build(trajectories, self.codec, self.vocabulary, window, self._on_bad)
+
+    def _on_bad(self, trajectory_id: str, reason: str) -> None:
+        sentence = f"{sources.place_of(self.directory, trajectory_id)}: trajectory {trajectory_id}: {reason}"
+        if self.skipped is None:
+            raise ValueError(sentence)
+        self.skipped.append(sentence)
 
 
 def without_actions(trajectory: Trajectory) -> Trajectory:
@@ -71,7 +86,7 @@ def without_actions(trajectory: Trajectory) -> Trajectory:
 def directory_of(config: DataConfig) -> Path:
     """`data.path`, or the folder in the cache where this configuration's collected episodes lie (or will lie)."""
     if config.path:
-        return Path(config.path)
+        return epath.Path(config.path)
     noise = f"-noise{config.noise:g}" if config.noise else ""
     counts = f"{config.num_episodes}-{config.num_validation_episodes}-{config.num_test_episodes}"
     return Path(config.cache_dir) / f"{config.environment}-{counts}{noise}"
@@ -125,4 +140,5 @@ def open_task(config: Config, tokenizer: str | Path = "") -> Task:
     shards = [[shard.file, shard.sha256] for split in sorted(manifest.splits) for shard in manifest.splits[split]]
     digest = hashlib.sha256(json.dumps(shards).encode()).hexdigest()
     fingerprint = {"environment": environment, "shards_sha256": digest, "vocabulary_size": vocabulary.size}
-    return Task(directory, environment, codec, vocabulary, fingerprint)
+    skipped: list[str] | None = [] if config.data.on_bad_record == "skip" else None
+    return Task(directory, environment, codec, vocabulary, fingerprint, skipped)

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import logging as std_logging
-import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -54,6 +53,14 @@ def collect_if_needed(config: Config) -> None:
         multihost_utils.sync_global_devices("episodes are there")
 
 
+def say_skipped(reasons: Sequence[str]) -> None:
+    """Tells which records were left out (data.on_bad_record=skip): the first ones, and how many."""
+    for reason in reasons[:5]:
+        say(f"Skipped: {reason}")
+    if reasons:
+        say(f"{len(reasons)} bad record(s) skipped in all (data.on_bad_record=skip).")
+
+
 def model_config_of(config: Config, task: Task) -> ModelConfig:
     """The model's shape: of the checkpoint at `model.path`, or the preset with the vocabulary's size and ids."""
     if config.model.path:
@@ -70,17 +77,6 @@ def model_config_of(config: Config, task: Task) -> ModelConfig:
         pad_token_id=task.vocabulary.pad_id,
         mask_token_id=task.vocabulary.mask_id,
     )
-
-
-@contextmanager
-def stop_on_sigterm() -> Iterator[list[int]]:
-    """A list that is non-empty once SIGTERM came (a scheduler's notice): save, then leave."""
-    received: list[int] = []
-    previous = signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
-    try:
-        yield received
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 def refuse_other_run(config: Config, meta: Mapping[str, Any], fingerprint: Mapping[str, Any], workdir: Path) -> None:
@@ -117,9 +113,11 @@ class Run:
         trajectories = self.task.training(config.data)
         self.corpus = corpus = self.task.corpus(trajectories, config.data.window)
         held_out = self.task.corpus(self.task.trajectories("validation"), config.data.window)
+        say_skipped(self.task.skipped or [])
         sampler = AnyOrderMaskSampler(config.masking)
         ids = {"mask_id": self.task.vocabulary.mask_id, "pad_id": self.task.vocabulary.pad_id}
-        host = {"process_index": jax.process_index(), "process_count": jax.process_count()}
+        self.share, self.num_shares = sharding.data_share(self.mesh)
+        host = {"process_index": self.share, "process_count": self.num_shares}
         self.batches = pipeline.make_pipeline(
             config,
             corpus,
@@ -140,20 +138,23 @@ class Run:
         self.shapes, placed = state.state_shardings(self.model_config, self.optimizer, self.mesh, dtype)
         self.train_step = step.make_train_step(config, self.model_config, self.optimizer, self.mesh, placed)
         self.validation_step = step.make_validation_step(config, self.model_config, self.mesh)
-        self.checkpointer = checkpoint.Checkpointer(workdir, config.checkpoint)
+        self.checkpointer = checkpoint.Checkpointer(workdir, config.checkpoint, say)
         self.meta = checkpoint.describe(config, self.model_config, self.task.fingerprint)
         self.state = self._first_state(placed)
 
     def _first_state(self, placed: state.TrainState) -> state.TrainState:
-        """The newest checkpoint's state, else the pretrained model's, else random weights."""
-        config, latest = self.config, self.checkpointer.latest_step()
+        """The newest whole checkpoint's state, else the pretrained model's, else random weights."""
+        config = self.config
         self.window_at_start: dict[str, Any] = {}
-        if latest is not None:
-            refuse_other_run(config, self.checkpointer.read_meta(latest), self.task.fingerprint, self.workdir)
-            restored = self.checkpointer.restore(latest, self.shapes)
+        self.spikes = SpikeGuard(config.train.spike_factor, config.train.spike_window)
+        restored = self.checkpointer.restore_newest(
+            self.shapes, lambda meta: refuse_other_run(config, meta, self.task.fingerprint, self.workdir)
+        )
+        if restored is not None:
             self.batches.set_state(restored.data["batches"])
             self.window_at_start = restored.data["window"]
-            say(f"Resuming {self.workdir} at step {latest}.")
+            self.spikes.losses = [tuple(pair) for pair in restored.data["losses"]] if "losses" in restored.data else []
+            say(f"Resuming {self.workdir} at step {int(restored.state.step)}.")
             return restored.state
         if config.model.path:
             params = checkpoint.load_params(config.model.path, self.model_config, self.shapes.params)
@@ -165,7 +166,7 @@ class Run:
         """Loss, and NLL and accuracy by kind of unit, over the fixed validation rows."""
         totals: dict[str, float] = {}
         for batch in self.validation:
-            batch = jax.tree.map(lambda x: x[jax.process_index() :: jax.process_count()], batch)
+            batch = jax.tree.map(lambda x: x[self.share :: self.num_shares], batch)
             sums = self.validation_step(self.state.params, sharding.place_batch(batch, self.mesh))
             for name, value in jax.device_get(sums).items():
                 totals[name] = totals.get(name, 0.0) + float(value)
@@ -173,8 +174,10 @@ class Run:
 
     def save(self, window: Window, validation_loss: float | None = None) -> None:
         """Starts saving everything that the next process needs to go on as if nothing had happened."""
-        data = {"batches": self.batches.get_state(), "window": window.contents()}
+        data = {"batches": self.batches.get_state(), "window": window.contents(), "losses": self.spikes.losses}
         self.checkpointer.save(self.state, data, self.meta, validation_loss)
+        if self.config.checkpoint.remote and jax.process_index() == 0:
+            checkpoint.copy_to_remote(self.workdir, self.config.checkpoint.remote)
 
 
 def summarise(totals: dict[str, float], num: int) -> dict[str, float]:
@@ -190,35 +193,64 @@ def summarise(totals: dict[str, float], num: int) -> dict[str, float]:
     return means
 
 
-def explain_nonfinite(corpus: pipeline.Corpus, batch: Any, number: int, metrics: dict[str, Any]) -> str:
-    """The sentence for a step whose loss or gradient is not finite, with the records that were in it."""
+def explain_skipped(corpus: pipeline.Corpus, batch: Any, number: int, metrics: dict[str, Any], limit: float) -> str:
+    """The sentence for a step that was not applied, with the records that were in it."""
     names = [corpus.name(e) for e in sorted(set(np.unique(batch.example).tolist()) - {-1})]
-    return (
-        f"step {number}: the loss ({metrics['loss']}) or the gradient norm ({metrics['grad_norm']}) is not finite; "
-        f"the update was not applied. In this batch: {'; '.join(names)}."
-    )
+    what = f"the loss ({metrics['loss']}) or the gradient norm ({metrics['grad_norm']}) is not finite"
+    if np.isfinite(metrics["loss"]) and np.isfinite(metrics["grad_norm"]):
+        what = f"the loss ({metrics['loss']:.4g}) is above {limit:.4g} (train.spike_factor times the recent median)"
+    return f"step {number}: {what}; the update was not applied. In this batch: {'; '.join(names)}."
 
 
-def train(config: Config, workdir: Path) -> Path:
-    """Trains to `train.num_steps` (resuming what is there) and returns the run directory."""
+class SpikeGuard:
+    """The largest loss that step n may have: `factor` times the median of the last `window` applied losses up to n - 2.
+
+    Not n - 1: its loss is read while n runs. So the limit does not depend on where a run was interrupted.
+    """
+
+    def __init__(self, factor: float, window: int) -> None:
+        self.factor, self.window = factor, window
+        self.losses: list[tuple[int, float]] = []
+        self.limits: dict[int, float] = {}
+
+    def add(self, number: int, loss: float) -> None:
+        """The loss of step `number`, which was applied."""
+        if self.factor:
+            self.losses = [*self.losses, (number, loss)][-self.window - 1 :]
+
+    def limit(self, number: int) -> float:
+        """For step `number`; infinite when off, and until the window is full."""
+        losses = [loss for n, loss in self.losses if n <= number - 2][-self.window :]
+        is_on = self.factor and len(losses) == self.window
+        limit = self.factor * float(np.median(losses)) if is_on else np.inf
+        self.limits = {number: limit, **{n: x for n, x in self.limits.items() if n == number - 1}}
+        return limit
+
+
+def train(config: Config, workdir: Path) -> bool:
+    """Trains to `train.num_steps`, resuming what is there. Returns False when SIGTERM came first."""
     workdir.mkdir(parents=True, exist_ok=True)
     run = Run(config, workdir)
     if jax.process_index() == 0:
         checkpoint.write_text(workdir / "config.json", to_json(config))
         run.task.vocabulary.save(workdir / "tokenizer")
+        if config.checkpoint.remote:
+            checkpoint.fetch_log(workdir, config.checkpoint.remote)
     first = int(run.state.step)
     log = RunLogger(workdir, config.train.num_steps, to_json(config), config.log.wandb_project, first_step=first)
     window = Window(run, log, **run.window_at_start)
-    with stop_on_sigterm() as stopped:
+    is_stopped = False
+    with process.until_sigterm() as is_last_before_stop:
         previous: tuple[int, Any, Any] | None = None
         for number in range(first, config.train.num_steps):
             batch = next(run.batches)
-            run.state, metrics = run.train_step(run.state, sharding.place_batch(batch, run.mesh))
+            placed = sharding.place_batch(batch, run.mesh)
+            run.state, metrics = run.train_step(run.state, placed, run.spikes.limit(number))
             if previous:
                 window.add(*previous)  # read step n-1 while step n runs
             previous = (number, batch, metrics)
             done = number + 1
-            is_stopped = bool(stopped)  # read once: the signal may come at any moment
+            is_stopped = is_last_before_stop(done)
             is_last = done == config.train.num_steps
             validation: dict[str, float] | None = None
             if done % config.log.validate_every_steps == 0 or is_last:
@@ -234,7 +266,7 @@ def train(config: Config, workdir: Path) -> Path:
                 break
     run.checkpointer.close()
     log.close()
-    return workdir
+    return not is_stopped
 
 
 class Window:
@@ -260,20 +292,21 @@ class Window:
         """Adds step `number` (0-based); logs when a window is full.
 
         Raises:
-          FloatingPointError: for a step that is not finite, when the configuration says stop.
+          FloatingPointError: for a step that was not applied, when the configuration says stop.
         """
-        config = self.run.config
+        config, spikes = self.run.config, self.run.spikes
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-        if not values["is_finite"]:
-            message = explain_nonfinite(self.run.corpus, batch, number + 1, values)
+        if not values["is_applied"]:
+            message = explain_skipped(self.run.corpus, batch, number + 1, values, spikes.limits[number])
             if config.train.on_nonfinite == "stop":
                 raise FloatingPointError(message + " Set train.on_nonfinite=skip to go on past such steps.")
             say(message)
             return
+        spikes.add(number, values["loss"])
         for name, value in values.items():
             self.totals[name] = self.totals.get(name, 0.0) + value
         self.num += 1
-        self.tokens += int((batch.segment_ids > 0).sum()) * jax.process_count()
+        self.tokens += int((batch.segment_ids > 0).sum()) * self.run.num_shares
         self.targets += sum(values[f"count/{group}"] for group in GROUPS)
         if (number + 1) % config.log.every_steps == 0:
             seconds = time.perf_counter() - self.start
@@ -295,14 +328,18 @@ def main(argv: list[str]) -> None:
         std_logging.getLogger("asyncio").setLevel(std_logging.CRITICAL)
     file_name, _, _ = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
     workdir = Path(WORKDIR.value or f"runs/{Path(file_name).stem}")
-    try:
-        config = freeze(CONFIG.value)
-        process.prepare(config.mesh.num_cpu_devices)
-        train(config, workdir)
-    except (ValueError, FloatingPointError, OSError) as error:  # one sentence for people; the trace with --debug
-        if DEBUG.value:
-            raise
-        sys.exit(f"{type(error).__name__}: {error}")
+    with process.leave_at_once_on_error():
+        try:
+            config = freeze(CONFIG.value)
+            process.prepare(config.mesh.num_cpu_devices)
+            process.join_others()
+            is_done = train(config, workdir)
+        except (ValueError, FloatingPointError, OSError) as error:  # one sentence for people; the trace with --debug
+            if DEBUG.value:
+                raise
+            sys.exit(f"{type(error).__name__}: {error}")
+    if not is_done:
+        sys.exit(process.REQUEUE)
     say(f"{workdir}: done. Next: python -m anyorder_jax.evaluate --checkpoint={workdir}")
 
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Set up on a fresh machine, then lint, type check and all tests. Usage: bash launch/test.sh [pytest arguments]
 set -euo pipefail
+# shellcheck source=launch/setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 ruff check .
 ruff format --check .

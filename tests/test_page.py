@@ -6,16 +6,16 @@ import threading
 import urllib.error
 import urllib.request
 
-import browser
 import numpy as np
 import pytest
-from test_report import data, run  # noqa: F401  (fixtures: a run directory as `train` leaves it, untrained)
 
+import browser
 from anyorder_jax import checkpoint, demo
 from anyorder_jax.evaluation import page, svg, viewer
 from anyorder_jax.evaluation.held_out import open_held_out
 from anyorder_jax.evaluation.likelihood import Model
 from anyorder_jax.types import Kind
+from test_report import data, run  # noqa: F401  (fixtures: a run directory as `train` leaves it, untrained)
 
 in_browser = pytest.mark.skipif(bool(browser.MISSING), reason=browser.MISSING)
 

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from test_evaluation import WINDOW, World, make_environment
 
 from anyorder_jax.data import units
 from anyorder_jax.evaluation import planning, policy, rollout
 from anyorder_jax.evaluation.policy import Framer
 from anyorder_jax.types import Kind, Trajectory
+from test_evaluation import WINDOW, World, make_environment
 
 SEEDS = range(9_000_000, 9_000_003)
 

@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from test_evaluation import SEEDS, WINDOW, World, make_environment, tiny_model
 
 from anyorder_jax.evaluation import calibration, policy, questions, rollout, sequence_nll
 from anyorder_jax.evaluation.baselines import SlotMarginals
 from anyorder_jax.evaluation.measures import measure
 from anyorder_jax.evaluation.targets import Prediction, collect_targets
 from anyorder_jax.types import Field, Kind
+from test_evaluation import SEEDS, WINDOW, World, make_environment, tiny_model
 
 SETTINGS = {"num_steps": WINDOW, "limit": 2, "seed": 0}
 

@@ -1,61 +1,15 @@
 """The real command, small: it trains, resumes exactly after a kill, stops on SIGTERM, and explains what is wrong."""
 
-import json
 import os
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parents[1]
-SMALL = [
-    "--config=configs/any_order.py:smoke",
-    "--config.data.window=1",
-    "--config.data.row_length=72",
-    "--config.data.num_episodes=20",
-    "--config.data.num_validation_episodes=5",
-    "--config.data.num_test_episodes=5",
-    "--config.train.num_steps=24",
-    "--config.log.every_steps=1",
-    "--config.log.validate_every_steps=12",
-    "--config.log.num_validation_rows=8",
-    "--config.checkpoint.save_every_steps=6",
-]
-
-
-def command(data, workdir, *more):
-    return [
-        sys.executable, "-m", "anyorder_jax.train", *SMALL, f"--config.data.cache_dir={data}",
-        f"--workdir={workdir}", *more,
-    ]  # fmt: skip
-
-
-def start(*arguments, **keywords):
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    return subprocess.Popen(
-        command(*arguments), cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, **keywords,
-    )  # fmt: skip
-
-
-def finish(process, timeout=180):
-    output, _ = process.communicate(timeout=timeout)
-    return process.returncode, output
-
-
-def lines(workdir, name="train"):
-    path = Path(workdir) / "metrics" / f"{name}.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def learned(workdir):
-    """What a run's log says of learning: everything but speed."""
-    timing = {"tokens_per_second", "targets_per_second", "time"}
-    return [{k: v for k, v in line.items() if k not in timing} for line in lines(workdir)]
+from anyorder_jax import process as one_process
+from small_run import ROOT, finish, learned, lines, same_parameters, start, wait_for_step
 
 
 @pytest.fixture(scope="module")
@@ -71,15 +25,6 @@ def whole(data, tmp_path_factory):
     assert code == 0, output
     assert "collecting them now" in output
     return workdir
-
-
-def wait_for_step(workdir, step, process):
-    for _ in range(1200):
-        if len(lines(workdir)) >= step:
-            return
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.1)
-    raise TimeoutError(f"no step {step} in {workdir}")
 
 
 def test_a_run_leaves_what_it_promises(whole):
@@ -104,22 +49,12 @@ def test_kill_and_resume_repeats_the_uninterrupted_run(data, whole, tmp_path):
     same_parameters(tmp_path / "run", whole)
 
 
-def same_parameters(run, other):
-    import jax
-
-    from anyorder_jax import checkpoint
-
-    ours, theirs = (jax.tree.leaves(checkpoint.load_for_inference(path)[2]) for path in (run, other))
-    for a, b in zip(ours, theirs, strict=True):
-        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
-
-
 def test_sigterm_saves_and_leaves_and_two_devices_go_on(data, whole, tmp_path):
     process = start(data, tmp_path / "run")
     wait_for_step(tmp_path / "run", 9, process)
     process.send_signal(signal.SIGTERM)
     code, output = finish(process)
-    assert code == 0 and "Stopped by SIGTERM after step" in output, output
+    assert code == one_process.REQUEUE and "Stopped by SIGTERM after step" in output, output
     stopped = max(int(p.name) for p in (tmp_path / "run" / "checkpoints").iterdir() if p.name.isdigit())
     assert 9 <= stopped < 24
     code, output = finish(start(data, tmp_path / "run", "--config.mesh.num_cpu_devices=2"))

@@ -38,7 +38,14 @@ class Corpus(NamedTuple):
     window: int
 
     @classmethod
-    def build(cls, trajectories: Sequence[Trajectory], codec: Codec, vocabulary: Vocabulary, window: int) -> Corpus:
+    def build(
+        cls,
+        trajectories: Sequence[Trajectory],
+        codec: Codec,
+        vocabulary: Vocabulary,
+        window: int,
+        on_bad: Callable[[str, str], None] | None = None,
+    ) -> Corpus:
         """Tokenises everything once.
 
         Args:
@@ -47,30 +54,37 @@ class Corpus(NamedTuple):
           vocabulary: made from that codec.
           window: H > 0: one example for every step at which a window of H steps can end, the last observation
             (which no action follows) included; 0: one example a trajectory.
+          on_bad: gets the id of a trajectory that cannot be used and the reason; if it returns, the trajectory is left
+            out. None: the reason is raised.
 
         Raises:
           ValueError: for a trajectory without steps, or with words that the vocabulary lacks, by its id.
         """
-        tokenised, record_E, end_step_E, length_E = [], [], [], []
-        for record, trajectory in enumerate(trajectories):
+        tokenised: list[units.TokenisedTrajectory] = []
+        ids: list[str] = []
+        record_E, end_step_E, length_E = [], [], []
+        for trajectory in trajectories:
             try:
                 whole = units.tokenise(trajectory, codec, vocabulary)
+                if whole.num_steps == 0:
+                    raise ValueError("expected a goal and at least one step, got no step.")
             except ValueError as error:
-                raise ValueError(f"trajectory {trajectory.id}: {error}") from error
-            if whole.num_steps == 0:
-                raise ValueError(f"trajectory {trajectory.id}: expected a goal and at least one step, got no step.")
+                if on_bad is None:
+                    raise ValueError(f"trajectory {trajectory.id}: {error}") from error
+                on_bad(trajectory.id, str(error))
+                continue
             end_S = np.arange(whole.num_steps) if window else np.array([whole.num_steps - 1])
             first_S = np.maximum(0, end_S - (window or whole.num_steps) + 1)
+            record_E.append(np.full(len(end_S), len(tokenised)))
             tokenised.append(whole)
-            record_E.append(np.full(len(end_S), record))
+            ids.append(trajectory.id)
             end_step_E.append(end_S)
             length_E.append(whole.token_S1[0] + whole.token_S1[end_S + 1] - whole.token_S1[first_S])
 
         def join(parts: list[np.ndarray]) -> np.ndarray:
             return np.concatenate(parts).astype(np.int32) if parts else np.zeros(0, np.int32)
 
-        ids = tuple(trajectory.id for trajectory in trajectories)
-        return cls(tuple(tokenised), ids, join(record_E), join(end_step_E), join(length_E), window)
+        return cls(tuple(tokenised), tuple(ids), join(record_E), join(end_step_E), join(length_E), window)
 
     def example(self, e: int) -> Tokenised:
         """Example number e."""

@@ -1,4 +1,5 @@
 """Sources: trajectories on disk. JSON Lines shards and their manifest, written whole and checked at the door.
+Read from a bucket, too (gs://..., with the extra `gcs`).
 
     DIRECTORY/manifest.json                     what was collected, how, and the SHA-256 of every shard
     DIRECTORY/train/shard-00000.jsonl           one trajectory a line (or .jsonl.zst)
@@ -25,12 +26,13 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from etils import epath
 
 from anyorder_jax.types import Kind, Trajectory, Unit
 
@@ -89,7 +91,7 @@ class Manifest:
 
 
 def _manifest_path(directory: Path | str) -> Path:
-    return Path(directory) / "manifest.json"
+    return epath.Path(directory) / "manifest.json"
 
 
 def _write_whole(path: Path, chunks: Iterable[bytes]) -> None:
@@ -348,13 +350,13 @@ def record_to_trajectory(record: Any, where: str = "record") -> Trajectory:
 @contextlib.contextmanager
 def _open(path: Path) -> Iterator[BinaryIO]:
     if path.suffix != ".zst":
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             yield file
         return
     import zstandard  # only those who compress their shards pay for the import
 
     try:
-        with zstandard.open(path, "rb") as stream:
+        with path.open("rb") as file, zstandard.open(file, "rb") as stream:
             yield io.BufferedReader(stream)
     except zstandard.ZstdError as error:
         raise ValueError(f"{path}: broken Zstandard file ({error}). Compress it again or collect again.") from error
@@ -389,55 +391,84 @@ def _shard_paths(directory: Path, split: str, manifest: Manifest) -> list[Path]:
     return paths
 
 
-def iterate_trajectories(directory: Path | str, split: str, limit: int = 0) -> Iterator[Trajectory]:
+def iterate_trajectories(
+    directory: Path | str, split: str, limit: int = 0, on_bad: Callable[[str], None] | None = None
+) -> Iterator[Trajectory]:
     """Yields the trajectories of a split in their order; arguments and errors as `read_trajectories`."""
-    directory = Path(directory)
-    manifest = read_manifest(directory)
+    root = epath.Path(directory)
+    manifest = read_manifest(root)
     if not manifest.is_complete:
         raise ValueError(
-            f"{_manifest_path(directory)}: the collection was interrupted. Run it again with the same "
+            f"{_manifest_path(root)}: the collection was interrupted. Run it again with the same "
             "arguments: it goes on where it stopped."
         )
-    paths = _shard_paths(directory, split, manifest)
+    paths = _shard_paths(root, split, manifest)
     listed = {Path(shard.file).name: shard.num_episodes for shard in manifest.splits.get(split, ())}
     ids: set[str] = set()
+    num_bad = 0
     for path in paths:
-        num_before = len(ids)
+        num_before = len(ids) + num_bad
         with _open(path) as file:
             for number, line in enumerate(file, start=1):
-                where = f"{path}:{number}"
                 try:
-                    record = json.loads(line)
+                    trajectory = _line_to_trajectory(line, f"{path}:{number}", ids)
                 except ValueError as error:
-                    raise ValueError(
-                        f"{where}: broken JSON ({error}). Correct or remove this line, or collect again."
-                    ) from error
-                trajectory = record_to_trajectory(record, where)
-                _require(trajectory.id not in ids, f"{where}: id", "each id once", trajectory.id)
+                    if on_bad is None:
+                        raise
+                    on_bad(str(error))
+                    num_bad += 1
+                    continue
                 ids.add(trajectory.id)
                 yield trajectory
                 if len(ids) == limit:
                     return
-        expected = listed.get(path.name.removesuffix(".zst"), len(ids) - num_before)
-        if len(ids) - num_before != expected:
+        num_here = len(ids) + num_bad - num_before
+        expected = listed.get(path.name.removesuffix(".zst"), num_here)
+        if num_here != expected:
             raise ValueError(
-                f"{path}: {len(ids) - num_before} episodes, but {_manifest_path(directory)} says "
+                f"{path}: {num_here} episodes, but {_manifest_path(root)} says "
                 f"{expected}. Run the collection again: it repairs the shard."
             )
-    if limit > len(ids):
+    if limit > len(ids) + num_bad:
         raise ValueError(
-            f"{directory / split}: asked for {limit} episodes, but there are {len(ids)}. Collect more, or "
-            "ask for 0 (all)."
+            f"{root / split}: asked for {limit} episodes, but there are {len(ids)}. Collect more, or ask for 0 (all)."
         )
 
 
-def read_trajectories(directory: Path | str, split: str, limit: int = 0) -> list[Trajectory]:
+def _line_to_trajectory(line: bytes, where: str, ids: Container[str]) -> Trajectory:
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"{where}: broken JSON ({error}). Correct or remove this line, or collect again.") from error
+    trajectory = record_to_trajectory(record, where)
+    _require(trajectory.id not in ids, f"{where}: id", "each id once", trajectory.id)
+    return trajectory
+
+
+def place_of(directory: Path | str, trajectory_id: str) -> str:
+    """ "FILE:LINE" of a trajectory in a directory that was read, for an error that comes later than reading."""
+    manifest = read_manifest(directory)
+    for split in SPLITS:
+        with contextlib.suppress(FileNotFoundError):
+            for path in _shard_paths(epath.Path(directory), split, manifest):
+                with _open(path) as file:
+                    for number, line in enumerate(file, start=1):
+                        with contextlib.suppress(ValueError):
+                            if _line_to_trajectory(line, "", ()).id == trajectory_id:
+                                return f"{path}:{number}"
+    return str(directory)
+
+
+def read_trajectories(
+    directory: Path | str, split: str, limit: int = 0, on_bad: Callable[[str], None] | None = None
+) -> list[Trajectory]:
     """Reads a split, every record checked.
 
     Args:
       directory: holds `manifest.json` and the folders of the splits.
       split: "train", "validation" or "test".
       limit: the first so many episodes; 0: all.
+      on_bad: gets the sentence about a broken line, which is then left out; None: the sentence is raised.
 
     Raises:
       FileNotFoundError: the directory, its manifest, the split or a listed shard is missing.
@@ -445,4 +476,4 @@ def read_trajectories(directory: Path | str, split: str, limit: int = 0) -> list
         version, an unfinished collection, or fewer episodes than `limit`; names the file and line and what
         to do.
     """
-    return list(iterate_trajectories(directory, split, limit))
+    return list(iterate_trajectories(directory, split, limit, on_bad))

@@ -53,8 +53,8 @@ def encoded(found: Any) -> Any:
 
 
 PAIRED = (
-    "nll_per_target", "nll_per_cell", "nll_per_changed_cell", "cell_accuracy", "action_accuracy", "action_nll", "success",
-    "steps_relative_to_expert",
+    "nll_per_target", "nll_per_cell", "nll_per_changed_cell", "cell_accuracy", "action_accuracy", "action_nll",
+    "success", "steps_relative_to_expert",
 )  # fmt: skip
 """Measures that are also kept per episode, for paired comparisons of runs."""
 

@@ -1,0 +1,340 @@
+"""Faults: what is promised, and the attempt to break it, with the real `train` command on this machine's CPU.
+
+    python benchmarks/faults.py                                  all of it at length (100 kills): hours on 2 cores
+    python benchmarks/faults.py --short                          as CI runs it (tests/test_faults.py)
+    python benchmarks/faults.py --only=kill --kills=10           ten kills, bit for bit
+
+Prints a line per attempt and a table; exits non-zero when a promise does not hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+from anyorder_jax import process  # noqa: E402
+from small_run import finish, learned, lines, same_parameters, start, start_processes, wait_for_step  # noqa: E402
+
+
+class World:
+    """Where the runs of one trial lie, how long they are, and the uninterrupted ones that they are compared with."""
+
+    def __init__(self, folder: Path, is_short: bool, kills: int = 0, seed: int = 0) -> None:
+        self.folder, self.is_short, self.rng = folder, is_short, random.Random(seed)
+        self.kills = kills or (2 if is_short else 100)
+        self.data = folder / "data"
+        self.steps, self.save_every = (24, 2) if is_short else (200, 5)
+        self.sizes = [
+            f"--config.train.num_steps={self.steps}",
+            f"--config.checkpoint.save_every_steps={self.save_every}",
+        ]
+        self.references: dict[int, tuple[Path, float]] = {}
+
+    def start(self, name: str, *more: str, count: int = 1, **keywords) -> list[subprocess.Popen]:
+        """The processes of run `name`, started or resumed."""
+        arguments = (self.data, self.folder / name, *self.sizes, *more)
+        return [start(*arguments, **keywords)] if count == 1 else start_processes(count, *arguments, **keywords)
+
+    def finish(self, name: str, *more: str, count: int = 1, **keywords) -> str:
+        """Runs `name` to its end and returns what the first process printed."""
+        ended = [finish(one, timeout=1800) for one in self.start(name, *more, count=count, **keywords)]
+        assert all(code == 0 for code, _ in ended), ended
+        return ended[0][1]
+
+    def uninterrupted(self, count: int = 1) -> tuple[Path, float]:
+        """(the run directory of an uninterrupted run of `count` processes, its seconds)."""
+        if count not in self.references:
+            begin = time.perf_counter()
+            self.finish(f"whole-{count}", count=count)
+            self.references[count] = self.folder / f"whole-{count}", time.perf_counter() - begin
+        return self.references[count]
+
+    def check_equal(self, name: str, count: int = 1) -> None:
+        """The finished run `name` repeats the uninterrupted one bit for bit."""
+        whole, _ = self.uninterrupted(count)
+        assert learned(self.folder / name) == learned(whole), "other losses than the uninterrupted run's"
+        same_parameters(self.folder / name, whole)
+
+    def losses(self, name: str) -> np.ndarray:
+        return np.array([line["loss"] for line in lines(self.folder / name)])
+
+
+def is_saving(workdir: Path) -> bool:
+    """Whether an asynchronous save is under way."""
+    return any((workdir / "checkpoints").glob("*orbax-checkpoint-tmp*"))
+
+
+def kill(world: World, count: int = 1) -> str:
+    """kill -9 of one process (of `count`), at random moments of a run's life and inside saves; then to the end."""
+    name, (_, seconds) = f"killed-{count}", world.uninterrupted(count)
+    in_save = 0
+    for number in range(world.kills):
+        processes = world.start(name, count=count)
+        victim = world.rng.choice(processes)
+        if number % 2:  # the next save
+            while victim.poll() is None and not is_saving(world.folder / name):
+                time.sleep(0.001)
+        else:
+            end = time.monotonic() + world.rng.uniform(0.1, 0.9) * seconds
+            while victim.poll() is None and time.monotonic() < end:
+                time.sleep(0.01)
+        is_in_save = is_saving(world.folder / name)
+        was_alive = victim.poll() is None
+        victim.kill()
+        killed = time.monotonic()
+        codes = [finish(one, timeout=process.CONNECT_SECONDS)[0] for one in processes]
+        waited = time.monotonic() - killed
+        if was_alive:
+            assert all(code not in (0, process.REQUEUE) for code in codes) or count == 1, codes
+            assert waited < process.HEARTBEAT_SECONDS + 60 or count == 1, waited
+            in_save += is_in_save
+        print(f"  kill {number + 1}: {len(lines(world.folder / name))} steps logged{', inside a save' * is_in_save}",
+              flush=True)  # fmt: skip
+        if not was_alive:  # it had finished: start over
+            shutil.rmtree(world.folder / name)
+    world.finish(name, count=count)
+    world.check_equal(name, count)
+    return f"{world.kills} kills, {in_save} inside a save: {world.steps} losses and all weights equal bit for bit"
+
+
+def kill_one_of_two(world: World) -> str:
+    """The same, of one process of two."""
+    return kill(world, count=2)
+
+
+def sigterm(world: World) -> str:
+    """SIGTERM: a checkpoint of the current step, exit code 75, and no step done twice."""
+    (one,) = world.start("stopped")
+    wait_for_step(world.folder / "stopped", world.steps // 3, one)
+    one.send_signal(signal.SIGTERM)
+    begin = time.monotonic()
+    code, output = finish(one)
+    seconds = time.monotonic() - begin
+    assert code == process.REQUEUE, output
+    stopped = len(lines(world.folder / "stopped"))
+    output = world.finish("stopped")
+    assert f"at step {stopped}." in output, output
+    world.check_equal("stopped")
+    return f"stopped after step {stopped} in {seconds:.1f} s with code {code}; went on there; equal bit for bit"
+
+
+def damaged(world: World) -> str:
+    """A flipped bit, a truncated file, a missing item in the newest checkpoint."""
+    whole, _ = world.uninterrupted()
+    tried = []
+    for kind in ("flipped", "truncated", "missing")[: 1 if world.is_short else 3]:
+        name = f"damaged-{kind}"
+        shutil.copytree(whole, world.folder / name)
+        folder = world.folder / name / "checkpoints"
+        newest, before = sorted((int(path.name) for path in folder.iterdir() if path.name.isdigit()), reverse=True)[:2]
+        file = max(
+            (f for f in (folder / str(newest) / "params").rglob("*") if f.is_file()), key=lambda f: f.stat().st_size
+        )
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 4
+        if kind == "missing":
+            shutil.rmtree(folder / str(newest) / "params")
+        else:
+            file.write_bytes(content[: len(content) // 2] if kind == "truncated" else content)
+        output = world.finish(name)
+        assert f"{folder / str(newest)}: this checkpoint is damaged" in output, output
+        assert f"at step {before}." in output, output
+        world.check_equal(name)
+        tried.append(kind)
+    return f"{', '.join(tried)}: named, set aside, step {before} of {newest} used; equal bit for bit"
+
+
+@contextmanager
+def small_disk(folder: Path, megabytes: int = 24) -> Iterator[Path]:
+    """A disk of its own (needs the right to mount)."""
+    folder.mkdir()
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", folder], check=True, capture_output=True
+    )
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def fill(disk: Path) -> Path:
+    """Fills a disk to the last byte; the file that does it is returned."""
+    ballast = disk / "ballast"
+    with open(ballast, "wb", buffering=0) as file:
+        for size in (1 << 20, 1 << 12, 1):
+            try:
+                while True:
+                    file.write(bytes(size))
+            except OSError:
+                continue
+    return ballast
+
+
+def full_disk(world: World) -> str:
+    """The disk fills up while a run saves and logs: stop, or go on until there is room, as configured."""
+    told = []
+    for policy in ("stop", "continue"):
+        with small_disk(world.folder / f"disk-{policy}") as disk:
+            name = f"disk-{policy}/run"
+            log = world.folder / f"disk-{policy}.log"
+            arguments = (f"--config.checkpoint.on_failure={policy}", "--config.train.num_steps=60")
+            with open(log, "w") as file:
+                (one,) = world.start(name, *arguments)
+                wait_for_step(world.folder / name, world.save_every * 2 + 1, one)
+                one.send_signal(signal.SIGSTOP)
+                ballast = fill(disk)
+                one.send_signal(signal.SIGCONT)
+                assert one.stdout is not None
+                for line in one.stdout:
+                    file.write(line)
+                    if "Training goes on (checkpoint.on_failure=continue)" in line:
+                        ballast.unlink()
+            code = one.wait()
+            output = log.read_text()
+            steps = sorted(int(p.name) for p in (world.folder / name / "checkpoints").iterdir() if p.name.isdigit())
+            assert steps, "the last good checkpoint is gone"
+            if policy == "stop":
+                assert code == 1 and "a checkpoint could not be written" in output.splitlines()[-1], output
+                ballast.unlink()
+                assert f"Resuming {world.folder / name} at step {steps[-1]}" in world.finish(name, *arguments)
+            else:
+                assert code == 0 and 60 in steps, output
+            told.append(policy)
+    return f"{', '.join(told)}: the last good checkpoint stayed; went on from it, or past it"
+
+
+def other_mesh(world: World) -> str:
+    """8 -> 2 -> 4 pretend devices: the same data, masks and losses within rounding."""
+    whole, _ = world.uninterrupted()
+    name, stops = "mesh", []
+    for devices, fsdp in ((8, 2), (2, 1), (4, 4)):
+        arguments = (f"--config.mesh.num_cpu_devices={devices}", f"--config.mesh.fsdp={fsdp}")
+        if devices == 4:
+            world.finish(name, *arguments)
+            break
+        (one,) = world.start(name, *arguments)
+        wait_for_step(world.folder / name, len(lines(world.folder / name)) + 4, one)
+        one.send_signal(signal.SIGTERM)
+        code, output = finish(one)
+        assert code == process.REQUEUE, output
+        stops.append(len(lines(world.folder / name)))
+    ours, theirs = world.losses(name), np.array([line["loss"] for line in lines(whole)])
+    difference = float(np.max(np.abs(ours / theirs - 1)))
+    assert len(ours) == world.steps and difference < (1e-4 if world.is_short else 2e-3), difference
+    return f"8, 2, 4 devices, changed after steps {stops}: largest difference of {world.steps} losses {difference:.1e}"
+
+
+def not_finite(world: World) -> str:
+    """Weights that overflow, and losses above a limit: stop or skip, with the records named."""
+    overflow = ("--config.optimizer.learning_rate=1e30", "--config.optimizer.clip_norm=1e30")
+    spike = ("--config.train.spike_factor=1.02", "--config.train.spike_window=3")
+    for name, arguments, sentence in (("nan", overflow, "is not finite"), ("spike", spike, "times the recent median")):
+        (one,) = world.start(f"{name}-stop", *arguments)
+        code, output = finish(one)
+        assert code == 1 and sentence in output and "trajectory BabyAI-GoToObj-v0" in output, output
+        assert "Traceback" not in output, output
+        output = world.finish(f"{name}-skip", *arguments, "--config.train.on_nonfinite=skip")
+        assert sentence in output and "the update was not applied" in output, output
+    skipped = len(re.findall("the update was not applied", output))
+    (one,) = world.start("spike-killed", *spike, "--config.train.on_nonfinite=skip")
+    wait_for_step(world.folder / "spike-killed", world.steps // 3, one)
+    one.kill()
+    finish(one)
+    world.finish("spike-killed", *spike, "--config.train.on_nonfinite=skip")
+    assert learned(world.folder / "spike-killed") == learned(world.folder / "spike-skip")
+    return f"NaN and spikes: stopped, or skipped ({skipped} spikes, also after a kill -9 the same), records named"
+
+
+def poisoned_record(world: World) -> str:
+    """A broken line and a word that no tokenizer has, in a shard: file, line and reason; or skipped and counted."""
+    world.uninterrupted()
+    (source,) = (path for path in world.data.iterdir() if (path / "manifest.json").is_file())
+    poisoned = world.folder / "poisoned"
+    shutil.copytree(source, poisoned)
+    shard = next((poisoned / "train").glob("*.jsonl"))
+    good = shard.read_bytes().splitlines(keepends=True)
+    broken = good[3][: len(good[3]) // 2] + b"\n"
+    strange = re.sub(rb'"text":"go to [^"]*"', b'"text":"go to the \xc3\xa9l\xc3\xa9phant"', good[6])
+    assert strange != good[6]
+    arguments = (f"--config.data.path={poisoned}", "--config.train.num_steps=4")
+    for number, line, reason in ((4, broken, "broken JSON"), (7, strange, "éléphant")):
+        shard.write_bytes(b"".join([*good[: number - 1], line, *good[number:]]))
+        (one,) = world.start(f"poisoned-{number}", *arguments)
+        code, output = finish(one)
+        assert code == 1 and f"{shard}:{number}: " in output and reason in output, output
+    shard.write_bytes(b"".join([*good[:3], broken, *good[4:6], strange, *good[7:]]))
+    output = world.finish("poisoned-skip", *arguments, "--config.data.on_bad_record=skip")
+    assert "2 bad record(s) skipped in all" in output and f"{shard}:4: " in output and f"{shard}:7: " in output, output
+    return "broken JSON and an unknown word: file, line and reason; or 2 skipped and counted"
+
+
+def surroundings(world: World) -> str:
+    """Another time zone and locale, a home that cannot be written, no network, a wrong clock."""
+    world.uninterrupted()
+    told = ["TZ", "locale C", "HOME=/proc"]
+    environment = {"TZ": "Pacific/Kiritimati", "LC_ALL": "C", "LANG": "C", "HOME": "/proc", "XDG_CACHE_HOME": "/proc"}
+    wrapper: list[str] = []
+    if subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False).returncode == 0:
+        wrapper, told = ["unshare", "--net"], [*told, "no network"]
+    clock = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+    if clock:  # the clock shows 2001, and runs
+        environment |= {
+            "LD_PRELOAD": str(clock),
+            "FAKETIME": "@2001-01-01 00:00:00",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }
+        told.append("clock of 2001")
+    world.finish("elsewhere", environment=environment, wrapper=wrapper)
+    world.check_equal("elsewhere")
+    return f"{', '.join(told)}: equal bit for bit"
+
+
+FAULTS: dict[str, Callable[[World], str]] = {
+    function.__name__: function
+    for function in (
+        kill, kill_one_of_two, sigterm, damaged, full_disk, other_mesh, not_finite, poisoned_record, surroundings,
+    )
+}  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--short", action="store_true", help="small runs, two kills")
+    parser.add_argument("--only", default="", help=f"comma-separated, of {', '.join(FAULTS)}")
+    parser.add_argument("--kills", type=int, default=0, help="default 100, with --short 2")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    options = parser.parse_args()
+    names = options.only.split(",") if options.only else list(FAULTS)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        world = World(Path(folder), options.short, options.kills, options.seed)
+        for name in names:
+            print(f"{name}: {FAULTS[name].__doc__}", flush=True)
+            begin = time.perf_counter()
+            try:
+                rows.append((name, "held", FAULTS[name](world)))
+            except (AssertionError, subprocess.SubprocessError, TimeoutError) as error:
+                rows.append((name, "BROKEN", str(error)[-2000:]))
+            print(f"  {rows[-1][1]} after {time.perf_counter() - begin:.0f} s", flush=True)
+    print("\n| fault | promise | tried |\n|---|---|---|")
+    for row in rows:
+        print(f"| {' | '.join(row)} |")
+    sys.exit(any(verdict != "held" for _, verdict, _ in rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""The real train command, small: 24 updates in a few seconds. Started, watched, ended, and its log read back."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from anyorder_jax import checkpoint
+
+ROOT = Path(__file__).parents[1]
+SMALL = [
+    "--config=configs/any_order.py:smoke",
+    "--config.data.window=1",
+    "--config.data.row_length=72",
+    "--config.data.num_episodes=20",
+    "--config.data.num_validation_episodes=5",
+    "--config.data.num_test_episodes=5",
+    "--config.train.num_steps=24",
+    "--config.log.every_steps=1",
+    "--config.log.validate_every_steps=12",
+    "--config.log.num_validation_rows=8",
+    "--config.checkpoint.save_every_steps=6",
+]
+
+
+def command(data, workdir, *more):
+    return [
+        sys.executable, "-m", "anyorder_jax.train", *SMALL, f"--config.data.cache_dir={data}",
+        f"--workdir={workdir}", *more,
+    ]  # fmt: skip
+
+
+def start(*arguments, environment=None, wrapper=(), **keywords):
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", **(environment or {})}
+    return subprocess.Popen(
+        [*wrapper, *command(*arguments)], cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, **keywords,
+    )  # fmt: skip
+
+
+def start_processes(count, *arguments, **keywords):
+    """The same run as `count` processes that find one another by the JAX_* variables."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    places = [
+        {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}", "JAX_NUM_PROCESSES": str(count), "JAX_PROCESS_ID": str(i)}
+        for i in range(count)
+    ]
+    return [start(*arguments, environment=place, **keywords) for place in places]
+
+
+def finish(process, timeout=180):
+    output, _ = process.communicate(timeout=timeout)
+    return process.returncode, output
+
+
+def lines(workdir, name="train"):
+    path = Path(workdir) / "metrics" / f"{name}.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def learned(workdir):
+    """What a run's log says of learning: everything but speed."""
+    timing = {"tokens_per_second", "targets_per_second", "time"}
+    return [{k: v for k, v in line.items() if k not in timing} for line in lines(workdir)]
+
+
+def wait_for_step(workdir, step, process):
+    for _ in range(1200):
+        if len(lines(workdir)) >= step:
+            return
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.1)
+    raise TimeoutError(f"no step {step} in {workdir}")
+
+
+def same_parameters(run, other):
+    """Raises AssertionError unless the newest checkpoints hold the same bits."""
+    ours, theirs = (jax.tree.leaves(checkpoint.load_for_inference(path)[2]) for path in (run, other))
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))

@@ -1,0 +1,85 @@
+"""Several processes of one run: they learn what one learns, stop together, and none waits for one that died."""
+
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from anyorder_jax import process
+from small_run import finish, lines, start, start_processes, wait_for_step
+
+
+def losses(workdir):
+    return np.array([line["loss"] for line in lines(workdir)])
+
+
+def test_two_processes_train_like_one(tmp_path):
+    """With each its rows; stopped by a signal that only the second got; resumed with each half of every matrix; broken
+    by a kill -9; finished by one alone."""
+    assert finish(start(tmp_path, tmp_path / "one"))[0] == 0
+    workdir = tmp_path / "two"
+    pair = start_processes(2, tmp_path, workdir)
+    wait_for_step(workdir, 9, pair[0])
+    pair[1].send_signal(signal.SIGTERM)
+    ended = [finish(one) for one in pair]
+    assert [code for code, _ in ended] == [process.REQUEUE] * 2, ended
+    stopped = len(lines(workdir))
+    assert f"Stopped by SIGTERM after step {stopped}" in ended[0][1] and 9 <= stopped < 24
+
+    pair = start_processes(2, tmp_path, workdir, "--config.mesh.data=1", "--config.mesh.tensor=2")
+    wait_for_step(workdir, stopped + 4, pair[0])
+    pair[0].kill()
+    died = time.monotonic()
+    code, output = finish(pair[1])
+    seconds = time.monotonic() - died
+    finish(pair[0])
+    assert code not in (0, None, process.REQUEUE), output
+    assert seconds < process.HEARTBEAT_SECONDS + 20, output
+
+    code, output = finish(start(tmp_path, workdir))
+    assert code == 0 and "Resuming" in output, output
+    np.testing.assert_allclose(losses(workdir), losses(tmp_path / "one"), rtol=1e-4)
+    assert len(losses(workdir)) == 24
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({}, None),
+        ({"JAX_COORDINATOR_ADDRESS": "h:1", "JAX_NUM_PROCESSES": "4", "JAX_PROCESS_ID": "3"}, ("h:1", 4, 3)),
+        ({"JAX_COORDINATOR_ADDRESS": "h:1", "JAX_NUM_PROCESSES": "4"}, "JAX_PROCESS_ID=''"),
+        ({"JAX_COORDINATOR_ADDRESS": "h:1", "JAX_NUM_PROCESSES": "4", "JAX_PROCESS_ID": "4"}, "in 0..P-1"),
+        ({"JAX_COORDINATOR_ADDRESS": "h", "JAX_NUM_PROCESSES": "4", "JAX_PROCESS_ID": "1"}, "expected host:port"),
+    ],
+)
+def test_the_place_told_by_variables_is_read_or_refused(environ, expected):
+    if isinstance(expected, str):
+        with pytest.raises(ValueError, match=expected):
+            process.explicit_place(environ)
+    else:
+        assert process.explicit_place(environ) == expected
+
+
+@pytest.mark.parametrize(
+    ("visible", "tasks", "nodes", "local", "extra", "expected"),
+    [
+        ("", 2, 2, 0, {}, None),  # a CPU job
+        ("0,1,2,3", 2, 2, 0, {}, [0, 1, 2, 3]),  # a task a node takes all of it
+        ("0,1,2,3", 8, 2, 3, {}, [3]),  # a task a GPU
+        ("0,1,2,3", 4, 2, 1, {}, [2, 3]),  # two GPUs a task
+        ("2", 8, 2, 3, {}, "cannot share"),
+        ("2", 8, 2, 3, {"SLURM_GPUS_PER_TASK": "1"}, [0]),  # bound: sees only its own, as number 0
+        ("0,1,2", 4, 2, 0, {}, "2 tasks on a node cannot share its 3 GPUs"),
+    ],
+)
+def test_a_slurm_task_takes_its_gpus(visible, tasks, nodes, local, extra, expected):
+    environ = {
+        "CUDA_VISIBLE_DEVICES": visible, "SLURM_STEP_NUM_TASKS": str(tasks), "SLURM_STEP_NUM_NODES": str(nodes),
+        "SLURM_LOCALID": str(local), **extra,
+    }  # fmt: skip
+    if isinstance(expected, str):
+        with pytest.raises(ValueError, match=expected):
+            process.slurm_gpus(environ)
+    else:
+        assert process.slurm_gpus(environ) == expected
