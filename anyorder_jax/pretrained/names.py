@@ -36,13 +36,13 @@ class Dims:
     is_tied: bool  # no lm_head of its own
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], where: str) -> Dims:
+    def from_config(cls, values: Mapping[str, Any], where: str) -> Dims:
         """Reads the sizes from the values of a `config.json`.
 
         Raises:
           ValueError: for another model family, and for a size that is missing or not a whole number.
         """
-        model_type = config.get("model_type")
+        model_type = values.get("model_type")
         if model_type not in MODEL_TYPES.values():
             raise ValueError(
                 f"{where}: model_type is {model_type!r}, expected one of {sorted(MODEL_TYPES.values())}. "
@@ -50,17 +50,17 @@ class Dims:
             )
 
         def whole(key: str) -> int:
-            if key not in config:
+            if key not in values:
                 raise ValueError(f"{where}: the key {key!r} is missing; a LLaDA2.x config has it.")
-            if not isinstance(config[key], int) or isinstance(config[key], bool) or config[key] < 0:
-                raise ValueError(f"{where}: {key!r} is {config[key]!r}, expected a whole number >= 0.")
-            return config[key]
+            if not isinstance(values[key], int) or isinstance(values[key], bool) or values[key] < 0:
+                raise ValueError(f"{where}: {key!r} is {values[key]!r}, expected a whole number >= 0.")
+            return values[key]
 
         def flag(key: str) -> bool:
-            return bool(config.get(key))
+            return bool(values.get(key))
 
         # null, 0 and a missing key all mean "no shared expert" in the reference
-        num_shared = config.get("num_shared_experts")
+        num_shared = values.get("num_shared_experts")
         heads, kv_heads, head_width = (
             whole("num_attention_heads"),
             whole("num_key_value_heads"),
