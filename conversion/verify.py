@@ -17,7 +17,8 @@ from anyorder_jax.model import transformer
 from anyorder_jax.model.attention import BlockDiffusion, Full
 from anyorder_jax.model.config import ModelConfig
 from anyorder_jax.pretrained.directory import open_model
-from anyorder_jax.pretrained.load import Leaf, leaves, load_params, read_model_config
+from anyorder_jax.pretrained.load import load_params, read_model_config
+from anyorder_jax.pretrained.tree import Leaf, leaves
 from conversion.copying import Files
 from conversion.inspection import norm
 
@@ -139,7 +140,7 @@ def compare_norms(
     """
     model = open_model(directory)
     held: dict[tuple[str, str], np.ndarray] = {}
-    for leaf in leaves(model_config, params["embedding"].dtype):
+    for leaf in leaves(model.dims, params["embedding"].dtype.name):
         node: Any = params
         for key in leaf.path:
             node = node[key]

@@ -36,13 +36,13 @@ class Dims:
     is_tied: bool  # no lm_head of its own
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], where: str) -> Dims:
+    def from_config(cls, values: Mapping[str, Any], where: str) -> Dims:
         """Reads the sizes from the values of a `config.json`.
 
         Raises:
           ValueError: for another model family, and for a size that is missing or not a whole number.
         """
-        model_type = config.get("model_type")
+        model_type = values.get("model_type")
         if model_type not in MODEL_TYPES.values():
             raise ValueError(
                 f"{where}: model_type is {model_type!r}, expected one of {sorted(MODEL_TYPES.values())}. "
@@ -50,17 +50,17 @@ class Dims:
             )
 
         def whole(key: str) -> int:
-            if key not in config:
+            if key not in values:
                 raise ValueError(f"{where}: the key {key!r} is missing; a LLaDA2.x config has it.")
-            if not isinstance(config[key], int) or isinstance(config[key], bool) or config[key] < 0:
-                raise ValueError(f"{where}: {key!r} is {config[key]!r}, expected a whole number >= 0.")
-            return config[key]
+            if not isinstance(values[key], int) or isinstance(values[key], bool) or values[key] < 0:
+                raise ValueError(f"{where}: {key!r} is {values[key]!r}, expected a whole number >= 0.")
+            return values[key]
 
         def flag(key: str) -> bool:
-            return bool(config.get(key))
+            return bool(values.get(key))
 
         # null, 0 and a missing key all mean "no shared expert" in the reference
-        num_shared = config.get("num_shared_experts")
+        num_shared = values.get("num_shared_experts")
         heads, kv_heads, head_width = (
             whole("num_attention_heads"),
             whole("num_key_value_heads"),
@@ -160,7 +160,7 @@ def _layers(row: Row, dims: Dims) -> Sequence[int | None]:
     return range(first, last)
 
 
-def _is_there(row: Row, dims: Dims) -> bool:
+def is_there(row: Row, dims: Dims) -> bool:
     return not row.requires or bool(getattr(dims, row.requires))
 
 
@@ -173,7 +173,7 @@ def expected(dims: Dims, layout: str) -> dict[str, Place]:
     """
     places: dict[str, Place] = {}
     for row in TABLE:
-        if not _is_there(row, dims):
+        if not is_there(row, dims):
             continue
         shape = tuple(dims.sizes[letter] for letter in row.shape)
         is_optional = math.prod(shape) == 0 or (row.leaf == "head" and dims.is_tied)
