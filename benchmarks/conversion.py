@@ -2,9 +2,9 @@
 
 A synthetic split checkpoint (64 experts of LLaDA2.0-mini's width, random bfloat16 bytes) is written to
 `--directory`, then in each round every command runs right after a `cp` of the same bytes on the same disk. Times are
-until the command returns, until `sync` has put the bytes on the disk, and of all cores (user and system). Memory is that of the whole
-child process, sampled every 5 ms from /proc/PID/status: anonymous (what it allocated) and file-mapped
-(libraries) apart.
+until the command returns, until `sync` has put the bytes on the disk, and of all cores (user and system). Memory
+is that of the whole child process, sampled every 5 ms from /proc/PID/status: anonymous (what it allocated) and
+file-mapped (libraries, mapped files) apart.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def measure(command: Sequence[str], output: Path) -> dict[str, float]:
 
 
 def run(directory: Path, num_bytes: int, rounds: int) -> dict[str, dict[str, float]]:
-    """Measures every command `rounds` times, each right after a `cp`; medians of times and of ratios, peaks of memory."""
+    """Measures every command `rounds` times, each right after a `cp`; medians and peaks."""
     source, copy, merged, split = (directory / name for name in ("source", "copy", "merged", "split"))
     size = write_checkpoint(source, num_bytes)
     print(
@@ -132,7 +132,7 @@ def run(directory: Path, num_bytes: int, rounds: int) -> dict[str, dict[str, flo
             found[name].append(result | {"ratio": result["seconds"] / found["cp -r"][-1]["seconds"]})
             print(f"{name}: {found['cp -r'][-1]['seconds']:.2f} s cp, {result['seconds']:.2f} s, "
                   f"load {os.getloadavg()[0]:.1f}", flush=True)  # fmt: skip
-            for folder in done_with[name] if name in done_with else ():
+            for folder in done_with.get(name, ()):
                 shutil.rmtree(folder)
     return {
         name: {

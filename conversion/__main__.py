@@ -51,6 +51,9 @@ def _add_experts(verbs: argparse._SubParsersAction, verb: str, layout: str, othe
         "--max_shard_bytes", type=int, default=MAX_SHARD_BYTES,
         help="largest shard, in bytes of tensors (default: %(default)s)",
     )  # fmt: skip
+    parser.add_argument(
+        "--check_nan", action="store_true", help="first read every value and warn of NaN, with the tensor's name"
+    )
     parser.set_defaults(run=_convert_experts, layout=layout)
 
 
@@ -63,6 +66,7 @@ def _convert_experts(args: argparse.Namespace) -> int:
         args.layout,
         dtype=args.dtype,
         max_shard_bytes=args.max_shard_bytes,
+        checks_nan=args.check_nan,
         is_dry_run=args.dry_run,
     )
     return 0
@@ -75,7 +79,7 @@ def _add_inspect(verbs: argparse._SubParsersAction) -> None:
         description="Prints layout, parameters by kind and dtype, missing and unexpected tensors, and the bytes per "
         "device on a mesh. Reads headers only, unless --values is given. Exit code 1 when something is amiss.",
     )
-    parser.add_argument("path", help="directory with a split or merged checkpoint")
+    parser.add_argument("path", help="directory with a split or merged checkpoint, a run, or one of its checkpoints")
     parser.add_argument(
         "--mesh", default="", help="devices per axis, for example data=1,fsdp=4,expert=2 (default: one)"
     )
@@ -176,8 +180,15 @@ def _add_verify(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument("--against", help=".npz file with the expected arrays")
     parser.add_argument(
         "--tolerance", type=float, default=0.0,
-        help="of the largest difference (float32: 1e-4) or of the median one (bfloat16: 0.1)",
+        help="of the largest difference (float32) or of the median one (bfloat16); default: each array's own",
     )  # fmt: skip
+    parser.add_argument(
+        "--gradients", action="store_true",
+        help="of a large model too: gradients of both losses and four AdamW steps (float32; a small one always)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--norms", action="store_true", help="also print the norm of every tensor, as stored and as the model holds it"
+    )
     parser.set_defaults(run=_verify)
 
 
@@ -192,6 +203,8 @@ def _verify(args: argparse.Namespace) -> int:
         block_size=args.block_size,
         against=args.against,
         tolerance=args.tolerance,
+        with_gradients=args.gradients,
+        with_norms=args.norms,
         is_dry_run=args.dry_run,
     )
 

@@ -236,6 +236,39 @@ def write_ids(directory):
     return directory / "ids.npz"
 
 
+def test_inspect_reads_a_run(tmp_path, capsys):
+    source = checkpoints.write(tmp_path / "source", CONFIG)
+    run = tmp_path / "run"
+    assert main(["to_orbax", "--input_path", str(source), "--output_path", str(run)]) == 0
+    for path in (run, run / "checkpoints" / "0"):
+        assert main(["inspect", str(path), "--mesh", "fsdp=2,expert=4"]) == 0
+        printed = capsys.readouterr().out
+        assert "moe/expert_gate_up" in printed and "[2, 8, 16, 2, 8]" in printed
+        assert "per device on data=1, fsdp=2, expert=4, tensor=1" in printed
+    (run / "checkpoints" / "0" / "params" / "moe.expert_down" / ".zarray").unlink()
+    assert main(["inspect", str(run)]) == 1
+    assert "moe.expert_down is missing" in capsys.readouterr().out
+    assert main(["to_hf", "--checkpoint", str(run), "--output_path", str(tmp_path / "h"), "--layout", "split"]) == 2
+    assert "cannot read the weight moe.expert_down" in capsys.readouterr().err
+    assert not (tmp_path / "h").exists()
+
+
+def test_nan_is_named_by_every_verb(tmp_path):
+    tensors = checkpoints.random_tensors(CONFIG)
+    bad = "model.layers.2.mlp.experts.6.down_proj.weight"
+    tensors[bad][3, 1] = -np.float32(np.nan)
+    source = checkpoints.write(tmp_path / "source", CONFIG, tensors)
+    arguments = ["--input_path", str(source), "--output_path"]
+    with pytest.warns(UserWarning, match=bad):
+        assert main(["merge", "--check_nan", *arguments, str(tmp_path / "m")]) == 0
+    with pytest.warns(UserWarning, match=bad):
+        assert main(["to_orbax", *arguments, str(tmp_path / "run")]) == 0
+    with pytest.warns(UserWarning, match=bad):
+        to_hf = ["to_hf", "--checkpoint", str(tmp_path / "run"), "--layout", "split"]
+        assert main([*to_hf, "--output_path", str(tmp_path / "h")]) == 0
+    assert_same_tensors(checkpoints.read(tmp_path / "h"), tensors)
+
+
 def test_a_dry_run_of_to_orbax_writes_nothing(tmp_path):
     source = checkpoints.write(tmp_path / "source", CONFIG)
     assert main(["to_orbax", "--input_path", str(source), "--output_path", str(tmp_path / "o"), "--dry_run"]) == 0
