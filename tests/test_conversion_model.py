@@ -289,6 +289,22 @@ def test_nan_is_named_when_it_is_loaded(monkeypatch, tmp_path, chunk_bytes):
     ]
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("rope_scaling", {"type": "yarn", "factor": 4.0}), ("rope_type", "linear"), ("sliding_window", 4096),
+        ("norm_topk_prob", False), ("score_function", "softmax"), ("scoring_func", "softmax"), ("n_group", 3),
+        ("tie_word_embeddings", True), ("hidden_act", "gelu"), ("use_qk_norm", False), ("router_dtype", "bf16"),
+        ("rotary_dim", 2), ("attention_bias", True), ("num_nextn_predict_layers", 1), ("moe_layer_freq", 2),
+        ("layer_types", ["sliding_attention"]), ("quantization_config", {"bits": 8}), ("use_sliding_window", True),
+    ],
+)  # fmt: skip
+def test_what_the_model_would_not_compute_is_refused(key, value, tmp_path, capsys):
+    source = checkpoints.write(tmp_path / "source", CONFIG | {key: value})
+    assert main(["to_orbax", "--input_path", str(source), "--output_path", str(tmp_path / "o"), "--dry_run"]) == 2
+    assert key in capsys.readouterr().err
+
+
 def test_another_model_is_refused(tmp_path):
     source = checkpoints.write(tmp_path / "source", CONFIG)
     with pytest.raises(ValueError, match="expected ModelConfig"):
