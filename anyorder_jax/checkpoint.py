@@ -1,12 +1,6 @@
 """Checkpoints: Orbax, asynchronous; parameters, optimizer, data iterator and description saved together.
 
-RUN/config.json                the resolved configuration
-RUN/tokenizer/                 what AutoTokenizer.from_pretrained opens
-RUN/checkpoints/STEP/params    the model's tree, also read alone (evaluation, export)
-RUN/checkpoints/STEP/optimizer the optimizer's tree
-RUN/checkpoints/STEP/data      where the data iterator stands
-RUN/checkpoints/STEP/meta      configuration, the model's config.json, fingerprint of the data, digests of all items
-RUN/damaged/STEP               a checkpoint that could not be read, set aside when an older one was used instead
+Which files that makes: `run_directory.py`.
 """
 
 from __future__ import annotations
@@ -27,12 +21,15 @@ from jax.sharding import Mesh
 from orbax.checkpoint import checkpoint_managers
 
 from anyorder_jax import digest, sharding
-from anyorder_jax.config import CheckpointConfig, Config, MeshConfig, freeze, to_json
+from anyorder_jax.config import CheckpointConfig, Config, MeshConfig, freeze
 from anyorder_jax.model.config import ModelConfig
 from anyorder_jax.pretrained import load
+from anyorder_jax.run_directory import find, is_run, read_meta
 from anyorder_jax.state import TrainState, abstract_params
 
 ITEMS = ("params", "optimizer", "data", "meta")
+CHUNK_BYTES = 64 * 2**20
+"""Weights and moments are stored in chunks of at most this size, so that a part can be read without the whole."""
 
 
 class Restored(NamedTuple):
@@ -103,8 +100,8 @@ class Checkpointer:
         }
         meta = {**meta, "digests": digests}
         args = ocp.args.Composite(
-            params=ocp.args.StandardSave(state.params),
-            optimizer=ocp.args.StandardSave(state.opt_state),
+            params=_in_chunks(state.params),
+            optimizer=_in_chunks(state.opt_state),
             data=ocp.args.JsonSave(data),
             meta=ocp.args.JsonSave({**meta, "digest": digest.of_json(meta)}),
         )
@@ -230,30 +227,9 @@ class Checkpointer:
             ) from error
 
 
-def find(path: str | Path) -> tuple[Path, int]:
-    """(run directory, step) of a run directory (its newest step) or of one of its `checkpoints/STEP` folders.
-
-    Raises:
-      FileNotFoundError: when there is no checkpoint there.
-    """
-    path = Path(path).absolute()
-    if path.name.isdigit() and path.parent.name == "checkpoints" and (path / "params").is_dir():
-        return path.parent.parent, int(path.name)
-    steps = []
-    with contextlib.suppress(OSError):
-        steps = [int(p.name) for p in (path / "checkpoints").iterdir() if p.name.isdigit()]
-    if not steps:
-        raise FileNotFoundError(
-            f"{path}: no checkpoint here. Expected a run directory with checkpoints/STEP/, or such a STEP folder; "
-            "`python -m anyorder_jax.train --workdir=...` makes one."
-        )
-    return path, max(steps)
-
-
-def is_run(path: str | Path) -> bool:
-    """Whether a path is a run directory or one of its steps (and not a Hugging Face style directory)."""
-    path = Path(path)
-    return (path / "checkpoints").is_dir() or path.parent.name == "checkpoints"
+def _in_chunks(tree: Any) -> ocp.args.StandardSave:
+    save_args = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES), tree)
+    return ocp.args.StandardSave(tree, save_args=save_args)
 
 
 def read_model_config(path: str | Path) -> ModelConfig:
@@ -262,7 +238,7 @@ def read_model_config(path: str | Path) -> ModelConfig:
     Raises:
       FileNotFoundError, ValueError: when there is none, or one of another family.
     """
-    return ModelConfig.from_hf(_read_meta(path)["model"]) if is_run(path) else load.read_model_config(path)
+    return ModelConfig.from_hf(read_meta(path)["model"]) if is_run(path) else load.read_model_config(path)
 
 
 def load_params(path: str | Path, model_config: ModelConfig, shapes: Any) -> Any:
@@ -285,12 +261,6 @@ def load_params(path: str | Path, model_config: ModelConfig, shapes: Any) -> Any
     return load.load_params(path, model_config, placed, shapes["embedding"].dtype, show_progress=True)
 
 
-def _read_meta(path: str | Path) -> Mapping[str, Any]:
-    run, step = find(path)
-    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
-        return reader.restore(run / "checkpoints" / str(step) / "meta")
-
-
 def load_for_inference(path: str | Path, mesh: Mesh | None = None) -> tuple[Config, ModelConfig, Any, Path]:
     """(config, model config, params, tokenizer directory) of a run or step directory; the optimizer is not read.
 
@@ -302,21 +272,12 @@ def load_for_inference(path: str | Path, mesh: Mesh | None = None) -> tuple[Conf
       FileNotFoundError: when there is no checkpoint there.
     """
     run, step = find(path)
-    meta = _read_meta(path)
+    meta = read_meta(path)
     config, model_config = freeze(meta["config"]), ModelConfig.from_hf(meta["model"])
     mesh = sharding.make_mesh(MeshConfig(), jax.local_devices()[:1]) if mesh is None else mesh
     shapes = abstract_params(model_config, mesh, config.model.param_dtype)
     params = load_params(run / "checkpoints" / str(step), model_config, shapes)
     return config, model_config, params, run / "tokenizer"
-
-
-def describe(config: Config, model_config: ModelConfig, fingerprint: Mapping[str, Any]) -> dict[str, Any]:
-    """The `meta` item: all that is needed to rebuild the model and to notice other data."""
-    return {
-        "config": json.loads(to_json(config)),
-        "model": model_config.to_hf(),
-        "data": dict(fingerprint),
-    }
 
 
 def copy_to_remote(workdir: Path, remote: str) -> None:

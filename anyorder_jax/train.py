@@ -21,7 +21,7 @@ from absl import app, flags, logging
 from jax.experimental import multihost_utils
 from ml_collections import config_flags
 
-from anyorder_jax import checkpoint, keys, process, sharding, state, step
+from anyorder_jax import checkpoint, keys, process, run_directory, sharding, state, step
 from anyorder_jax.config import Config, freeze, to_json
 from anyorder_jax.data import pipeline
 from anyorder_jax.loss import GROUPS
@@ -139,7 +139,7 @@ class Run:
         self.train_step = step.make_train_step(config, self.model_config, self.optimizer, self.mesh, placed)
         self.validation_step = step.make_validation_step(config, self.model_config, self.mesh)
         self.checkpointer = checkpoint.Checkpointer(workdir, config.checkpoint, say)
-        self.meta = checkpoint.describe(config, self.model_config, self.task.fingerprint)
+        self.meta = run_directory.describe(config, self.model_config, self.task.fingerprint)
         self.state = self._first_state(placed)
 
     def _first_state(self, placed: state.TrainState) -> state.TrainState:

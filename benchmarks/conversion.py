@@ -1,10 +1,10 @@
 """How long conversions take beside `cp` of the same bytes, and how much memory: `python benchmarks/conversion.py`.
 
 A synthetic split checkpoint (64 experts of LLaDA2.0-mini's width, random bfloat16 bytes) is written to
-`--directory`, then each round copies it with `cp` and converts it, in turn, on the same disk. Times are until
-the command returns, and (in brackets) until `sync` has put the bytes on the disk. Memory is that of the whole
-child process, sampled every 5 ms from /proc/PID/status: anonymous (what it allocated) and file-mapped
-(libraries) apart.
+`--directory`, then in each round every command runs right after a `cp` of the same bytes on the same disk. Times are
+until the command returns, until `sync` has put the bytes on the disk, and of all cores (user and system). Memory
+is that of the whole child process, sampled every 5 ms from /proc/PID/status: anonymous (what it allocated) and
+file-mapped (libraries, mapped files) apart.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import shutil
 import statistics
 import subprocess
@@ -89,6 +90,7 @@ def measure(command: Sequence[str], output: Path) -> dict[str, float]:
     shutil.rmtree(output, ignore_errors=True)
     os.sync()
     start = time.perf_counter()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors, cwd=Path(__file__).parents[1])
         peak = peak_memory(process)
@@ -96,12 +98,14 @@ def measure(command: Sequence[str], output: Path) -> dict[str, float]:
         errors.seek(0)
         if process.returncode:
             raise SystemExit(f"{' '.join(command)} failed: {errors.read().decode()[-2000:]}")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu_seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     os.sync()
-    return {"seconds": seconds, "synced_seconds": time.perf_counter() - start, **peak}
+    return {"seconds": seconds, "synced_seconds": time.perf_counter() - start, "cpu_seconds": cpu_seconds, **peak}
 
 
 def run(directory: Path, num_bytes: int, rounds: int) -> dict[str, dict[str, float]]:
-    """Measures every command `rounds` times in turn; returns the best time, medians of times, peaks of memory."""
+    """Measures every command `rounds` times, each right after a `cp`; medians and peaks."""
     source, copy, merged, split = (directory / name for name in ("source", "copy", "merged", "split"))
     size = write_checkpoint(source, num_bytes)
     print(
@@ -111,7 +115,6 @@ def run(directory: Path, num_bytes: int, rounds: int) -> dict[str, dict[str, flo
     tool = [sys.executable, "-m", "conversion"]
     held, back = directory / "held", directory / "back"
     commands = {
-        "cp -r": (["cp", "-r", str(source), str(copy)], copy),
         "merge": ([*tool, "merge", "--input_path", str(source), "--output_path", str(merged)], merged),
         "split": ([*tool, "split", "--input_path", str(merged), "--output_path", str(split)], split),
         "to_orbax": ([*tool, "to_orbax", "--input_path", str(source), "--output_path", str(held)], held),
@@ -119,21 +122,23 @@ def run(directory: Path, num_bytes: int, rounds: int) -> dict[str, dict[str, flo
             [*tool, "to_hf", "--checkpoint", str(held), "--output_path", str(back), "--layout", "split"], back
         ),
     }  # fmt: skip
-    done_with = {
-        "cp -r": copy,
-        "split": split,
-        "to_hf": back,
-    }  # so that the disk's cache is left to the others
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in commands}
+    done_with = {"split": (split, merged), "to_hf": (back, held)}  # so that memory is left to the others
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in ("cp -r", *commands)}
     for _ in range(rounds):
         for name, (command, output) in commands.items():
-            found[name].append(measure(command, output))
-            if name in done_with:
-                shutil.rmtree(done_with[name])
+            found["cp -r"].append(measure(["cp", "-r", str(source), str(copy)], copy) | {"ratio": 1.0})
+            shutil.rmtree(copy)
+            result = measure(command, output)
+            found[name].append(result | {"ratio": result["seconds"] / found["cp -r"][-1]["seconds"]})
+            print(f"{name}: {found['cp -r'][-1]['seconds']:.2f} s cp, {result['seconds']:.2f} s, "
+                  f"load {os.getloadavg()[0]:.1f}", flush=True)  # fmt: skip
+            for folder in done_with.get(name, ()):
+                shutil.rmtree(folder)
     return {
         name: {
             "best_seconds": min(result["seconds"] for result in results),
-            **{key: statistics.median(r[key] for r in results) for key in ("seconds", "synced_seconds")},
+            **{key: statistics.median(r[key] for r in results) for key in ("seconds", "synced_seconds", "ratio")},
+            "cpu_seconds": min(result["cpu_seconds"] for result in results),
             **{key: max(result[key] for result in results) for key in ("RssAnon", "RssFile")},
         }
         for name, results in found.items()
@@ -153,13 +158,12 @@ def main() -> None:
         table = run(directory, int(args.gigabytes * 1e9), args.rounds)
     finally:
         shutil.rmtree(directory)
-    base = table["cp -r"]
-    times = {"best": "best_seconds", "median": "seconds", "synced": "synced_seconds"}
-    print(f"{'seconds':<10}" + "".join(f"{title:>9} {'x cp':>5}" for title in times) + "  anonymous MiB  file MiB")
+    print(f"{'seconds':<10}{'best':>9}{'median':>9}{'synced':>9}{'core':>9}{'x its cp':>9}  anonymous MiB  file MiB")
     for name, row in table.items():
+        times = ("best_seconds", "seconds", "synced_seconds", "cpu_seconds", "ratio")
         print(
             f"{name:<10}"
-            + "".join(f"{row[key]:9.2f} {row[key] / base[key]:5.2f}" for key in times.values())
+            + "".join(f"{row[key]:9.2f}" for key in times)
             + f"{row['RssAnon'] / 2**20:15.1f} {row['RssFile'] / 2**20:9.1f}"
         )
     if args.json:

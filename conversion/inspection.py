@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections import defaultdict
-from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -13,6 +14,7 @@ from tqdm import tqdm
 from anyorder_jax.pretrained import names
 from anyorder_jax.pretrained.directory import ModelDirectory, scan
 from anyorder_jax.pretrained.shards import NUMPY_DTYPES, Stored
+from anyorder_jax.pretrained.tree import has_nan
 from conversion.copying import CHUNK_BYTES, Files, read_all
 
 
@@ -56,6 +58,21 @@ def norm(tensor: Stored, files: Files) -> tuple[float, int]:
     return math.sqrt(total), num_nan
 
 
+def warn_of_nan(model: ModelDirectory) -> None:
+    """Reads every value, 8 MiB at a time, and warns of NaN with the tensor's name."""
+    with Files() as files, tqdm(total=model.num_bytes, unit="B", unit_scale=True, desc="check") as bar:
+        for name, tensor in model.tensors.items():
+            dtype, source = NUMPY_DTYPES[tensor.dtype], files.reader(tensor.path)
+            buffer = memoryview(bytearray(min(CHUNK_BYTES, tensor.num_bytes)))
+            for first in range(0, tensor.num_bytes, CHUNK_BYTES):
+                part = buffer[: min(CHUNK_BYTES, tensor.num_bytes - first)]
+                read_all(source, part, tensor.start + first)
+                if has_nan(np.frombuffer(part, dtype)):
+                    warnings.warn(f"{model.path}: {name} holds NaN.", stacklevel=3)
+                    break
+            bar.update(tensor.num_bytes)
+
+
 def parse_mesh(text: str) -> dict[str, int]:
     """Reads `fsdp=4,expert=2` -> devices per axis; axes that are not named have one.
 
@@ -73,34 +90,61 @@ def parse_mesh(text: str) -> dict[str, int]:
     return sizes
 
 
-def _bytes_per_device(model: ModelDirectory, sizes: Mapping[str, int]) -> dict[str, int]:
-    """Bytes of weights on one device of the mesh, for each dtype that the weights may be held in."""
-    import jax
-    from jax.sharding import AbstractMesh, AxisType
+def _print_memory(model_config: Any, mesh: str) -> None:
+    """Prints the bytes of weights on one device of the mesh, for each dtype that the weights may be held in."""
+    from anyorder_jax.pretrained.placement import shard_shapes
 
-    from anyorder_jax import sharding
-    from anyorder_jax.model import transformer
+    sizes = parse_mesh(mesh)
+    shapes = shard_shapes(model_config, sizes)
+    axes = ", ".join(f"{axis}={size}" for axis, size in sizes.items())
+    for dtype, item_bytes in (("bfloat16", 2), ("float32", 4)):
+        num_bytes = sum(math.prod(s) * (4 if path[-1] == "expert_bias" else item_bytes) for path, s in shapes.items())
+        print(
+            f"per device on {axes}: {num_bytes / 2**30:.2f} GiB of {dtype} weights, "
+            f"{num_bytes * 4 / 2**30:.2f} GiB with gradients and AdamW moments of the same dtype"
+        )
+
+
+def _inspect_run(path: str | Path, mesh: str) -> int:
+    """Prints what a run's newest checkpoint (or the one named) holds, from the descriptions of its arrays."""
+    from anyorder_jax import run_directory
     from anyorder_jax.model.config import ModelConfig
+    from anyorder_jax.pretrained.tree import leaves
+    from conversion.zarr import StoredArray, array_name
 
-    mesh = AbstractMesh(tuple(sizes.values()), tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes))
-    found = {}
-    for dtype in ("bfloat16", "float32"):
-        parameters = transformer.parameters(ModelConfig.from_hf(dict(model.config)), dtype)
-        placed = sharding.weight_shardings(parameters, mesh)  # type: ignore[arg-type]  # needs no devices
-        shares = jax.tree.map(
-            lambda p, s: math.prod(s.shard_shape(p.shape)) * np.dtype(p.dtype).itemsize,
-            parameters, placed, is_leaf=lambda p: hasattr(p, "axes"),
-        )  # fmt: skip
-        found[dtype] = sum(jax.tree.leaves(shares))
-    return found
+    run, step = run_directory.find(path)
+    folder = run / "checkpoints" / str(step)
+    meta = run_directory.read_meta(folder)
+    model_config, param_dtype = ModelConfig.from_hf(meta["model"]), meta["config"]["model"]["param_dtype"]
+    print(f"{run}: step {step}, parameters in {param_dtype}")
+    print(f"{'weight':<32} {'dtype':<9} {'shape':<28} {'parameters':>16} {'GB':>9}")
+    total, num_bytes, amiss = 0, 0, []
+    for leaf in leaves(names.Dims.from_config(model_config.to_hf(), "the model"), param_dtype):
+        try:
+            array = StoredArray(folder / "params", leaf.path)
+        except ValueError:
+            amiss.append(f"{array_name(leaf.path)} is missing")
+            continue
+        size = math.prod(array.shape)
+        total, num_bytes = total + size, num_bytes + size * array.dtype.itemsize
+        shape = str(list(array.shape))
+        print(f"{leaf.name:<32} {array.dtype.name:<9} {shape:<28} {size:16,d} {size * array.dtype.itemsize / 1e9:9.3f}")
+        if (array.shape, array.dtype) != (leaf.shape, leaf.dtype):
+            amiss.append(f"{leaf.name} should be {leaf.dtype.name} {list(leaf.shape)}")
+    print(f"{'all':<32} {'':<9} {'':<28} {total:16,d} {num_bytes / 1e9:9.3f}")
+    print("; ".join(amiss) or "names and shapes: as the checkpoint's description says")
+    _print_memory(model_config, mesh)
+    return 1 if amiss else 0
 
 
 def inspect(path: str | Path, *, mesh: str = "", reads_values: bool = False) -> int:
-    """Prints what the directory at `path` holds.
+    """Prints what the directory at `path` holds: a split or merged checkpoint, a run, or one of its steps.
 
     Returns:
       0, or 1 when tensors are missing, unknown or of a wrong shape, or hold NaN.
     """
+    if (Path(path) / "checkpoints").is_dir() or Path(path).parent.name == "checkpoints":
+        return _inspect_run(path, mesh)
     model = scan(path)
     print(f"{model.path}: {model.layout} layout, model_type {model.config['model_type']!r}")
     if model.config["model_type"] != names.MODEL_TYPES[model.layout]:
@@ -113,13 +157,9 @@ def inspect(path: str | Path, *, mesh: str = "", reads_values: bool = False) -> 
     amiss = model.differences()
     print(names.describe(amiss, model.places) or "names and shapes: as config.json asks for")
     if not amiss:
-        sizes = parse_mesh(mesh)
-        for dtype, num_bytes in _bytes_per_device(model, sizes).items():
-            axes = ", ".join(f"{axis}={size}" for axis, size in sizes.items())
-            print(
-                f"per device on {axes}: {num_bytes / 2**30:.2f} GiB of {dtype} weights, "
-                f"{num_bytes * 4 / 2**30:.2f} GiB with gradients and AdamW moments of the same dtype"
-            )
+        from anyorder_jax.model.config import ModelConfig
+
+        _print_memory(ModelConfig.from_hf(dict(model.config)), mesh)
     has_nan = reads_values and _print_values(model)
     return 1 if amiss or has_nan else 0
 

@@ -100,6 +100,7 @@ def convert(
     *,
     dtype: str = "",
     max_shard_bytes: int = MAX_SHARD_BYTES,
+    checks_nan: bool = False,
     is_dry_run: bool = False,
     show_progress: bool = True,
 ) -> None:
@@ -110,6 +111,8 @@ def convert(
       dtype: "" keeps every tensor's own; "bfloat16" or "float32" rounds all of them (the reference:
         bfloat16).
       max_shard_bytes: shards hold at most so many bytes of tensors.
+      checks_nan: first reads every value and warns of NaN with the tensor's name (bytes are moved unseen otherwise;
+        with `dtype`, which reads them, NaN is always named).
       is_dry_run: checks everything, prints the plan, writes nothing.
 
     Raises:
@@ -133,6 +136,10 @@ def convert(
         print(f"{model.path}: {model.layout} layout, {len(model.tensors)} tensors, {model.num_bytes / 1e9:.3f} GB")
         print(plan.describe())
         return
+    if checks_nan:
+        from conversion.inspection import warn_of_nan  # NumPy, which moving bytes does not need
+
+        warn_of_nan(model)
     bar = tqdm(total=plan.num_bytes, unit="B", unit_scale=True, desc=layout, disable=not show_progress)
     with bar, Files() as files, written(plan) as target:
         for move in all_moves:

@@ -1,35 +1,40 @@
-"""Between model directories and Orbax checkpoints that `train` and `evaluate` open.
+"""Between model directories and Orbax checkpoints that `train` and `evaluate` open: file to file, block by block.
 
 O/checkpoints/0/params   the model's tree         O/tokenizer/   what AutoTokenizer opens
 O/checkpoints/0/meta     configuration, model     O/source/      config.json, other files, dtypes: for the way back
+
+No device holds anything, so that a laptop converts a model that only a cluster can load.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-import orbax.checkpoint as ocp
-from jax.sharding import Mesh
+import numpy as np
+from tqdm import tqdm
 
-from anyorder_jax import checkpoint, sharding
-from anyorder_jax.config import Config, MeshConfig, ModelSelection
-from anyorder_jax.model import transformer
+from anyorder_jax import run_directory
+from anyorder_jax.config import Config, ModelSelection, freeze
 from anyorder_jax.model.config import ModelConfig
 from anyorder_jax.pretrained.directory import ModelDirectory, open_model, read_config
-from anyorder_jax.pretrained.load import load_params, read_model_config
+from anyorder_jax.pretrained.reader import Reader
+from anyorder_jax.pretrained.tree import Leaf, as_tree, contiguous, leaves
+from conversion.copying import write_all
 from conversion.export import export_params, plan_export
 from conversion.staging import refuse_full, refuse_occupied, staged
+from conversion.threads import in_threads
 from conversion.writing import MAX_SHARD_BYTES, copy_files
+from conversion.zarr import Index, StoredArray, array_name, blocks_of, cells, chunk_shape, write_metadata
 
 DTYPES_NAME = "tensor_dtypes.json"
 _TOKENIZER_FILES = ("tokenizer", "special_tokens_map", "added_tokens", "vocab", "merges", "chat_template")
-_CHUNK_BYTES = 64 * 2**20
 
 
 def stored_dtypes(model: ModelDirectory) -> dict[str, str]:
@@ -47,27 +52,55 @@ def own_dtype(model: ModelDirectory) -> str:
     return "bfloat16" if dtypes == {"BF16"} else "float32"
 
 
-def mesh_of(sizes: Mapping[str, int]) -> Mesh:
-    """The mesh of these axis sizes; without any, all devices share the weights (fsdp)."""
-    return sharding.make_mesh(MeshConfig(**sizes) if sizes else MeshConfig(data=1, fsdp=-1))
+def _shard_shapes(all_leaves: Sequence[Leaf], model_config: ModelConfig, sizes: Mapping[str, int]) -> list[Any]:
+    """The shape of each leaf's shards on a mesh of these sizes (which need not be here: no device is asked)."""
+    if math.prod(sizes.values()) <= 1:
+        return [leaf.shape for leaf in all_leaves]
+    from anyorder_jax.pretrained.placement import shard_shapes  # imports the model and Flax
+
+    found = shard_shapes(model_config, sizes)
+    return [found[leaf.path] for leaf in all_leaves]
 
 
 def _is_tokenizer(path: Path) -> bool:
     return path.name.startswith(_TOKENIZER_FILES)
 
 
-def _save_tree(folder: Path, params: Any) -> None:
-    # Orbax wants leave to hold the largest shard of a weight (on a CPU it is the device's own memory). Nothing is
-    # compressed: random-looking mantissas do not shrink, and the disk is the limit.
-    largest = max(shard.data.nbytes for array in jax.tree.leaves(params) for shard in array.addressable_shards)
-    concurrent_gb = max(1, math.ceil(largest / 1e9))
-    handler = ocp.PyTreeCheckpointHandler(
-        save_concurrent_gb=concurrent_gb, save_device_host_concurrent_gb=concurrent_gb, use_compression=False
-    )
-    save_args = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=_CHUNK_BYTES), params)
-    with ocp.Checkpointer(handler) as writer:
-        arguments = ocp.args.PyTreeSave(params, save_args=save_args, ocdbt_target_data_file_size=_CHUNK_BYTES)
-        writer.save(folder.absolute(), args=arguments)
+def _write_chunk(reader: Reader, leaf: Leaf, index: Index, chunk: Sequence[int], file: Path) -> int:
+    """Writes one chunk of a leaf's array; the last ones of a dim are as large on disk as the others."""
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    try:
+        for block in blocks_of(leaf, index):
+            part = contiguous(as_tree(reader.read(leaf, block), leaf), leaf.dtype)
+            if part.shape[leaf.num_lead :] != tuple(chunk[leaf.num_lead :]):
+                whole = np.zeros((*part.shape[: leaf.num_lead], *chunk[leaf.num_lead :]), part.dtype)
+                whole[tuple(map(slice, part.shape))] = part
+                part = whole
+            start = [slot.start for slot in block.where[: leaf.num_lead]] + [0] * (len(chunk) - leaf.num_lead)
+            offset = int(np.ravel_multi_index(start, chunk)) * leaf.dtype.itemsize
+            write_all(descriptor, part.reshape(-1).view(np.uint8).data, offset)
+        num_bytes = math.prod(chunk) * leaf.dtype.itemsize
+        os.truncate(descriptor, num_bytes)
+    finally:
+        os.close(descriptor)
+    return num_bytes
+
+
+def _write_tree(model: ModelDirectory, all_leaves: Sequence[Leaf], shards: Sequence[Any], folder: Path) -> None:
+    """Writes the `params` of a checkpoint. Warns of NaN, with the tensor's name."""
+    chunks = [chunk_shape(leaf, shard) for leaf, shard in zip(all_leaves, shards, strict=True)]
+    write_metadata(folder, all_leaves, chunks)
+    reader = Reader(model)
+    work = [
+        (leaf, index, chunk, folder / array_name(leaf.path) / file_name)
+        for leaf, chunk in zip(all_leaves, chunks, strict=True)
+        for file_name, index in cells(leaf.shape, chunk)
+    ]
+    total = sum(leaf.num_bytes for leaf in all_leaves)
+    with tqdm(total=total, unit="B", unit_scale=True, desc="to_orbax") as bar:
+        for num_bytes in in_threads(lambda item: _write_chunk(reader, *item), work):
+            bar.update(num_bytes)
+    reader.warn_of_nan()
 
 
 def to_orbax(
@@ -78,44 +111,46 @@ def to_orbax(
     dtype: str = "",
     is_dry_run: bool = False,
 ) -> None:
-    """Loads a split or merged checkpoint onto a mesh and saves it as an Orbax checkpoint at step 0.
+    """Writes a split or merged checkpoint as an Orbax checkpoint at step 0, in the tree's own layout.
 
     Args:
-      mesh: devices per axis; empty spreads the weights over all devices.
+      mesh: devices per axis of the mesh that will read it: no chunk crosses the border between two shards. The
+        checkpoint opens on any other mesh too. Empty: one device.
       dtype: of the parameters; "" keeps that of the weights (`expert_bias` is held in float32 always).
 
     Raises:
-      ValueError: for bad input, an occupied output, a full disk, a mesh that does not fit the devices.
+      ValueError: for bad input, an occupied output, a full disk.
     """
     model = open_model(input_path)
-    model_config = read_model_config(input_path)
+    model_config = ModelConfig.from_hf(dict(model.config))
     dtype = dtype or own_dtype(model)
     output = Path(output_path)
+    all_leaves = leaves(model.dims, dtype)
+    shards = _shard_shapes(all_leaves, model_config, mesh)
     refuse_occupied(output)
-    refuse_full(output, model.num_bytes if dtype == "bfloat16" else 2 * model.num_bytes)
-    devices = mesh_of(mesh)
-    sizes = dict(devices.shape)
-    print(f"{model.path}: {model.layout} layout, {model.num_bytes / 1e9:.3f} GB -> {dtype} on {sizes}, {output}")
+    refuse_full(output, sum(leaf.num_bytes for leaf in all_leaves))
+    axes = ", ".join(f"{axis}={size}" for axis, size in mesh.items()) or "one device"
+    print(f"{model.path}: {model.layout} layout, {model.num_bytes / 1e9:.3f} GB -> {dtype} for {axes}, {output}")
     if is_dry_run:
         return
+    _keep_freed_memory()
     selection = ModelSelection(path=str(model.path.absolute()), param_dtype=dtype, compute_dtype=dtype)
     config = dataclasses.replace(Config(), model=selection)
     with staged(output) as partial:
-        parameters = transformer.parameters(model_config, dtype)
-        params = load_params(
-            input_path,
-            model_config,
-            sharding.weight_shardings(parameters, devices),
-            dtype,
-            show_progress=True,
-        )
-        _save_tree(partial / "checkpoints" / "0" / "params", params)
-        with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as writer:
-            meta = checkpoint.describe(config, model_config, {})
-            writer.save((partial / "checkpoints" / "0" / "meta").absolute(), args=ocp.args.JsonSave(meta))
+        step = partial / "checkpoints" / "0"
+        _write_tree(model, all_leaves, shards, step / "params")
+        (step / "meta").mkdir()
+        meta = run_directory.describe(config, model_config, {})
+        (step / "meta" / run_directory.META_NAME).write_text(json.dumps(meta))
         copy_files({p: f for p, f in model.carried.items() if _is_tokenizer(p)}, partial / "tokenizer")
         copy_files({**model.carried, Path("config.json"): model.path / "config.json"}, partial / "source")
         (partial / "source" / DTYPES_NAME).write_text(json.dumps(stored_dtypes(model), indent=2) + "\n")
+
+
+def _keep_freed_memory() -> None:
+    from anyorder_jax import process  # imports JAX
+
+    process.keep_freed_memory()  # blocks come and go: without it every one costs page faults
 
 
 class Companions(NamedTuple):
@@ -149,12 +184,27 @@ def _companions(run: Path, model_path: str, tokenizer: Path, model_config: Model
     return Companions(config, dtypes, carried)
 
 
+def _reader(folder: Path) -> Any:
+    """Reads parts of the weights of a checkpoint's `params`, and refuses one of another shape or dtype."""
+
+    @functools.cache
+    def stored(leaf: Leaf) -> StoredArray:
+        array = StoredArray(folder, leaf.path)
+        if array.shape != leaf.shape or array.dtype != leaf.dtype:
+            raise ValueError(
+                f"{folder}: {leaf.name} is {array.dtype} {list(array.shape)}, expected {leaf.dtype} "
+                f"{list(leaf.shape)} as the checkpoint's own description says. It is damaged: use another step."
+            )
+        return array
+
+    return lambda leaf, index: stored(leaf).read(index)
+
+
 def to_hf(
     path: str | Path,
     output_path: str | Path,
     layout: str,
     *,
-    mesh: Mapping[str, int],
     dtype: str = "",
     max_shard_bytes: int = MAX_SHARD_BYTES,
     is_dry_run: bool = False,
@@ -163,20 +213,21 @@ def to_hf(
 
     Raises:
       FileNotFoundError: when there is no checkpoint.
-      ValueError: for an occupied output or a full disk.
+      ValueError: for a damaged checkpoint, an occupied output or a full disk.
     """
-    run, step = checkpoint.find(path)
+    run, step = run_directory.find(path)
     refuse_occupied(Path(output_path))
     folder = run / "checkpoints" / str(step)
-    config, model_config, params, tokenizer = checkpoint.load_for_inference(folder, mesh_of(mesh))
-    companions = _companions(run, config.model.path, tokenizer, model_config)
+    meta = run_directory.read_meta(folder)
+    config, model_config = freeze(meta["config"]), ModelConfig.from_hf(meta["model"])
+    companions = _companions(run, config.model.path, run / "tokenizer", model_config)
     arguments: dict[str, Any] = {
-        "dtype": dtype, "dtypes": companions.dtypes, "config": companions.config, "carried": companions.carried,
-        "max_shard_bytes": max_shard_bytes,
+        "param_dtype": config.model.param_dtype, "dtype": dtype, "dtypes": companions.dtypes,
+        "config": companions.config, "carried": companions.carried, "max_shard_bytes": max_shard_bytes,
     }  # fmt: skip
     if is_dry_run:
-        plan = plan_export(model_config, output_path, layout, param_dtype=config.model.param_dtype, **arguments)
         print(f"{run}: step {step}, {config.model.param_dtype}")
-        print(plan.describe())
+        print(plan_export(model_config, output_path, layout, **arguments).describe())
         return
-    export_params(params, model_config, output_path, layout, **arguments)
+    _keep_freed_memory()
+    export_params(_reader(folder / "params"), model_config, output_path, layout, **arguments)

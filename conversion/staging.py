@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _MARKER = ".conversion-in-progress"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def refuse_occupied(output: Path) -> None:
@@ -82,6 +84,7 @@ def staged(output: Path) -> Iterator[Path]:
 
     Raises:
       ValueError: when the output holds something, or another call is writing it.
+      OSError: when the disk is full.
     """
     refuse_occupied(output)
     partial = output.with_name(output.name + ".partial")
@@ -90,8 +93,12 @@ def staged(output: Path) -> Iterator[Path]:
         yield partial
         (partial / _MARKER).unlink()
         os.rename(partial, output)  # replaces an empty directory; fails if somebody has filled it meanwhile
-    except BaseException:
+    except BaseException as error:
         _remove(partial)
+        if isinstance(error, OSError) and error.errno in _FULL:
+            raise OSError(
+                f"{output}: the disk is full ({error.strerror}). Nothing is left behind; make room or change disks."
+            ) from None
         raise
     finally:
         os.close(lock)

@@ -274,21 +274,41 @@ from conversion.__main__ import main
 """
 
 
-def run_child(code, source, output):
-    """Runs a merge in a process of its own, after `code`."""
-    call = "sys.exit(main(['merge', '--input_path', sys.argv[1], '--output_path', sys.argv[2]]))"
+def run_child(code, *arguments):
+    """Runs a verb in a process of its own, after `code`."""
     return subprocess.run(
-        [sys.executable, "-c", PRELUDE + code + "\n" + call, str(source), str(output)],
-        capture_output=True, text=True, timeout=60, cwd=ROOT,
+        [sys.executable, "-c", PRELUDE + code + "\nsys.exit(main(sys.argv[1:]))", *map(str, arguments)],
+        capture_output=True, text=True, timeout=120, cwd=ROOT,
     )  # fmt: skip
 
 
-def test_a_disk_that_fails_on_the_way_leaves_nothing(tmp_path):
-    source = checkpoints.write(tmp_path / "source")
-    # no file may grow beyond 20 kB of its 28: a write in the middle fails as it does on a full disk
-    done = run_child("resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))", source, tmp_path / "m")
-    assert done.returncode == 2 and "error: " in done.stderr and "File too large" in done.stderr
-    assert os.listdir(tmp_path) == ["source"]
+@pytest.fixture(scope="module")
+def held(tmp_path_factory):
+    """A checkpoint and the run that `to_orbax` makes of it."""
+    directory = tmp_path_factory.mktemp("held")
+    checkpoints.write(directory / "source")
+    assert main(["to_orbax", "--input_path", str(directory / "source"), "--output_path", str(directory / "run")]) == 0
+    return directory
+
+
+def arguments_of(verb, held, output):
+    """A call of a verb that writes `output`."""
+    if verb == "to_hf":
+        return [verb, "--checkpoint", held / "run", "--output_path", output, "--layout", "split"]
+    return [verb, "--input_path", held / "source", "--output_path", output]
+
+
+VERBS = ("merge", "to_orbax", "to_hf")
+
+
+@pytest.mark.parametrize(("verb", "limit"), [("merge", 20_000), ("to_orbax", 2000), ("to_hf", 20_000)])
+def test_a_disk_that_fails_on_the_way_leaves_nothing(verb, limit, held, tmp_path):
+    # no file may grow beyond the limit: a write in the middle fails as it does on a full disk
+    code = f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))"
+    done = run_child(code, *arguments_of(verb, held, tmp_path / "m"))
+    assert done.returncode == 2, done.stderr
+    assert f"error: {tmp_path / 'm'}: the disk is full (File too large). Nothing is left behind" in done.stderr
+    assert os.listdir(tmp_path) == []
 
 
 STOP_AFTER_SOME = """
@@ -302,23 +322,33 @@ tqdm.std.tqdm.update = update
 """
 
 
-def test_after_a_kill_the_next_call_starts_clean(tmp_path):
-    source = checkpoints.write(tmp_path / "source")
-    done = run_child(STOP_AFTER_SOME.format(signal="SIGKILL"), source, tmp_path / "m")
-    assert done.returncode == -9
-    assert sorted(os.listdir(tmp_path)) == ["m.partial", "source"]  # never at the final place
+@pytest.mark.parametrize("verb", VERBS)
+def test_after_a_kill_the_next_call_starts_clean(verb, held, tmp_path):
+    arguments = arguments_of(verb, held, tmp_path / "m")
+    done = run_child(STOP_AFTER_SOME.format(signal="SIGKILL"), *arguments)
+    assert done.returncode == -9, done.stderr
+    assert os.listdir(tmp_path) == ["m.partial"]  # never at the final place
     (tmp_path / "m.partial" / "stray").write_text("left by the killed call")
-    convert(source, tmp_path / "m", "merged")
-    assert sorted(os.listdir(tmp_path)) == ["m", "source"]
-    assert sorted(os.listdir(tmp_path / "m")) == ["config.json", "model.safetensors"]
+    assert main(list(map(str, arguments))) == 0
+    assert os.listdir(tmp_path) == ["m"]
+    expected = {"merge": ["config.json", "model.safetensors"], "to_hf": ["config.json", "model.safetensors"],
+                "to_orbax": ["checkpoints", "source"]}  # fmt: skip
+    assert sorted(os.listdir(tmp_path / "m")) == expected[verb]
+    if verb == "to_hf":
+        found, given = checkpoints.read(tmp_path / "m"), checkpoints.read(held / "source")
+        assert all(found[name].tobytes() == array.tobytes() for name, array in given.items())
+    if verb == "to_orbax":
+        files = [p.relative_to(held / "run") for p in (held / "run").rglob("*") if p.is_file()]
+        differing = [p for p in files if (tmp_path / "m" / p).read_bytes() != (held / "run" / p).read_bytes()]
+        assert not differing
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
-def test_an_interrupt_leaves_nothing(name, tmp_path):
-    source = checkpoints.write(tmp_path / "source")
-    done = run_child(STOP_AFTER_SOME.format(signal=name), source, tmp_path / "m")
+@pytest.mark.parametrize("verb", VERBS)
+def test_an_interrupt_leaves_nothing(verb, name, held, tmp_path):
+    done = run_child(STOP_AFTER_SOME.format(signal=name), *arguments_of(verb, held, tmp_path / "m"))
     assert done.returncode not in (0, 2)
-    assert os.listdir(tmp_path) == ["source"]
+    assert os.listdir(tmp_path) == []
 
 
 def test_memory_does_not_grow_with_the_checkpoint(tmp_path):
@@ -332,6 +362,6 @@ tqdm.std.tqdm.update = update
 import atexit
 atexit.register(lambda: print(max(peak)))
 """
-    done = run_child(code, tmp_path / "source", tmp_path / "m")
+    done = run_child(code, "merge", "--input_path", tmp_path / "source", "--output_path", tmp_path / "m")
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 64 * 1024  # kB of anonymous memory

@@ -1,5 +1,6 @@
 """Checkpoints into sharded arrays, Orbax and back: exact, and the same numbers as the reference implementation."""
 
+import dataclasses
 import filecmp
 import json
 from pathlib import Path
@@ -11,12 +12,13 @@ import numpy as np
 import pytest
 
 import checkpoints
-from anyorder_jax import checkpoint, sharding
-from anyorder_jax.config import MeshConfig
+from anyorder_jax import checkpoint, run_directory, sharding, state
+from anyorder_jax.config import CheckpointConfig, Config, MeshConfig, ModelSelection
 from anyorder_jax.model import transformer
 from anyorder_jax.model.presets import PRESETS
-from anyorder_jax.pretrained import load, names
+from anyorder_jax.pretrained import load, names, tree
 from anyorder_jax.pretrained.load import load_params, read_model_config
+from conversion import zarr
 from conversion.__main__ import main
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -70,8 +72,12 @@ def test_verify_notices_other_numbers_and_other_weights(tmp_path, capsys):
 @pytest.mark.parametrize("name", PRESETS)
 def test_the_table_covers_every_weight_of_every_preset(name):
     config = PRESETS[name]
-    declared = sum(np.prod(leaf.parameter.shape, dtype=np.int64) for leaf in load.leaves(config, jnp.bfloat16))
     dims = names.Dims.from_config(config.to_hf(), name)
+    is_leaf = lambda node: hasattr(node, "axes")  # noqa: E731
+    flat = jax.tree_util.tree_flatten_with_path(transformer.parameters(config, jnp.bfloat16), is_leaf=is_leaf)[0]
+    expected = {tuple(key.key for key in path): (p.shape, p.dtype) for path, p in flat}
+    assert {leaf.path: (leaf.shape, leaf.dtype) for leaf in tree.leaves(dims, "bfloat16")} == expected
+    declared = sum(np.prod(shape, dtype=np.int64) for shape, _ in expected.values())
     for layout in names.LAYOUTS:
         places = names.expected(dims, layout)
         assert sum(np.prod(place.shape, dtype=np.int64) for place in places.values()) == declared
@@ -132,25 +138,32 @@ def test_where_every_tensor_goes(tmp_path):
         np.testing.assert_array_equal(held, expected)
 
 
-@pytest.mark.parametrize(("layout", "dtype"), [("split", ml_dtypes.bfloat16), ("merged", np.float32)])
-def test_to_orbax_and_back_is_the_same_checkpoint(monkeypatch, tmp_path, layout, dtype):
-    tensors = checkpoints.random_tensors(CONFIG, dtype)
+@pytest.mark.parametrize(
+    ("layout", "dtype", "chunk_bytes", "mesh"),
+    [
+        ("split", ml_dtypes.bfloat16, zarr.CHUNK_BYTES, []),
+        ("split", ml_dtypes.bfloat16, 1000, ["--mesh", "fsdp=2,expert=2,tensor=2"]),
+        ("merged", np.float32, 230, ["--mesh", "fsdp=4"]),  # rows are cut, and the last chunk of some is not full
+    ],
+)
+def test_to_orbax_and_back_is_the_same_checkpoint(monkeypatch, tmp_path, layout, dtype, chunk_bytes, mesh):
+    config = CONFIG | {"vocab_size": 37, "first_k_dense_replace": 0 if layout == "split" else 1}
+    tensors = checkpoints.random_tensors(config, dtype)
     # a bias that was rounded is held in float32, and goes back as it came
-    tensors["model.layers.1.mlp.gate.expert_bias"] = tensors["model.layers.1.mlp.gate.expert_bias"].astype(dtype)
-    tensors["model.layers.2.mlp.gate.expert_bias"] = tensors["model.layers.2.mlp.gate.expert_bias"].astype(dtype)
-    source = checkpoints.write(tmp_path / "split", CONFIG, tensors)
+    tensors |= {name: array.astype(dtype) for name, array in tensors.items() if name.endswith("expert_bias")}
+    source = checkpoints.write(tmp_path / "split", config, tensors)
     (source / "modeling_llada2_moe.py").write_text("raise RuntimeError('never run')\n")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (source / name).write_bytes((GOLDEN / "tokenizer" / name).read_bytes())
     if layout == "merged":
         assert main(["merge", "--input_path", str(source), "--output_path", str(tmp_path / "merged")]) == 0
         source = tmp_path / "merged"
-    monkeypatch.setattr(load, "CHUNK_BYTES", 3000)
+    monkeypatch.setattr(zarr, "CHUNK_BYTES", chunk_bytes)
+    monkeypatch.setattr(zarr, "_BLOCK_BYTES", chunk_bytes // 3)
     run, back = tmp_path / "run", tmp_path / "back"
-    mesh = ["--mesh", "fsdp=2,expert=2,tensor=2"]
     assert main(["to_orbax", "--input_path", str(source), "--output_path", str(run), *mesh]) == 0
     to_hf = ["to_hf", "--checkpoint", str(run), "--layout", layout]
-    assert main([*to_hf, "--output_path", str(back), *mesh]) == 0
+    assert main([*to_hf, "--output_path", str(back)]) == 0
     assert_same_tensors(checkpoints.read(back), checkpoints.read(source))
     others = ["config.json", "modeling_llada2_moe.py", "tokenizer.json", "tokenizer_config.json"]
     assert filecmp.cmpfiles(source, back, others, shallow=False)[0] == others
@@ -198,9 +211,62 @@ def test_export_in_another_dtype_and_layout(tmp_path):
     )
 
 
+@pytest.mark.parametrize(("mesh", "chunk_bytes"), [((1, 1, 1, 1), 2**26), ((1, 2, 2, 2), 1500)])
+def test_what_training_saved_is_exported_from_its_own_chunks(monkeypatch, tmp_path, mesh, chunk_bytes):
+    # what Orbax itself wrote: one store for all arrays, compressed, cut as the mesh and the chunk size say
+    monkeypatch.setattr(checkpoint, "CHUNK_BYTES", chunk_bytes)
+    source = checkpoints.write(tmp_path / "source", CONFIG, checkpoints.random_tensors(CONFIG, np.float32))
+    model_config = read_model_config(source)
+    devices = sharding.make_mesh(MeshConfig(*mesh), jax.devices()[: np.prod(mesh)])
+    shapes = state.abstract_params(model_config, devices, "float32")
+    params = checkpoint.load_params(source, model_config, shapes)
+    saved = state.TrainState(jnp.int32(3), params, {"count": jnp.zeros(2)})
+    checkpointer = checkpoint.Checkpointer(tmp_path / "run", CheckpointConfig())
+    config = dataclasses.replace(Config(), model=ModelSelection(path=str(source)))
+    checkpointer.save(saved, {"batch": 0}, run_directory.describe(config, model_config, {}))
+    checkpointer.close()
+    assert (tmp_path / "run" / "checkpoints" / "3" / "params" / "manifest.ocdbt").is_file()
+    arguments = ["to_hf", "--checkpoint", str(tmp_path / "run"), "--layout", "split"]
+    assert main([*arguments, "--output_path", str(tmp_path / "back")]) == 0
+    assert_same_tensors(checkpoints.read(tmp_path / "back"), checkpoints.read(source))
+
+
 def write_ids(directory):
     np.savez(directory / "ids.npz", input_ids=np.arange(12).reshape(2, 6))
     return directory / "ids.npz"
+
+
+def test_inspect_reads_a_run(tmp_path, capsys):
+    source = checkpoints.write(tmp_path / "source", CONFIG)
+    run = tmp_path / "run"
+    assert main(["to_orbax", "--input_path", str(source), "--output_path", str(run)]) == 0
+    for path in (run, run / "checkpoints" / "0"):
+        assert main(["inspect", str(path), "--mesh", "fsdp=2,expert=4"]) == 0
+        printed = capsys.readouterr().out
+        assert "moe/expert_gate_up" in printed and "[2, 8, 16, 2, 8]" in printed
+        assert "per device on data=1, fsdp=2, expert=4, tensor=1" in printed
+    (run / "checkpoints" / "0" / "params" / "moe.expert_down" / ".zarray").unlink()
+    assert main(["inspect", str(run)]) == 1
+    assert "moe.expert_down is missing" in capsys.readouterr().out
+    assert main(["to_hf", "--checkpoint", str(run), "--output_path", str(tmp_path / "h"), "--layout", "split"]) == 2
+    assert "cannot read the weight moe.expert_down" in capsys.readouterr().err
+    assert not (tmp_path / "h").exists()
+
+
+def test_nan_is_named_by_every_verb(tmp_path):
+    tensors = checkpoints.random_tensors(CONFIG)
+    bad = "model.layers.2.mlp.experts.6.down_proj.weight"
+    tensors[bad][3, 1] = -np.float32(np.nan)
+    source = checkpoints.write(tmp_path / "source", CONFIG, tensors)
+    arguments = ["--input_path", str(source), "--output_path"]
+    with pytest.warns(UserWarning, match=bad):
+        assert main(["merge", "--check_nan", *arguments, str(tmp_path / "m")]) == 0
+    with pytest.warns(UserWarning, match=bad):
+        assert main(["to_orbax", *arguments, str(tmp_path / "run")]) == 0
+    with pytest.warns(UserWarning, match=bad):
+        to_hf = ["to_hf", "--checkpoint", str(tmp_path / "run"), "--layout", "split"]
+        assert main([*to_hf, "--output_path", str(tmp_path / "h")]) == 0
+    assert_same_tensors(checkpoints.read(tmp_path / "h"), tensors)
 
 
 def test_a_dry_run_of_to_orbax_writes_nothing(tmp_path):
@@ -223,6 +289,22 @@ def test_nan_is_named_when_it_is_loaded(monkeypatch, tmp_path, chunk_bytes):
     ]
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("rope_scaling", {"type": "yarn", "factor": 4.0}), ("rope_type", "linear"), ("sliding_window", 4096),
+        ("norm_topk_prob", False), ("score_function", "softmax"), ("scoring_func", "softmax"), ("n_group", 3),
+        ("tie_word_embeddings", True), ("hidden_act", "gelu"), ("use_qk_norm", False), ("router_dtype", "bf16"),
+        ("rotary_dim", 2), ("attention_bias", True), ("num_nextn_predict_layers", 1), ("moe_layer_freq", 2),
+        ("layer_types", ["sliding_attention"]), ("quantization_config", {"bits": 8}), ("use_sliding_window", True),
+    ],
+)  # fmt: skip
+def test_what_the_model_would_not_compute_is_refused(key, value, tmp_path, capsys):
+    source = checkpoints.write(tmp_path / "source", CONFIG | {key: value})
+    assert main(["to_orbax", "--input_path", str(source), "--output_path", str(tmp_path / "o"), "--dry_run"]) == 2
+    assert key in capsys.readouterr().err
+
+
 def test_another_model_is_refused(tmp_path):
     source = checkpoints.write(tmp_path / "source", CONFIG)
     with pytest.raises(ValueError, match="expected ModelConfig"):
@@ -231,18 +313,10 @@ def test_another_model_is_refused(tmp_path):
 
 def test_an_unknown_mesh_is_refused(tmp_path, capsys):
     source = checkpoints.write(tmp_path / "source", CONFIG)
-    for mesh, message in (("fspd=2", "--mesh: cannot use 'fspd=2'"), ("fsdp=3", "does not lay out 8")):
-        arguments = [
-            "to_orbax",
-            "--input_path",
-            str(source),
-            "--output_path",
-            str(tmp_path / "o"),
-            "--mesh",
-            mesh,
-        ]
+    for mesh in ("fspd=2", "fsdp=0", "fsdp"):
+        arguments = ["to_orbax", "--input_path", str(source), "--output_path", str(tmp_path / "o"), "--mesh", mesh]
         assert main(arguments) == 2
-        assert message in capsys.readouterr().err
+        assert f"--mesh: cannot use '{mesh}'" in capsys.readouterr().err
     assert not (tmp_path / "o").exists()
 
 

@@ -10,7 +10,7 @@ import optax
 import pytest
 from PIL import Image
 
-from anyorder_jax import checkpoint, evaluate, sharding, state
+from anyorder_jax import checkpoint, evaluate, run_directory, sharding, state
 from anyorder_jax.config import CheckpointConfig, Config, DataConfig, MeshConfig
 from anyorder_jax.data import sources, units
 from anyorder_jax.data.tokenization import Vocabulary
@@ -68,7 +68,7 @@ def run(tmp_path_factory, data):
     mesh = sharding.make_mesh(MeshConfig(), jax.devices()[:1])
     fresh = state.create(shape, optax.sgd(0.1), mesh, "float32", jax.random.key(0))
     checkpointer = checkpoint.Checkpointer(directory, CheckpointConfig())
-    checkpointer.save(fresh, {"batch": 0}, checkpoint.describe(config, shape, {}))
+    checkpointer.save(fresh, {"batch": 0}, run_directory.describe(config, shape, {}))
     checkpointer.close()
     vocabulary.save(directory / "tokenizer")
     lines = [{"step": s, "loss": 3.0 / s, "nll/action": 1.0 / s, "accuracy/action": 0.5} for s in (1, 2, 3)]

@@ -35,10 +35,11 @@ _REQUIRED_VALUES: dict[str, tuple[Any, ...]] = {
 
 _IGNORED = {
     # Keys that change nothing in a forward pass; token ids come from the tokenizer.
-    "architectures", "auto_map", "chunk_size_feed_forward", "dtype", "is_encoder_decoder",
-    "max_window_layers", "model_type", "output_attentions", "output_hidden_states", "output_router_logits",
-    "problem_type", "return_dict", "rope_parameters", "rotary_dim", "sliding_window", "torch_dtype",
-    "transformers_version", "use_cache",
+    "architectures", "attn_implementation", "auto_map", "chunk_size_feed_forward", "dtype", "id2label",
+    "is_encoder_decoder", "label2id", "max_window_layers", "model_type",
+    "output_attentions", "output_hidden_states", "output_router_logits",
+    "problem_type", "return_dict", "rope_parameters", "rotary_dim", "sliding_window", "tokenizer_class",
+    "torch_dtype", "transformers_version", "use_cache",
 }  # fmt: skip
 
 
@@ -231,11 +232,11 @@ def _unnest_rope(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _refuse_unknown(values: Mapping[str, Any], fields: Mapping[str, bool]) -> None:
-    """A key we do not know that holds a number or `true` may change the computation: say so instead of
-    ignoring it."""
+    """A key we do not know that holds anything but null, false or emptiness may change the computation: say so
+    instead of ignoring it."""
     known = {*fields, *_REQUIRED_VALUES, *_IGNORED}
     for key, value in values.items():
-        is_setting = isinstance(value, (int, float)) and value is not False
+        is_setting = value is not None and value is not False and value not in ("", [], {})
         if key not in known and not key.endswith("_token_id") and not key.startswith("_") and is_setting:
             near = difflib.get_close_matches(key, known)
             raise ValueError(

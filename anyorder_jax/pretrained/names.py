@@ -160,7 +160,7 @@ def _layers(row: Row, dims: Dims) -> Sequence[int | None]:
     return range(first, last)
 
 
-def _is_there(row: Row, dims: Dims) -> bool:
+def is_there(row: Row, dims: Dims) -> bool:
     return not row.requires or bool(getattr(dims, row.requires))
 
 
@@ -173,7 +173,7 @@ def expected(dims: Dims, layout: str) -> dict[str, Place]:
     """
     places: dict[str, Place] = {}
     for row in TABLE:
-        if not _is_there(row, dims):
+        if not is_there(row, dims):
             continue
         shape = tuple(dims.sizes[letter] for letter in row.shape)
         is_optional = math.prod(shape) == 0 or (row.leaf == "head" and dims.is_tied)
