@@ -1,11 +1,15 @@
 """The real command, small: it trains and explains what is wrong. Kills, signals and other faults: test_faults.py."""
 
 import os
+import shutil
+import signal
 import subprocess
 import sys
 
 import pytest
-from small_run import ROOT, finish, lines, start
+from small_run import ROOT, finish, learned, lines, same_parameters, start, wait_for_step
+
+from anyorder_jax import process as one_process
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +87,20 @@ def test_training_starts_from_another_runs_weights_and_from_an_export(data, whol
         losses.append([line["loss"] for line in lines(tmp_path / name)])
     assert losses[0] == losses[1]
     assert losses[0][0] < 0.8 * lines(whole)[0]["loss"]
+
+
+def test_checkpoints_and_log_in_a_bucket_outlive_the_machine(data, whole, tmp_path):
+    """`checkpoint.remote`, with a folder in the bucket's place: the run directory is lost, and nothing with it."""
+    arguments = (data, tmp_path / "run", f"--config.checkpoint.remote={tmp_path}/bucket/run")
+    process = start(*arguments)
+    wait_for_step(tmp_path / "run", 9, process)
+    process.send_signal(signal.SIGTERM)
+    code, output = finish(process)
+    assert code == one_process.REQUEUE, output
+    shutil.rmtree(tmp_path / "run")
+    code, output = finish(start(*arguments))
+    assert code == 0 and "Resuming" in output, output
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    assert learned(tmp_path / "run") == learned(tmp_path / "bucket" / "run") == learned(whole)
+    same_parameters(tmp_path / "bucket" / "run", whole)
+    assert (tmp_path / "bucket" / "run" / "tokenizer" / "tokenizer.json").is_file()
