@@ -56,7 +56,7 @@ def start_processes(count, *arguments, **keywords):
     return [start(*arguments, environment=place, **keywords) for place in places]
 
 
-def finish(process, timeout=180):
+def finish(process, timeout=600):
     output, _ = process.communicate(timeout=timeout)
     return process.returncode, output
 
@@ -73,12 +73,13 @@ def learned(workdir):
 
 
 def wait_for_step(workdir, step, process):
-    for _ in range(1200):
-        if len(lines(workdir)) >= step:
-            return
+    end = time.monotonic() + 600
+    while len(lines(workdir)) < step:
         assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.1)
-    raise TimeoutError(f"no step {step} in {workdir}")
+        if time.monotonic() > end:
+            process.kill()
+            raise TimeoutError(f"no step {step} in {workdir}")
+        time.sleep(0.05)
 
 
 def same_parameters(run, other):

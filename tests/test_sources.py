@@ -1,5 +1,6 @@
 """Sources: what is written is read back, and what is broken is named with its file, line and remedy."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anyorder_jax.data import sources
+from anyorder_jax.data import join, sources
 from anyorder_jax.types import Kind, Trajectory, Unit
 
 
@@ -160,6 +161,41 @@ def test_a_broken_line_is_named(tmp_path, line, message):
         sources.read_trajectories(tmp_path, "train")
     assert str(error.value).startswith(f"{path}:2: ")
     assert "orrect or remove this line, or collect again." in str(error.value)
+
+
+def test_bad_lines_can_be_left_out_and_are_named(tmp_path):
+    trajectories = [a_trajectory(f"level/{i}") for i in range(4)]
+    path = write_split(tmp_path, "train", trajectories)
+    lines = path.read_bytes().splitlines()
+    path.write_bytes(b"\n".join([lines[0], b"{", lines[0], lines[3]]) + b"\n")
+    said = []
+    assert sources.read_trajectories(tmp_path, "train", 0, said.append) == [trajectories[0], trajectories[3]]
+    assert [sentence.split(": ")[0] for sentence in said] == [f"{path}:2", f"{path}:3"]
+    assert sources.read_trajectories(tmp_path, "train", 4, said.append) == [trajectories[0], trajectories[3]]
+    assert sources.place_of(tmp_path, "level/3") == f"{path}:4"
+    path.write_bytes(b"\n".join([lines[0], b"{"]) + b"\n")
+    with pytest.raises(ValueError, match=r"2 episodes, but .*manifest.json says 4"):
+        sources.read_trajectories(tmp_path, "train", 0, said.append)
+
+
+def test_collections_of_different_seeds_become_one(tmp_path):
+    parts = [tmp_path / f"part-{seed}" for seed in range(2)]
+    for seed, part in enumerate(parts):
+        path = write_split(part, "train", [a_trajectory(f"level/{seed}{i}") for i in range(2)])
+        manifest = sources.read_manifest(part)
+        sources.write_manifest(part, dataclasses.replace(manifest, settings={"seed": seed, "noise": 0.0}))
+    joined = join.join(parts, tmp_path / "all")
+    assert joined.settings["seed"] == [0, 1] and joined.settings["num_episodes"] == {"train": 4}
+    ids = [trajectory.id for trajectory in sources.read_trajectories(tmp_path / "all", "train")]
+    assert ids == ["level/00", "level/01", "level/10", "level/11"]
+    assert (tmp_path / "all" / "train" / "shard-00001.jsonl").read_bytes() == path.read_bytes()
+    with pytest.raises(ValueError, match="holds a collection already"):
+        join.join(parts, tmp_path / "all")
+    with pytest.raises(ValueError, match=r"different seeds, got \[0, 0\]"):
+        join.join([parts[0], parts[0]], tmp_path / "twice")
+    sources.write_manifest(parts[1], dataclasses.replace(manifest, settings={"seed": 1, "noise": 0.1}))
+    with pytest.raises(ValueError, match=r"part-1: level, {'noise': 0.1}; expected level, {'noise': 0.0} like"):
+        join.join(parts, tmp_path / "mixed")
 
 
 def test_missing_places_are_named(tmp_path):

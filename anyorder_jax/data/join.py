@@ -43,9 +43,8 @@ def join(parts: Sequence[Path | str], output_dir: Path | str) -> sources.Manifes
         if not manifest.is_complete:
             raise ValueError(f"{part}: the collection was interrupted. Run it again with the same arguments.")
         if (manifest.environment, settings) != (manifests[0].environment, first):
-            raise ValueError(
-                f"{part}: {manifest.environment}, {settings}; expected {manifests[0].environment}, {first}."
-            )
+            expected = f"{manifests[0].environment}, {first}"
+            raise ValueError(f"{part}: {manifest.environment}, {settings}; expected {expected} like {parts[0]}.")
     seeds = [manifest.settings["seed"] for manifest in manifests]
     if len(set(seeds)) < len(seeds):
         raise ValueError(f"parts: expected collections with different seeds, got {seeds}.")
