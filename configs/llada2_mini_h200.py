@@ -1,4 +1,10 @@
-"""LLaDA2.0-mini (16.3B), full fine-tune on one H200: AdamW, parameters and both moments in bfloat16."""
+"""LLaDA2.0-mini (16.3B), full fine-tune on one H200.
+
+    python -m anyorder_jax.fit --config=configs/llada2_mini_h200.py --target=h200x1
+    python -m anyorder_jax.train --config=configs/llada2_mini_h200.py --config.model.path=DIRECTORY
+
+AdamW with parameters and both moments in bfloat16.
+"""
 
 from anyorder_jax.config import defaults
 
