@@ -60,6 +60,8 @@ class DataConfig:
     num_validation_episodes: int = 200
     num_test_episodes: int = 200
     noise: float = 0.0  # share of expert steps replaced by a wrong action (marked, never a target)
+    action_free_share: float = 0.0  # share of training episodes whose actions nobody saw (mask tokens, never asked)
+    exclude_goals: str = ""  # training leaves out episodes whose goal holds one of these phrases ("red ball,blue key")
     tokenizer: str = ""  # a Hugging Face model directory; empty: the built-in word-level tokenizer
     profile: str = "joint"  # "joint": one word a cell; "attributes": three words a cell
     window: int = 4  # steps in an example, ending at any step of the episode; 0: whole trajectories
@@ -71,6 +73,9 @@ class DataConfig:
         _require(self.num_episodes >= 0, "data.num_episodes", "an integer >= 0", self.num_episodes)
         _require(self.profile in ("joint", "attributes"), "data.profile", "'joint' or 'attributes'", self.profile)
         _require(0 <= self.noise < 1, "data.noise", "a share in [0, 1)", self.noise)
+        _require(
+            0 <= self.action_free_share <= 1, "data.action_free_share", "a share in [0, 1]", self.action_free_share
+        )
         _require(self.window >= 0, "data.window", "steps >= 1, or 0 for whole trajectories", self.window)
         _require(self.row_length >= 8, "data.row_length", "an integer >= 8", self.row_length)
         _require(self.num_threads >= 1, "data.num_threads", "an integer >= 1", self.num_threads)
@@ -140,8 +145,11 @@ class ModelSelection:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW with warm-up and cosine decay, clipping by the global norm."""
+    """Which optimizer, with warm-up and cosine decay, clipping by the global norm."""
 
+    name: str = "adamw"  # "adamw", "adamw8bit" or "adafactor": optimizer.py says when
+    moment_dtype: str = "float32"  # of adamw; "bfloat16" halves its state
+    stochastic_rounding: bool = False  # of bfloat16 weights (model.param_dtype), in place of float32 masters
     learning_rate: float = 2e-3
     end_learning_rate: float = 1e-4
     warmup_steps: int = 100
@@ -154,6 +162,14 @@ class OptimizerConfig:
     update_pad_embedding: bool = True  # False: the pad row gets no gradient, as torch's padding_idx
 
     def __post_init__(self) -> None:
+        _require(
+            self.name in ("adamw", "adamw8bit", "adafactor"),
+            "optimizer.name", "'adamw', 'adamw8bit' or 'adafactor'", self.name,
+        )  # fmt: skip
+        _require(
+            self.moment_dtype in ("float32", "bfloat16"),
+            "optimizer.moment_dtype", "'float32' or 'bfloat16'", self.moment_dtype,
+        )  # fmt: skip
         for name in ("learning_rate", "eps", "clip_norm"):
             _require(getattr(self, name) > 0, f"optimizer.{name}", "a number > 0", getattr(self, name))
         for name in ("end_learning_rate", "warmup_steps", "weight_decay"):
@@ -171,13 +187,16 @@ class LossConfig:
     observation_weight: float = 1.0  # used by "kind"
     action_weight: float = 1.0
     other_weight: float = 0.3  # goal, thought, tool, user, reward
+    confidence_weight: float = 0.0  # > 0: adds this times the entropy of targets that are already right (LLaDA2.0, 5.2)
+    target_share: float = 1.0  # share of positions that may be targets; more are dropped and counted, fewer logits made
 
     def __post_init__(self) -> None:
         _require(
             self.normalisation in ("kind", "token", "rate"),
             "loss.normalisation", "'kind', 'token' or 'rate'", self.normalisation,
         )  # fmt: skip
-        for name in ("observation_weight", "action_weight", "other_weight"):
+        _require(0 < self.target_share <= 1, "loss.target_share", "a share in (0, 1]", self.target_share)
+        for name in ("observation_weight", "action_weight", "other_weight", "confidence_weight"):
             _require(getattr(self, name) >= 0, f"loss.{name}", "a number >= 0", getattr(self, name))
 
 
@@ -189,9 +208,15 @@ class TrainConfig:
     batch_size: int = 8  # packed rows in an update, over all hosts and micro-batches
     accumulation_steps: int = 1  # micro-batches in an update
     on_nonfinite: str = "stop"  # "stop", or "skip" the update
+    objective: str = "full"  # "full" attention within an example, or "block_diffusion" on [noisy ; clean]
+    block_size: int = 32  # tokens of a block of block diffusion
 
     def __post_init__(self) -> None:
-        for name in ("num_steps", "batch_size", "accumulation_steps"):
+        _require(
+            self.objective in ("full", "block_diffusion"),
+            "train.objective", "'full' or 'block_diffusion'", self.objective,
+        )  # fmt: skip
+        for name in ("num_steps", "batch_size", "accumulation_steps", "block_size"):
             _require(getattr(self, name) >= 1, f"train.{name}", "an integer >= 1", getattr(self, name))
         _require(
             self.batch_size % self.accumulation_steps == 0,

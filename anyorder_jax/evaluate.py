@@ -1,15 +1,21 @@
 """Evaluate: what a checkpoint knows of held-out episodes, and what it does in the environment.
 
-    python -m anyorder_jax.evaluate --checkpoint=runs/any_order [--env=BabyAI-GoToObj-v0 --num_episodes=200]
-        [--seed=0 --output_dir=runs/any_order/report --modes=greedy,sampled,visit_penalty --num_windows=8]
+    python -m anyorder_jax.evaluate --checkpoint=runs/any_order [--suite=report,likelihood,robustness,decoding,viewer]
+        [--env=BabyAI-GoToObj-v0 --num_episodes=200 --seed=0 --output_dir=runs/any_order/report]
+        [--modes=greedy,sampled,visit_penalty --num_windows=8 --goals="red ball,blue key"]
 
 It leaves in the output directory:
 
-    report.json    every number with its interval and counts; the terminal shows the main ones
-    loss.png       the run's loss curves
-    summary.png    success and accuracy beside their baselines
-    strip.png      a test trajectory: truth, holes, what the model filled in
-    rollout.gif    an episode played by the model
+    report      report.json    every number with its interval and counts; the terminal shows the main ones
+                episodes.json  the main ones episode by episode, for paired comparisons
+                loss.png       the run's loss curves
+                summary.png    success and accuracy beside their baselines
+                strip.png      a test trajectory: truth, holes, what the model filled in
+                rollout.gif    an episode played by the model; expert.gif the same seed played by the expert
+    likelihood  likelihood.json  bounds and chains (evaluation/sequence_nll.py), calibration
+    robustness  robustness.json  success and NLL over the strength of disturbances
+    decoding    decoding.json    success of other ways to choose an action (evaluation/planning.py)
+    viewer      viewer.json      answers for the page that hides what one clicks (evaluation/viewer.py)
 """
 
 from __future__ import annotations
@@ -18,46 +24,35 @@ import argparse
 import dataclasses
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from anyorder_jax import checkpoint, process
-from anyorder_jax.config import Config
-from anyorder_jax.data import sources, units
-from anyorder_jax.data.units import TokenisedTrajectory
 from anyorder_jax.environments import registry
-from anyorder_jax.environments.base import Environment
-from anyorder_jax.evaluation import acting, policy, report, world_model
-from anyorder_jax.evaluation.baselines import SlotMarginals
+from anyorder_jax.evaluation import (
+    acting,
+    calibration,
+    planning,
+    policy,
+    report,
+    robustness,
+    sequence_nll,
+    viewer,
+    world_model,
+)
+from anyorder_jax.evaluation.held_out import HeldOut, open_held_out
 from anyorder_jax.evaluation.likelihood import Model
-from anyorder_jax.evaluation.measures import CellWords
-from anyorder_jax.evaluation.policy import Framer
-from anyorder_jax.evaluation.questions import fitting_steps, full_length
-from anyorder_jax.task import Task, collect, directory_of, is_collected, open_task
-from anyorder_jax.types import Field, Kind, Trajectory
+from anyorder_jax.task import collect, directory_of, is_collected
 
 CONSTANT_ACTION = "forward"
 """What the constant baseline does, where the environment has such an action; else its first action."""
 
 
-class HeldOut(NamedTuple):
-    """What is evaluated on. examples: the test split, tokenised. marginals: of the training split.
-    seeds: of the rollouts. num_steps: H. row_length: L of a full window."""
+BASELINE_EPISODES = 500
+"""Training episodes of another level (`--env`): only its trivial baselines are counted from them."""
 
-    task: Task
-    profile: str
-    actions: tuple[str, ...]
-    examples: list[TokenisedTrajectory]
-    marginals: SlotMarginals
-    cell_words: CellWords
-    seeds: list[int]
-    num_steps: int
-    row_length: int
-
-    def make_environment(self) -> Environment:
-        """Opens the environment that the data come from."""
-        return registry.make_environment(self.task.environment, self.profile)
+SUITES = ("report", "likelihood", "robustness", "decoding", "viewer")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -72,6 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             output_dir=flags.output_dir,
             rules=tuple(flags.modes.split(",")),
             num_windows=flags.num_windows,
+            suites=tuple(flags.suite.split(",")),
+            goals=tuple(filter(None, flags.goals.split(","))),
         )
     except (ValueError, OSError, ModuleNotFoundError) as error:
         sys.exit(f"evaluate: {error}")
@@ -86,6 +83,8 @@ def evaluate(
     output_dir: str = "",
     rules: Sequence[str] = policy.RULES,
     num_windows: int = 8,
+    suites: Sequence[str] = ("report",),
+    goals: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Evaluates one checkpoint and writes its report.
 
@@ -98,10 +97,12 @@ def evaluate(
         episodes.
       output_dir: default RUN/report, with another level RUN/report/LEVEL.
       rules: how the model's logits become actions, of `policy.RULES`.
-      num_windows: windows asked per episode and question at most.
+      num_windows: windows asked per episode and question at most (of `likelihood`: an eighth of it).
+      suites: what is evaluated, of SUITES; a file each.
+      goals: only episodes whose goal holds one of these phrases (empty: all).
 
     Returns:
-      The content of report.json.
+      The content of every file, by suite.
 
     Raises:
       FileNotFoundError: no checkpoint there.
@@ -112,7 +113,9 @@ def evaluate(
             f"expected num_episodes >= 1, num_windows >= 1 and seed >= 0, got {num_episodes}, {num_windows}, {seed}."
         )
     policy.check_rules(rules)
-    start = time.perf_counter()
+    unknown = [name for name in suites if name not in SUITES]
+    if unknown or not suites:
+        raise ValueError(f"--suite: expected names out of {', '.join(SUITES)}, got {unknown or 'none'}.")
     run, step = checkpoint.find(path)
     directory = Path(output_dir) if output_dir else run / "report" / environment
     config, model_config, params, tokenizer = checkpoint.load_for_inference(path)
@@ -120,15 +123,73 @@ def evaluate(
         registry.make_codec(environment, config.data.profile)  # an unknown level fails here
     report.make_directory(directory)
     if environment:
-        data = dataclasses.replace(config.data, environment=environment, path="")
+        num_training = min(config.data.num_episodes or BASELINE_EPISODES, BASELINE_EPISODES)
+        data = dataclasses.replace(config.data, environment=environment, path="", num_episodes=num_training)
         config = dataclasses.replace(config, data=data)
         if not is_collected(directory_of(config.data)):
             collect(config.data)
-    held_out = open_held_out(config, tokenizer, num_episodes, seed)
+    held_out = open_held_out(config, tokenizer, num_episodes, seed, goals)
     seed = 0 if seed is None else seed
-    task, actions = held_out.task, held_out.actions
-    encode = task.vocabulary.encode_slot
-    model = Model(config, model_config, params, task.vocabulary, actions, held_out.row_length)
+    model = Model(config, model_config, params, held_out.task.vocabulary, held_out.actions, held_out.row_length)
+    about = {
+        "checkpoint": str(path), "step": step, "environment": held_out.task.environment, "profile": held_out.profile,
+        "window": held_out.num_steps, "num_episodes": len(held_out.seeds), "first_seed": held_out.seeds[0],
+        "num_test_episodes": len(held_out.examples), "num_windows": num_windows, "seed": seed, "goals": list(goals),
+        "visit_penalty": policy.VISIT_PENALTY,
+    }  # fmt: skip
+    contents: dict[str, Any] = {}
+    for suite in suites:
+        start = time.perf_counter()
+        if suite == "report":
+            found = _report(directory, run, model, held_out, about, rules, num_windows, seed)
+        else:
+            found = _others(model, held_out, rules, num_windows, seed)[suite]()
+        about_it = {**about, "seconds": round(time.perf_counter() - start, 1)}
+        contents[suite] = {"about": about_it, **report.encoded(found)}
+        report.write_json(directory / f"{suite}.json", contents[suite])
+    print(f"\nWritten to {directory}")
+    return contents
+
+
+def _others(
+    model: Model, held_out: HeldOut, rules: Sequence[str], num_windows: int, seed: int
+) -> dict[str, Callable[[], dict[str, Any]]]:
+    """What makes the content of each suite's file but the report's."""
+    settings = {"num_steps": held_out.num_steps, "seed": seed}
+    limit = max(1, num_windows // 8)
+
+    def likelihood() -> dict[str, Any]:
+        say(f"likelihood: {len(held_out.examples)} test episodes, {limit} windows each")
+        found = sequence_nll.evaluate(
+            model, held_out.marginals, held_out.cell_words, held_out.examples, limit=limit, **settings
+        )
+        diagrams = calibration.evaluate(model, held_out.examples, limit=num_windows, **settings)
+        print(report.likelihood_table(found))
+        return {"likelihood": found, "calibration": diagrams, "num_draws": sequence_nll.NUM_DRAWS}
+
+    def robust() -> dict[str, Any]:
+        curves = robustness.evaluate(held_out, model, rules=rules, limit=limit, seed=seed, say=say)
+        print(report.robustness_table(curves))
+        return {"curves": curves}
+
+    def decoding() -> dict[str, Any]:
+        variants = planning.evaluate(held_out, model, seed=seed, say=say)
+        print(report.acting_table(variants))
+        return {"variants": variants}
+
+    def view() -> dict[str, Any]:
+        say("viewer: every single hole of a few test windows")
+        return viewer.precomputed(held_out, model, seed)
+
+    return {"likelihood": likelihood, "robustness": robust, "decoding": decoding, "viewer": view}
+
+
+def _report(
+    directory: Path, run: Path, model: Model, held_out: HeldOut, about: dict[str, Any], rules: Sequence[str],
+    num_windows: int, seed: int,
+) -> dict[str, Any]:  # fmt: skip
+    """World model and acting: the table, the episodes, the pictures."""
+    actions, encode = held_out.actions, held_out.task.vocabulary.encode_slot
     say(f"world model: {len(held_out.examples)} test episodes, windows of {held_out.num_steps} steps")
     constant = CONSTANT_ACTION if CONSTANT_ACTION in actions else actions[0]
     known = world_model.evaluate(
@@ -137,65 +198,17 @@ def evaluate(
         num_steps=held_out.num_steps, limit=num_windows, seed=seed,
     )  # fmt: skip
     played = acting.evaluate(
-        held_out.make_environment, held_out.seeds, model.action_logits,
-        lambda: Framer(task.codec, task.vocabulary, held_out.num_steps, actions),
+        held_out.make_environment, held_out.seeds, model.action_logits, held_out.make_framer,
         held_out.marginals.action_log_marginals([encode(word) for word in actions]), actions,
         rules=rules, seed=seed, say=say,
     )  # fmt: skip
-    about = {
-        "checkpoint": str(path), "step": step, "environment": task.environment, "profile": held_out.profile,
-        "window": held_out.num_steps, "num_episodes": len(held_out.seeds), "first_seed": held_out.seeds[0],
-        "num_test_episodes": len(held_out.examples), "num_windows": num_windows, "seed": seed,
-        "visit_penalty": policy.VISIT_PENALTY, "seconds": round(time.perf_counter() - start, 1),
-    }  # fmt: skip
-    content = report.document(about, known, played.summaries)
-    report.write_json(directory / "report.json", content)
+    paired = report.by_episode({**{f"world_model.{q}": by for q, by in known.items()}, "acting": played.summaries})
+    report.write_compact(directory / "episodes.json", paired)
     print(report.text(about, known, played.summaries))
+    content = {"world_model": known, "acting": played.summaries}
+    report.write_json(directory / "report.json", {"about": about, **report.encoded(content)})  # before the pictures
     draw(directory, run, model, held_out, known, played, rules[0], seed)
-    print(f"\nWritten to {directory}")
     return content
-
-
-def open_held_out(config: Config, tokenizer: Path, num_episodes: int, seed: int | None) -> HeldOut:
-    """Reads test and training split, fits the baselines, and chooses the seeds of the rollouts.
-
-    Raises:
-      FileNotFoundError, ValueError: missing or broken data; a seed that the training split holds.
-    """
-    task = open_task(config, tokenizer)
-    recorded = sources.read_manifest(task.directory).settings
-    collected_with = int(recorded["seed"]) if "seed" in recorded else 0
-    seeds = list(sources.seed_range(collected_with if seed is None else seed, "test")[:num_episodes])
-    test = task.trajectories("test")[:num_episodes]
-    training = task.trajectories("train", config.data.num_episodes)
-    trained_on = {t.source["seed"] for t in training if "seed" in t.source}
-    if trained_on.intersection(seeds):
-        raise ValueError(
-            f"{task.directory}: the training split holds episodes of the rollouts' seeds "
-            f"{seeds[0]}..{seeds[-1]}. Choose another --seed."
-        )
-    examples = [_tokenise(t, task) for t in test]
-    num_steps = fitting_steps(examples, config.data.window, config.data.row_length)
-    observation = next(unit for unit in test[0].units if unit.kind == Kind.OBSERVATION)
-    attribute_codec = registry.make_codec(task.environment, "attributes")
-    return HeldOut(
-        task=task,
-        profile=config.data.profile,
-        actions=tuple(task.codec.lexicon()[Field.ACTION]),
-        examples=examples,
-        marginals=SlotMarginals(_tokenise(t, task) for t in training),
-        cell_words=CellWords(task.codec, attribute_codec, task.vocabulary, observation),
-        seeds=seeds,
-        num_steps=num_steps,
-        row_length=full_length(examples, num_steps),
-    )
-
-
-def _tokenise(trajectory: Trajectory, task: Task) -> TokenisedTrajectory:
-    try:
-        return units.tokenise(trajectory, task.codec, task.vocabulary)
-    except ValueError as error:
-        raise ValueError(f"trajectory {trajectory.id}: {error}") from error
 
 
 def draw(
@@ -229,8 +242,10 @@ def draw(
     name = acting.model_name(rule)
     environment = held_out.make_environment()
     try:
-        episode = film.choose(played.episodes[name], played.outcomes[acting.EXPERT].steps_E)
-        film.save(film.frames(environment, episode, name.replace("/", ", ")), directory / "rollout.gif")
+        steps_E = played.outcomes[acting.EXPERT].steps_E
+        for file, who in (("rollout.gif", name), ("expert.gif", acting.EXPERT)):
+            episode = film.choose(played.episodes[who], steps_E)
+            film.save(film.frames(environment, episode, who.replace("/", ", ")), directory / file)
     finally:
         environment.close()
 
@@ -247,6 +262,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         allow_abbrev=False,
     )
     parser.add_argument("--checkpoint", required=True, help="run directory, or RUN/checkpoints/STEP")
+    parser.add_argument("--suite", default="report", help=f"comma-separated, of {', '.join(SUITES)}")
+    parser.add_argument("--goals", default="", help="only missions with one of these phrases, comma-separated")
     parser.add_argument("--env", default="", help="another level than it was trained on")
     parser.add_argument("--num_episodes", type=int, default=200, help="rollouts and test episodes")
     parser.add_argument("--seed", type=int, default=None, help="chooses rollout seeds, masks and sampled actions")

@@ -6,18 +6,32 @@
     "kind"   w_i = weight_k / #targets of kind k                  k = kind of i's unit: observation, action, other
     "rate"   w_i = 1 / (t_i * #tokens that could be hidden)       MDLM (2406.07524, eq. 8), LLaDA (2502.09992, eq. 3)
 
+With `confidence_weight` c > 0 a hidden token that is already predicted right costs c * entropy more (confidence-aware
+training, LLaDA2.0 report, section 5.2).
+
 The counts are those of the whole step (all devices, all micro-batches), so accumulating gradients over micro-batches
 gives the large batch's update exactly; the reference averages means of micro-batches instead, and returns NaN for one
 without targets. Here such a step costs 0.
+
+`head_loss` never makes logits for all positions: hidden ones are gathered, and taken through the head in chunks whose
+gradient is computed at once (three products a chunk, where recomputing them takes four).
 """
 
 from __future__ import annotations
+
+import functools
+import math
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from anyorder_jax.config import LossConfig
+from anyorder_jax.model import transformer
 from anyorder_jax.types import Batch, Kind
+
+CHUNK_LOGITS = 2**26
+"""Logits of a chunk: 256 MiB in float32, 427 positions of a vocabulary of 157,184."""
 
 GROUPS = ("observation", "action", "other")
 """Kinds of units as the "kind" normalisation and the metrics see them."""
@@ -49,13 +63,147 @@ def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
     return jax.nn.logsumexp(logits, axis=-1) - chosen
 
 
-def group_sums(nll: jax.Array, is_right: jax.Array, batch: Batch) -> dict[str, jax.Array]:
+class Asked(NamedTuple):
+    """The positions that go through the head, G shards of K: targets int32, weights float32, is_target bool, kind int8.
+    num_dropped: int32 [], targets that had no room."""
+
+    hidden_GKD: jax.Array
+    targets_GK: jax.Array
+    weights_GK: jax.Array
+    is_target_GK: jax.Array
+    kind_GK: jax.Array
+    num_dropped: jax.Array
+
+
+def gather_targets(
+    hidden_BLD: jax.Array, batch: Batch, weights_BL: jax.Array, num_shards: int, target_share: float
+) -> Asked:
+    """The targets of each shard of rows, as many as fit into `target_share` of its positions; then others, of weight 0.
+
+    Args:
+      hidden_BLD: after the final norm.
+      batch: what the hidden states belong to.
+      weights_BL: of `target_weights`.
+      num_shards: devices that hold rows of their own; every one gathers among its own.
+      target_share: in (0, 1]; 1 keeps every position where it is.
+    """
+
+    def by_shard(x: jax.Array) -> jax.Array:
+        return x.reshape(num_shards, -1, *x.shape[2:])
+
+    asked = Asked(
+        by_shard(hidden_BLD), by_shard(batch.targets), by_shard(weights_BL), by_shard(batch.is_target),
+        by_shard(batch.kind), jnp.zeros((), jnp.int32),
+    )  # fmt: skip
+    num_positions = asked.is_target_GK.shape[1]
+    num_kept = math.ceil(target_share * num_positions)
+    if num_kept == num_positions:
+        return asked
+    chosen_GK = jnp.argsort(~asked.is_target_GK, axis=1, stable=True)[:, :num_kept]
+
+    def take(x: jax.Array) -> jax.Array:
+        return jnp.take_along_axis(x, chosen_GK.reshape(*chosen_GK.shape, *(1,) * (x.ndim - 2)), axis=1)
+
+    taken = asked._replace(
+        hidden_GKD=take(asked.hidden_GKD), targets_GK=take(asked.targets_GK), weights_GK=take(asked.weights_GK),
+        is_target_GK=take(asked.is_target_GK), kind_GK=take(asked.kind_GK),
+    )  # fmt: skip
+    num_dropped = asked.is_target_GK.sum(dtype=jnp.int32) - taken.is_target_GK.sum(dtype=jnp.int32)
+    return taken._replace(num_dropped=num_dropped)
+
+
+def _chunk_cost(
+    hidden: jax.Array, head_DV: jax.Array, targets: jax.Array, weights: jax.Array, confidence_weight: float
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    logits = transformer.head({"head": head_DV}, hidden)
+    nll = cross_entropy(logits, targets)
+    is_right = logits.argmax(-1) == targets
+    cost = nll
+    if confidence_weight:
+        log_p = jax.nn.log_softmax(logits, axis=-1)
+        cost = nll - confidence_weight * is_right * (jnp.exp(log_p) * log_p).sum(-1)
+    return (cost * weights).sum(), (nll, is_right)
+
+
+Chunk = tuple[jax.Array, jax.Array, jax.Array]
+"""Hidden states [G, C, D], targets [G, C], weights [G, C]; stacked over N chunks where the name says so."""
+
+
+def _over_chunks(one: Any, start: Any, chunks: Chunk) -> Any:
+    """`lax.scan`, without its loop when there is one chunk."""
+    return jax.lax.scan(one, start, chunks, unroll=len(chunks[0]) == 1)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _chunks_cost(
+    chunks: Chunk, head_DV: jax.Array, confidence_weight: float
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    def one(total: jax.Array, chunk: Chunk) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        hidden, targets, weights = chunk
+        cost, seen = _chunk_cost(hidden, head_DV, targets, weights, confidence_weight)
+        return total + cost, seen
+
+    return _over_chunks(one, jnp.zeros(()), chunks)
+
+
+def _chunks_cost_forward(chunks: Chunk, head_DV: jax.Array, confidence_weight: float) -> tuple[Any, Any]:
+    gradient = jax.value_and_grad(_chunk_cost, argnums=(0, 1), has_aux=True)
+
+    def one(total: Any, chunk: Chunk) -> tuple[Any, Any]:
+        hidden, targets, weights = chunk
+        (cost, seen), (grad_hidden, grad_head) = gradient(hidden, head_DV, targets, weights, confidence_weight)
+        return (total[0] + cost, total[1] + grad_head.astype(jnp.float32)), (seen, grad_hidden)
+
+    start = jnp.zeros(()), jnp.zeros(head_DV.shape, jnp.float32)
+    (cost, grad_head), (seen, grad_hidden) = _over_chunks(one, start, chunks)
+    return (cost, seen), (grad_hidden, grad_head.astype(head_DV.dtype))
+
+
+def _chunks_cost_backward(confidence_weight: float, saved: Any, cotangents: Any) -> tuple[Any, jax.Array]:
+    grad_hidden, grad_head = saved
+    scale = cotangents[0]
+    return (grad_hidden * scale.astype(grad_hidden.dtype), None, None), grad_head * scale.astype(grad_head.dtype)
+
+
+_chunks_cost.defvjp(_chunks_cost_forward, _chunks_cost_backward)
+
+
+def head_loss(
+    asked: Asked, head_DV: jax.Array, confidence_weight: float = 0.0, chunk_logits: int = CHUNK_LOGITS
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The module's sum over the gathered positions.
+
+    Args:
+      asked: of `gather_targets`.
+      head_DV: the output matrix, any float dtype; its gradient is summed over chunks in float32.
+      confidence_weight: c of the module's text.
+      chunk_logits: logits that may exist at once.
+
+    Returns:
+      (float32 [], the loss; float32 [G, K], cross-entropies; bool [G, K], was the likeliest token right). The last two
+      carry no gradient.
+    """
+    G, K = asked.targets_GK.shape
+    num_chunks = min(K, math.ceil(G * K * head_DV.shape[1] / chunk_logits))
+    size = math.ceil(K / num_chunks)
+
+    def cut(x: jax.Array) -> jax.Array:
+        padding = ((0, 0), (0, num_chunks * size - K), *((0, 0),) * (x.ndim - 2))
+        return jnp.pad(x, padding).reshape(G, num_chunks, size, *x.shape[2:]).swapaxes(0, 1)
+
+    chunks = cut(asked.hidden_GKD), cut(asked.targets_GK), cut(asked.weights_GK)
+    cost, (nll_NGC, is_right_NGC) = _chunks_cost(chunks, head_DV, confidence_weight)
+    nll_GK, is_right_GK = (x.swapaxes(0, 1).reshape(G, -1)[:, :K] for x in (nll_NGC, is_right_NGC))
+    return cost, jax.lax.stop_gradient(nll_GK), is_right_GK
+
+
+def group_sums(nll_GK: jax.Array, is_right_GK: jax.Array, asked: Asked) -> dict[str, jax.Array]:
     """Sums over targets by group, to be divided on the host: `nll/<group>`, `right/<group>`, `count/<group>`."""
-    by_group = jax.nn.one_hot(group_of(batch.kind), len(GROUPS)) * batch.is_target[..., None]
+    by_group = jax.nn.one_hot(group_of(asked.kind_GK), len(GROUPS)) * asked.is_target_GK[..., None]
     sums = {}
     for g, name in enumerate(GROUPS):
         chosen = by_group[..., g]
-        sums[f"nll/{name}"] = (nll * chosen).sum()
-        sums[f"right/{name}"] = (is_right * chosen).sum()
+        sums[f"nll/{name}"] = (nll_GK * chosen).sum()
+        sums[f"right/{name}"] = (is_right_GK * chosen).sum()
         sums[f"count/{name}"] = chosen.sum()
     return sums

@@ -1,11 +1,21 @@
-"""AdamW with warm-up and cosine decay; which weights are decayed or frozen is read from ordered pattern rules."""
+"""Optimizers by name, warm-up and cosine decay; which weights are decayed or frozen is read from ordered pattern rules.
+
+    name        state per weight            pick it when
+    adamw       8 bytes (4 with bfloat16    there is room: the reference's
+                `moment_dtype`)
+    adamw8bit   2 bytes + 2/64              one GPU, or fewer: block-wise 8 bits (arXiv 2110.02861)
+    adafactor   ~0                          nothing else fits (arXiv 1804.04235)
+
+Bfloat16 weights lose updates below 1/256 of their size; `stochastic_rounding` keeps them on average.
+"""
 
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from anyorder_jax.config import OptimizerConfig
@@ -51,18 +61,144 @@ def make_schedule(config: OptimizerConfig, num_steps: int) -> optax.Schedule:
     )
 
 
+class Moments(NamedTuple):
+    """step: int32 [], updates done. first, second: trees like the parameters, of arrays or `Quantised`."""
+
+    step: jax.Array
+    first: Any
+    second: Any
+
+
+class Quantised(NamedTuple):
+    """A moment in 8 bits: x = sign(q) * (|q| / 127)^p * scale of its block of the last dimension.
+
+    bits: int8, the weight's shape. scale: float32, its last dimension counts blocks. p is 2 for first moments and 4 for
+    second ones: what is small beside the largest of its block keeps a place of its own.
+    """
+
+    bits: jax.Array
+    scale: jax.Array
+
+
+BLOCK = 64
+"""Numbers that share a scale."""
+
+
+def _num_blocks(width: int) -> int:
+    return width // BLOCK if width % BLOCK == 0 else 1
+
+
+def quantise(x: jax.Array, power: int, key: jax.Array) -> Quantised:
+    """Rounds up or down at random, so that decay and small gradients survive on average."""
+    blocks = x.reshape(*x.shape[:-1], _num_blocks(x.shape[-1]), -1)
+    scale = jnp.abs(blocks).max(-1)
+    place = 127 * (jnp.abs(blocks) / jnp.maximum(scale, 1e-38)[..., None]) ** (1 / power)
+    place = jnp.minimum(jnp.floor(place + jax.random.uniform(key, place.shape)), 127)
+    return Quantised((jnp.sign(blocks) * place).astype(jnp.int8).reshape(x.shape), scale)
+
+
+def dequantise(x: Quantised, power: int) -> jax.Array:
+    """float32, the weight's shape."""
+    blocks = x.bits.reshape(*x.scale.shape, -1).astype(jnp.float32)
+    return (jnp.sign(blocks) * (jnp.abs(blocks) / 127) ** power * x.scale[..., None]).reshape(x.bits.shape)
+
+
+def scale_by_adam(b1: float, b2: float, eps: float, moment_dtype: str) -> optax.GradientTransformation:
+    """Adam (arXiv 1412.6980) whose moments are held in `moment_dtype`: "float32", "bfloat16" or "int8".
+
+    Everything is computed in float32; what is narrower is rounded at random (a function of the update's number, so that
+    a resumed run repeats it).
+    """
+
+    def hold(x: jax.Array, power: int, key: jax.Array) -> Any:
+        if moment_dtype == "int8":
+            return quantise(x, power, key)
+        return round_stochastically(x, key) if moment_dtype == "bfloat16" else x
+
+    def held(x: Any, power: int) -> jax.Array:
+        return dequantise(x, power) if isinstance(x, Quantised) else x.astype(jnp.float32)
+
+    def init(params: Any) -> Moments:
+        def zeros(p: jax.Array) -> Any:
+            if moment_dtype == "int8":
+                blocks = (*p.shape[:-1], _num_blocks(p.shape[-1]))
+                return Quantised(jnp.zeros(p.shape, jnp.int8), jnp.zeros(blocks, jnp.float32))
+            return jnp.zeros(p.shape, jnp.dtype(moment_dtype))
+
+        return Moments(jnp.zeros((), jnp.int32), jax.tree.map(zeros, params), jax.tree.map(zeros, params))
+
+    def update(grads: Any, state: Moments, params: Any = None) -> tuple[Any, Moments]:
+        del params
+        step = state.step + 1
+        leaves: Any
+        treedef: Any
+        leaves, treedef = jax.tree.flatten(grads)
+        key = jax.random.fold_in(jax.random.key(0), step)
+        corrections = 1 - b1 ** step.astype(jnp.float32), 1 - b2 ** step.astype(jnp.float32)
+
+        def one(n: int, grad: jax.Array, first: Any, second: Any) -> tuple[jax.Array, Any, Any]:
+            keys = jax.random.split(jax.random.fold_in(key, n))
+            grad = grad.astype(jnp.float32)
+            m = b1 * held(first, 2) + (1 - b1) * grad
+            v = b2 * held(second, 4) + (1 - b2) * grad * grad
+            direction = (m / corrections[0]) / (jnp.sqrt(v / corrections[1]) + eps)
+            return direction, hold(m, 2, keys[0]), hold(v, 4, keys[1])
+
+        moments = treedef.flatten_up_to(state.first), treedef.flatten_up_to(state.second)
+        results = [one(n, *leaf) for n, leaf in enumerate(zip(leaves, *moments, strict=True))]
+        directions, first, second = (treedef.unflatten(column) for column in zip(*results, strict=True))
+        return directions, Moments(step, first, second)
+
+    return optax.GradientTransformation(init, update)
+
+
+def round_stochastically(x: jax.Array, key: jax.Array) -> jax.Array:
+    """float32 -> bfloat16, up or down with the probability that makes the mean exact."""
+    bits = jax.lax.bitcast_convert_type(x, jnp.uint32)
+    noise = jax.random.bits(key, x.shape, jnp.uint16).astype(jnp.uint32)
+    rounded = jax.lax.bitcast_convert_type((bits + noise) & jnp.uint32(0xFFFF0000), jnp.float32)
+    return jnp.where(jnp.isfinite(x), rounded, x).astype(jnp.bfloat16)
+
+
+def apply_updates(params: Any, updates: Any, key: jax.Array | None) -> Any:
+    """params + updates in float32, in the parameters' dtypes; bfloat16 ones rounded at random with a key."""
+    if key is None:
+        return optax.apply_updates(params, updates)
+    leaves: Any
+    treedef: Any
+    leaves, treedef = jax.tree.flatten(params)
+    summed = []
+    for n, (p, u) in enumerate(zip(leaves, treedef.flatten_up_to(updates), strict=True)):
+        exact = p.astype(jnp.float32) + u.astype(jnp.float32)
+        is_narrow = p.dtype == jnp.bfloat16
+        summed.append(round_stochastically(exact, jax.random.fold_in(key, n)) if is_narrow else exact.astype(p.dtype))
+    return treedef.unflatten(summed)
+
+
+def _rule(config: OptimizerConfig) -> optax.GradientTransformation:
+    if config.name == "adafactor":
+        return optax.chain(
+            optax.scale_by_factored_rms(decay_rate=0.8, min_dim_size_to_factor=64), optax.clip_by_block_rms(1.0)
+        )
+    if config.name == "adamw" and config.moment_dtype == "float32":
+        return optax.scale_by_adam(config.b1, config.b2, config.eps)
+    return scale_by_adam(
+        config.b1, config.b2, config.eps, "int8" if config.name == "adamw8bit" else config.moment_dtype
+    )
+
+
 def make_optimizer(
     config: OptimizerConfig, num_steps: int, params: Any
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """The gradient transformation for a tree like `params` (arrays or shapes), and its schedule for the log."""
     schedule = make_schedule(config, num_steps)
-    adamw = optax.chain(
+    rule = optax.chain(
         optax.clip_by_global_norm(config.clip_norm),
-        optax.adamw(
-            schedule, config.b1, config.b2, config.eps,
-            weight_decay=config.weight_decay,
-            mask=lambda tree: match_rules(tree, DECAY[config.decay]),
+        optax.chain(  # as optax.adamw
+            _rule(config),
+            optax.add_decayed_weights(config.weight_decay, mask=lambda tree: match_rules(tree, DECAY[config.decay])),
+            optax.scale_by_learning_rate(schedule),
         ),
-    )  # fmt: skip
+    )
     labels = jax.tree.map(lambda frozen: "frozen" if frozen else "trained", match_rules(params, FROZEN))
-    return optax.partition({"trained": adamw, "frozen": optax.set_to_zero()}, labels), schedule
+    return optax.partition({"trained": rule, "frozen": optax.set_to_zero()}, labels), schedule

@@ -116,6 +116,15 @@ def on_devices(function: Any, mesh: Mesh, in_specs: Any, out_specs: Any) -> Any:
     return jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
 
 
+def fitting(wanted: NamedSharding, shape: Sequence[int]) -> NamedSharding:
+    """`wanted`, with those dimensions whole that its mesh axes do not divide."""
+    entries = []
+    for axes, dim in zip(wanted.spec, shape, strict=True):
+        parts = math.prod(wanted.mesh.shape[a] for a in ((axes,) if isinstance(axes, str) else axes or ()))
+        entries.append(axes if dim % parts == 0 else None)
+    return NamedSharding(wanted.mesh, PartitionSpec(*entries))
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """Whole on every device."""
     return NamedSharding(mesh, PartitionSpec())
@@ -131,13 +140,18 @@ def micro_rows(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(None, BATCH_AXES))
 
 
+def num_row_shards(mesh: Mesh) -> int:
+    """Into how many parts the rows of a batch are split."""
+    return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+
+
 def place_batch(batch: Any, mesh: Mesh) -> Any:
     """Host arrays [B_of_this_process, ...] -> global arrays [B, ...] with rows over the batch axes.
 
     Raises:
       ValueError: when the batch axes do not divide the rows.
     """
-    parts = math.prod(mesh.shape[a] for a in BATCH_AXES)
+    parts = num_row_shards(mesh)
     num_rows = len(jax.tree.leaves(batch)[0]) * jax.process_count()
     if num_rows % parts:
         raise ValueError(

@@ -41,7 +41,11 @@ def state_shardings(
 
     def place(path: Any, moment: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         weight = by_path.get(_dict_keys(path))
-        lies = weight.sharding if weight is not None and weight.shape == moment.shape else whole
+        lies = whole
+        if (
+            weight is not None and weight.ndim == moment.ndim
+        ):  # its scales, fewer by block, are split as far as they can
+            lies = sharding.fitting(weight.sharding, moment.shape)
         return jax.ShapeDtypeStruct(moment.shape, moment.dtype, sharding=lies)
 
     opt_shapes = jax.tree_util.tree_map_with_path(place, jax.eval_shape(optimizer.init, shapes))

@@ -10,12 +10,13 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from anyorder_jax import sharding
+from anyorder_jax import keys, sharding
 from anyorder_jax.config import Config
-from anyorder_jax.loss import cross_entropy, group_sums, target_weights
+from anyorder_jax.loss import gather_targets, group_sums, head_loss, target_weights
 from anyorder_jax.model import transformer
-from anyorder_jax.model.attention import Segments
+from anyorder_jax.model.attention import Attention, BlockDiffusion, Segments
 from anyorder_jax.model.config import ModelConfig
+from anyorder_jax.optimizer import apply_updates
 from anyorder_jax.state import TrainState
 from anyorder_jax.types import Batch
 
@@ -25,15 +26,27 @@ Metrics = dict[str, jax.Array]
 def batch_loss(
     params: Any, batch: Batch, weights: jax.Array, config: Config, model_config: ModelConfig, mesh: Mesh
 ) -> tuple[jax.Array, Metrics]:
-    """loss.py's sum over one (micro-)batch, and the sums that the log shows. `weights` float32 [B, L]."""
-    output = transformer.apply(
-        model_config, params, batch.tokens, batch.positions, Segments(batch.segment_ids),
+    """loss.py's sum over one (micro-)batch, and the sums that the log shows. `weights` float32 [B, L].
+
+    Under block diffusion the model reads [noisy ; clean] with positions that restart, and the noisy half is asked.
+    """
+    length = batch.tokens.shape[1]
+    tokens, positions = batch.tokens, batch.positions
+    attention: Attention = Segments(batch.segment_ids)
+    if config.train.objective == "block_diffusion":
+        tokens = jnp.concatenate([tokens, batch.targets], axis=1)
+        positions = jnp.concatenate([positions, positions], axis=1)
+        attention = BlockDiffusion(config.train.block_size, batch.segment_ids)
+    hidden_BLD, load_NE, _ = transformer.hidden(
+        model_config, params, tokens, positions, attention,
         compute_dtype=jnp.dtype(config.model.compute_dtype), remat=config.model.remat, mesh=mesh,
     )  # fmt: skip
-    nll = cross_entropy(output.logits_BLV, batch.targets)
-    is_right = output.logits_BLV.argmax(-1) == batch.targets
-    sums = group_sums(jax.lax.stop_gradient(nll), is_right, batch)
-    return (nll * weights).sum(), {**sums, "expert_load": output.expert_load_NE.astype(jnp.float32)}
+    asked = gather_targets(
+        hidden_BLD[:, :length], batch, weights, sharding.num_row_shards(mesh), config.loss.target_share
+    )
+    loss, nll, is_right = head_loss(asked, params["head"], config.loss.confidence_weight)
+    sums = group_sums(nll, is_right, asked) | {"targets_dropped": asked.num_dropped.astype(jnp.float32)}
+    return loss, {**sums, "expert_load": load_NE.astype(jnp.float32)}
 
 
 def expert_statistics(load_NE: jax.Array) -> Metrics:
@@ -83,7 +96,9 @@ def make_train_step(
             grads["embedding"] = grads["embedding"].at[frozen_row].set(0)
         grad_norm = optax.tree.norm(grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        updated = TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state)
+        rounding = jax.random.fold_in(keys.key(config.seed, "rounding"), state.step)
+        params = apply_updates(state.params, updates, rounding if config.optimizer.stochastic_rounding else None)
+        updated = TrainState(state.step + 1, params, opt_state)
         is_finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
         kept = jax.tree.map(lambda new, old: jnp.where(is_finite, new, old), updated, state)
         state = TrainState(updated.step, kept.params, kept.opt_state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import subprocess
@@ -10,12 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from anyorder_jax import keys
 from anyorder_jax.config import Config, DataConfig
 from anyorder_jax.data import sources
 from anyorder_jax.data.pipeline import Corpus
 from anyorder_jax.data.tokenization import Vocabulary
 from anyorder_jax.environments import registry
-from anyorder_jax.types import Codec, Trajectory
+from anyorder_jax.types import OCCLUDED, Codec, Kind, Trajectory
 
 
 class Task(NamedTuple):
@@ -31,9 +33,39 @@ class Task(NamedTuple):
         """The split's trajectories, the first `limit` (0: all)."""
         return sources.read_trajectories(self.directory, split, limit)
 
+    def training(self, config: DataConfig) -> list[Trajectory]:
+        """What is trained on: the first `num_episodes` of the training split, without those that `exclude_goals` names,
+        a share of them without actions.
+
+        Raises:
+          ValueError: when nothing is left.
+        """
+        phrases = [phrase for phrase in config.exclude_goals.split(",") if phrase]
+        kept = [
+            trajectory
+            for trajectory in self.trajectories("train", config.num_episodes)
+            if not any(phrase in (unit.text or "") for unit in trajectory.units[:1] for phrase in phrases)
+        ]
+        if not kept:
+            raise ValueError(f"config.data.exclude_goals: {config.exclude_goals!r} leaves no training episode.")
+        share = config.action_free_share
+        if not share:
+            return kept
+        draws_E = keys.generator(0, "action free").random(len(kept))  # of no seed: every run has the same ones
+        return [without_actions(t) if draw < share else t for t, draw in zip(kept, draws_E, strict=True)]
+
     def corpus(self, trajectories: Sequence[Trajectory], window: int) -> Corpus:
         """Tokenised examples, ready for the pipeline."""
         return Corpus.build(trajectories, self.codec, self.vocabulary, window)
+
+
+def without_actions(trajectory: Trajectory) -> Trajectory:
+    """The episode as a watcher records it who cannot see the actions: mask tokens in their place, which nobody asks."""
+    hidden = tuple(
+        dataclasses.replace(unit, data={OCCLUDED: [0]}, is_expert=False) if unit.kind == Kind.ACTION else unit
+        for unit in trajectory.units
+    )
+    return dataclasses.replace(trajectory, units=hidden)
 
 
 def directory_of(config: DataConfig) -> Path:

@@ -114,7 +114,7 @@ class Run:
         collect_if_needed(config)
         self.task = open_task(config)
         self.model_config = model_config_of(config, self.task)
-        trajectories = self.task.trajectories("train", config.data.num_episodes)
+        trajectories = self.task.training(config.data)
         self.corpus = corpus = self.task.corpus(trajectories, config.data.window)
         held_out = self.task.corpus(self.task.trajectories("validation"), config.data.window)
         sampler = AnyOrderMaskSampler(config.masking)
@@ -131,7 +131,8 @@ class Run:
         )
         self.validation = pipeline.validation_batches(
             held_out, sampler, config.seed, config.train.batch_size // config.train.accumulation_steps,
-            config.log.num_validation_rows, row_length=config.data.row_length, **ids,
+            config.log.num_validation_rows, row_length=config.data.row_length,
+            block_size=pipeline.block_size_of(config), **ids,
         )  # fmt: skip
         dtype = config.model.param_dtype
         shapes = state.abstract_params(self.model_config, self.mesh, dtype)
@@ -178,7 +179,9 @@ class Run:
 
 def summarise(totals: dict[str, float], num: int) -> dict[str, float]:
     """Sums over `num` batches -> means: `nll/<group>` and `accuracy/<group>` per target, the rest per batch."""
-    means = {name: value / num for name, value in totals.items() if "/" not in name}
+    means = {name: value / num for name, value in totals.items() if "/" not in name and name != "targets_dropped"}
+    if totals["targets_dropped"]:  # only worth a line where it happens
+        means["targets_dropped"] = totals["targets_dropped"] / num
     for group in GROUPS:
         count = totals[f"count/{group}"]
         if count:

@@ -17,6 +17,10 @@ GRANULARITIES = ("unit", "cell", "attribute", "token")
 """What is hidden as a whole; the order is the first axis of `Tokenised.slots_GL`."""
 
 
+OCCLUDED = "occluded"
+"""Key of `Unit.data`: numbers of the cells (`Slot.cell`) that nobody sees. Tokenised, they are mask tokens."""
+
+
 class Kind(enum.IntEnum):
     """What a unit is. The values are stored in arrays, the lower-case names in files."""
 

@@ -62,11 +62,12 @@ class Trainer:
     def __init__(self, config: Config, devices=None, model_config=None):
         self.model_config = model_config or tiny_model()
         self.mesh = sharding.make_mesh(config.mesh, devices or jax.devices()[:1])
-        shapes = state.abstract_params(self.model_config, self.mesh, "float32")
+        dtype = config.model.param_dtype
+        shapes = state.abstract_params(self.model_config, self.mesh, dtype)
         optimizer, _ = make_optimizer(config.optimizer, config.train.num_steps, shapes)
-        self.shapes, placed = state.state_shardings(self.model_config, optimizer, self.mesh, "float32")
+        self.shapes, placed = state.state_shardings(self.model_config, optimizer, self.mesh, dtype)
         self.train_step = step.make_train_step(config, self.model_config, optimizer, self.mesh, placed)
-        self.state = state.create(self.model_config, optimizer, self.mesh, "float32", keys.key(0, "init"))
+        self.state = state.create(self.model_config, optimizer, self.mesh, dtype, keys.key(0, "init"))
 
     def run(self, batches) -> list[float]:
         losses = []

@@ -255,7 +255,7 @@ def test_a_cell_counts_only_when_all_of_it_was_hidden(expert):
     targets = collect_targets(asks)
     found = measure(targets, Oracle().predict(asks, targets), world.cell_words)
     assert found["attribute_accuracy"].count == found["nll_per_token"].count == 49 * len(asks)
-    assert set(found) == {"attribute_accuracy", "nll_per_token"}
+    assert set(found) == {"attribute_accuracy", "nll_per_token", "nll_per_target"}
 
 
 def test_a_word_of_another_field_has_no_attributes(joint):

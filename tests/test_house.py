@@ -14,7 +14,7 @@ FLOORS = [
     {"state"},
     {"step", "decode", "checkpoint"},
     {"evaluation"},
-    {"train", "evaluate", "collect", "ablate", "fit"},
+    {"train", "evaluate", "collect", "ablate", "demo", "fit"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 MODULES = sorted((ROOT / "anyorder_jax").rglob("*.py"))

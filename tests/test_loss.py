@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from anyorder_jax.config import LossConfig
-from anyorder_jax.loss import cross_entropy, group_sums, target_weights
+from anyorder_jax.loss import cross_entropy, gather_targets, group_sums, head_loss, target_weights
 from anyorder_jax.types import Batch, Kind
 
 
@@ -54,10 +54,72 @@ def test_a_batch_without_targets_costs_nothing(normalisation):
     assert float(target_weights(batch, LossConfig(normalisation=normalisation)).sum()) == 0.0
 
 
+def head_case(seed, rows=4, length=12, width=5, vocab=7):
+    rng = np.random.default_rng(seed)
+    batch = make_batch(rng, rows, length, vocab)
+    hidden = jnp.asarray(rng.normal(size=(rows, length, width)), jnp.float32)
+    return batch, hidden, jnp.asarray(rng.normal(size=(width, vocab)), jnp.float32)
+
+
+@pytest.mark.parametrize("chunk_logits", [10**6, 7 * 13, 7])
+@pytest.mark.parametrize(("num_shards", "target_share"), [(1, 1.0), (2, 1.0), (1, 0.75), (4, 0.9)])
+@pytest.mark.parametrize("confidence_weight", [0.0, 2.0])
+def test_the_chunked_head_is_the_loss_over_all_logits(chunk_logits, num_shards, target_share, confidence_weight):
+    batch, hidden, head = head_case(6)
+    weights = target_weights(batch, LossConfig())
+
+    def ours(hidden, head):
+        asked = gather_targets(hidden, batch, weights, num_shards, target_share)
+        return head_loss(asked, head, confidence_weight, chunk_logits)[0], group_sums(
+            *head_loss(asked, head, confidence_weight, chunk_logits)[1:], asked
+        )
+
+    def plain(hidden, head):
+        logits = hidden @ head
+        nll, log_p = cross_entropy(logits, batch.targets), jax.nn.log_softmax(logits)
+        is_right = logits.argmax(-1) == batch.targets
+        entropy = -(jnp.exp(log_p) * log_p).sum(-1)
+        by_action = batch.is_target & (batch.kind == Kind.ACTION)
+        sums = (nll * by_action).sum(), (is_right * by_action).sum()
+        return ((nll + confidence_weight * is_right * entropy) * weights).sum(), sums
+
+    (value, sums), grads = jax.jit(jax.value_and_grad(ours, argnums=(0, 1), has_aux=True))(hidden, head)
+    (expected, expected_sums), expected_grads = jax.value_and_grad(plain, argnums=(0, 1), has_aux=True)(hidden, head)
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    np.testing.assert_allclose((sums["nll/action"], sums["right/action"]), expected_sums, rtol=1e-5)
+    for one, other in zip(grads, expected_grads, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_targets_beyond_the_budget_are_dropped_and_counted():
+    batch, hidden, _ = head_case(7)
+    asked = gather_targets(hidden, batch, target_weights(batch, LossConfig()), 2, 0.25)
+    per_shard = batch.is_target.reshape(2, -1).sum(1)
+    assert asked.targets_GK.shape == (2, 6)
+    assert int(asked.num_dropped) == np.maximum(per_shard - 6, 0).sum() > 0
+    assert bool(asked.is_target_GK.all())
+
+
+def test_logits_exist_for_a_chunk_of_hidden_positions_only():
+    """Read off the compiled program: 4096 positions of 512 classes are 8 MiB of logits, four times in the gradient."""
+    batch, hidden, head = head_case(8, rows=8, length=512, width=4, vocab=512)
+    weights = target_weights(batch, LossConfig())
+
+    def temporaries(target_share, chunk_logits):
+        def cost(hidden, head):
+            asked = gather_targets(hidden, batch, weights, 1, target_share)
+            return head_loss(asked, head, 0.0, chunk_logits)[0]
+
+        compiled = jax.jit(jax.grad(cost, argnums=(0, 1))).lower(hidden, head).compile()
+        return compiled.memory_analysis().temp_size_in_bytes / 2**20
+
+    assert temporaries(0.6, 512 * 64) < 1 < 8 < temporaries(1.0, 2**30)
+
+
 def test_group_sums_count_targets_once():
-    batch = make_batch(np.random.default_rng(5))
-    nll = jnp.ones((4, 12))
-    sums = jax.jit(group_sums)(nll, jnp.ones((4, 12), bool), batch)
+    batch, hidden, _ = head_case(5)
+    asked = gather_targets(hidden, batch, jnp.ones((4, 12)), 1, 1.0)
+    sums = jax.jit(group_sums)(jnp.ones((1, 48)), jnp.ones((1, 48), bool), asked)
     total = sum(float(sums[f"count/{g}"]) for g in ("observation", "action", "other"))
     assert total == batch.is_target.sum()
     assert float(sums["nll/action"]) == (batch.is_target & (batch.kind == Kind.ACTION)).sum()

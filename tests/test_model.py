@@ -13,10 +13,13 @@ import optax
 import pytest
 from safetensors.numpy import load_file
 
-from anyorder_jax import sharding
+from anyorder_jax import sharding, step
+from anyorder_jax.config import Config, LossConfig, MeshConfig, TrainConfig
+from anyorder_jax.loss import target_weights
 from anyorder_jax.model import presets, transformer
 from anyorder_jax.model.attention import BlockDiffusion, Full, Segments
 from anyorder_jax.model.config import ModelConfig
+from anyorder_jax.types import Batch
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -162,6 +165,29 @@ def test_noisy_tokens_under_full_attention(golden):
     np.testing.assert_allclose(logits, golden.expected["noisy_full_logits"], **CLOSE)
     loss = cross_entropy(logits, jnp.asarray(golden.expected["labels"]))
     np.testing.assert_allclose(loss, golden.expected["loss_same_full_attention"], rtol=1e-5)
+
+
+def test_the_train_steps_block_diffusion_is_the_references(golden):
+    """The step's own loss on a batch that holds the golden noisy and clean tokens, and its gradient."""
+    e, config = golden.expected, golden.config
+    rows, ones = e["labels"] >= 0, np.ones_like(e["labels"])
+    length = rows.shape[1]
+    batch = Batch(
+        tokens=e["noisy_ids"], targets=e["input_ids"], is_target=rows, positions=e["bd_position_ids"][:, :length],
+        segment_ids=ones, kind=ones.astype(np.int8), field=ones.astype(np.int8), rate=ones.astype(np.float32),
+        example=ones,
+    )  # fmt: skip
+    run = Config(
+        train=TrainConfig(objective="block_diffusion", block_size=4), loss=LossConfig("token", target_share=0.9)
+    )
+    mesh = sharding.make_mesh(MeshConfig(), jax.devices()[:1])
+    weights = target_weights(batch, run.loss)
+    gradient = jax.jit(jax.value_and_grad(lambda p: step.batch_loss(p, batch, weights, run, config, mesh)[0]))
+    loss, grads = gradient(golden.params)
+    np.testing.assert_allclose(loss, e["loss_same"], rtol=1e-5)
+    ours, key = dict(named(grads, config)), "model.layers.1.attention.query_key_value.weight"
+    for name in ("lm_head.weight", key):
+        np.testing.assert_allclose(ours[name], e[f"grad_same:{name}"], rtol=0, atol=2e-5)
 
 
 def shifted(labels):

@@ -236,3 +236,21 @@ def test_validation_batches_are_fixed_and_full():
 
 def test_validation_tells_the_sampler_the_progress():
     assert {float(r) for b in validate(8, progress=0.5) for r in b.rate[b.segment_ids > 0]} == {0.75}
+
+
+def test_block_diffusion_aligns_examples_and_hides_what_its_blocks_would_leak():
+    config = dataclasses.replace(CONFIG, train=TrainConfig(batch_size=8, objective="block_diffusion", block_size=8))
+    num_hidden = 0
+    for e, here, row in examples_in(take(pipeline(config), 4)):
+        example = CORPUS.example(e)
+        assert here[0] % 8 == 0
+        np.testing.assert_array_equal(row.targets[here], example.tokens_L)
+        unit_L = example.slots_GL[0]
+        for start in range(0, len(here), 8):
+            block = range(start, min(start + 8, len(here)))
+            steps = [int(example.step_U[unit_L[i]]) for i in block if unit_L[i] >= 0]
+            for i in block:
+                if unit_L[i] >= 0 and example.step_U[unit_L[i]] > min(steps):
+                    assert row.tokens[here[i]] == VOCABULARY.mask_id
+                    num_hidden += 1
+    assert num_hidden > 50

@@ -15,7 +15,7 @@ from anyorder_jax.config import CheckpointConfig, Config, DataConfig, MeshConfig
 from anyorder_jax.data import sources, units
 from anyorder_jax.data.tokenization import Vocabulary
 from anyorder_jax.environments import registry
-from anyorder_jax.evaluation import charts, film, policy, questions, report, rollout, strip
+from anyorder_jax.evaluation import charts, film, held_out, policy, questions, report, rollout, strip
 from anyorder_jax.evaluation.measures import CellWords
 from anyorder_jax.evaluation.statistics import Estimate
 from anyorder_jax.model import presets
@@ -107,7 +107,9 @@ def test_command_writes_every_number_with_its_interval(evaluated):
 
 def test_command_leaves_no_temporary_file(evaluated):
     names = {path.name for path in evaluated.iterdir()}
-    assert names == {"report.json", "loss.png", "summary.png", "strip.png", "rollout.gif"}
+    assert names == {
+        "report.json", "episodes.json", "loss.png", "summary.png", "strip.png", "rollout.gif", "expert.gif",
+    }  # fmt: skip
 
 
 def test_untrained_model_knows_nothing(evaluated):
@@ -151,8 +153,8 @@ def test_rollouts_on_training_seeds_are_refused(run, data, tmp_path):
     config, *_, tokenizer = checkpoint.load_for_inference(run)
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, path=str(tmp_path)))
     with pytest.raises(ValueError, match="Choose another --seed"):
-        evaluate.open_held_out(config, tokenizer, 2, None)
-    assert evaluate.open_held_out(config, tokenizer, 2, seed=5).seeds == [59_000_000, 59_000_001]
+        held_out.open_held_out(config, tokenizer, 2, None)
+    assert held_out.open_held_out(config, tokenizer, 2, seed=5).seeds == [59_000_000, 59_000_001]
 
 
 # -- pictures --------------------------------------------------------------------------------------

@@ -82,13 +82,36 @@ class Corpus(NamedTuple):
         where = f", {self.window} steps to step {self.end_step_E[e]}" if self.window else ""
         return f"trajectory {self.ids[self.record_E[e]]}{where}"
 
-    def pack(self, row_length: int, seed: int) -> packing.Plan:
-        """The plan of rows. Raises ValueError if an example is longer than a row, by its name."""
-        return packing.pack(self.length_E, row_length, seed, name=self.name)
+    def pack(self, row_length: int, seed: int, block_size: int = 1) -> packing.Plan:
+        """The plan of rows, in which examples start at multiples of `block_size`.
+
+        Raises:
+          ValueError: if an example is longer than a row, by its name.
+        """
+        rounded_E = np.minimum(-(-self.length_E // block_size) * block_size, np.maximum(self.length_E, row_length))
+        return packing.pack(rounded_E, row_length, seed, name=self.name)
+
+
+def later_turns(example: Tokenised, block_size: int) -> np.ndarray:
+    """bool [L]: tokens of a step that is not the first of their block; what frames say is known anyhow.
+
+        block_size 4    o0 o0 o0 a0 | a0 o1 o1 a1 | o2 ...        block 1 holds the end of step 0 and step 1:
+                         .  .  .  .    .  x  x  x                 inside it full attention would show o1 to a0
+
+    LLaDA2.2 technical report, section 3.2: in a block of several turns all after the first are hidden.
+    """
+    step_U1 = np.append(example.step_U, np.iinfo(np.int32).max)  # its last entry is that of frames, unit -1
+    step_L = step_U1[example.slots_GL[0]]
+    starts = np.arange(0, len(example), block_size)
+    first_L = np.repeat(np.minimum.reduceat(step_L, starts), block_size)[: len(example)]
+    return (step_L > first_L) & (example.slots_GL[0] >= 0)
 
 
 class RowMaker(NamedTuple):
-    """Makes rows: cuts the examples, draws what is hidden, puts the mask tokens in."""
+    """Makes rows: cuts the examples, draws what is hidden, puts the mask tokens in.
+
+    block_size: 1, or that of block diffusion: examples start at its multiples, `later_turns` are hidden (not asked).
+    """
 
     corpus: Corpus
     sampler: Sampler
@@ -96,6 +119,7 @@ class RowMaker(NamedTuple):
     row_length: int
     mask_id: int
     pad_id: int
+    block_size: int = 1
 
     def empty(self, num_rows: int) -> Batch:
         """Rows of nothing but padding."""
@@ -124,7 +148,8 @@ class RowMaker(NamedTuple):
         stop = 0
         for segment, e in enumerate(examples, start=1):
             example = self.corpus.example(e)
-            start, stop = stop, stop + len(example)
+            start = -(-stop // self.block_size) * self.block_size
+            stop = start + len(example)
             here = slice(start, stop)
             batch.targets[:, here] = example.tokens_L
             batch.positions[:, here] = np.arange(len(example))
@@ -136,8 +161,9 @@ class RowMaker(NamedTuple):
             draws = [self.sampler(generator(e), example, progress)]
             if self.complement is not None:
                 draws.append(self.complement(example, draws[0]))
+            is_later_L = later_turns(example, self.block_size) if self.block_size > 1 else np.False_
             for r, hidden in enumerate(draws):
-                batch.tokens[r, here] = np.where(hidden.is_hidden_L, self.mask_id, example.tokens_L)
+                batch.tokens[r, here] = np.where(hidden.is_hidden_L | is_later_L, self.mask_id, example.tokens_L)
                 batch.is_target[r, here] = hidden.is_target_L
                 batch.rate[r, here] = hidden.rate
         return batch
@@ -145,6 +171,11 @@ class RowMaker(NamedTuple):
 
 def _stack(rows: Sequence[Batch]) -> Batch:
     return Batch(*map(np.concatenate, zip(*rows, strict=True)))
+
+
+def block_size_of(config: Config) -> int:
+    """Tokens to whose multiples examples are aligned: those of a block under block diffusion, else 1."""
+    return config.train.block_size if config.train.objective == "block_diffusion" else 1
 
 
 def make_pipeline(
@@ -168,7 +199,8 @@ def make_pipeline(
     row and its complement.
 
     Args:
-      config: seed, data.row_length, data.num_threads, data.prefetch, train.batch_size, masking.complementary.
+      config: seed, data.row_length, data.num_threads, data.prefetch, train.batch_size, masking.complementary,
+        train.objective and block_size.
       corpus: the training split.
       sampler, complement: of masking.sampler; complement is needed with masking.complementary only.
       mask_id, pad_id: of the vocabulary.
@@ -194,8 +226,9 @@ def make_pipeline(
         complement = None
     elif complement is None:
         raise ValueError("pipeline: masking.complementary needs `complement` (masking.sampler.complement).")
-    plan = corpus.pack(config.data.row_length, config.seed)
-    maker = RowMaker(corpus, sampler, complement, config.data.row_length, mask_id, pad_id)
+    block_size = block_size_of(config)
+    plan = corpus.pack(config.data.row_length, config.seed, block_size)
+    maker = RowMaker(corpus, sampler, complement, config.data.row_length, mask_id, pad_id, block_size)
     num_rows_total = num_steps_total * batch_size // rows_per_draw
 
     def make_row(g: int, row: int) -> Batch:
@@ -227,6 +260,7 @@ def validation_batches(
     row_length: int,
     mask_id: int,
     pad_id: int,
+    block_size: int = 1,
     progress: float = 1.0,
 ) -> list[Batch]:
     """Fixed rows with fixed draws: the same at every step of a run and for every run of the seed.
@@ -238,13 +272,14 @@ def validation_batches(
       batch_size: B, rows of each batch; the last one is filled up with rows of padding.
       num_rows: rows in all, spread evenly over the plan; all of it when it has fewer.
       row_length, mask_id, pad_id: as in `make_pipeline`.
+      block_size: of `block_size_of`.
       progress: position in training that the sampler is told.
 
     Raises:
       ValueError: if an example is longer than a row.
     """
-    plan = corpus.pack(row_length, seed)
-    maker = RowMaker(corpus, sampler, None, row_length, mask_id, pad_id)
+    plan = corpus.pack(row_length, seed, block_size)
+    maker = RowMaker(corpus, sampler, None, row_length, mask_id, pad_id, block_size)
     num_rows = min(num_rows, plan.num_rows)
     chosen = np.arange(num_rows) * plan.num_rows // num_rows
     rows = [

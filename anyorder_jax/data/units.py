@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from anyorder_jax.data.tokenization import Vocabulary
-from anyorder_jax.types import Codec, Field, Kind, Slot, Tokenised, Trajectory, Unit
+from anyorder_jax.types import OCCLUDED, Codec, Field, Kind, Slot, Tokenised, Trajectory, Unit
 
 TEXT_BLOCK = 8
 """A unit of free text is filled up with end-of-unit tokens to a multiple of so many tokens."""
@@ -68,6 +68,13 @@ def _columns(vocabulary: Vocabulary, slots: Sequence[Slot]) -> _Columns:
     return _Columns(fields, cells, attributes, pieces, owns)
 
 
+def _occlude(columns: _Columns, cells: Sequence[int], mask_id: int) -> _Columns:
+    """Mask tokens in all slots of these cells."""
+    hidden = frozenset(cells)
+    pairs = zip(columns.cells, columns.pieces, strict=True)
+    return columns._replace(pieces=[[mask_id] * len(ids) if cell in hidden else ids for cell, ids in pairs])
+
+
 def tokenise(trajectory: Trajectory, codec: Codec, vocabulary: Vocabulary) -> TokenisedTrajectory:
     """Token ids of a whole trajectory.
 
@@ -76,7 +83,8 @@ def tokenise(trajectory: Trajectory, codec: Codec, vocabulary: Vocabulary) -> To
 
     Markers belong to no slot (-1). A goal (any unit of free text) ends in one to TEXT_BLOCK end tokens (E),
     which are predicted like words: a hidden goal shows its length only up to the block. Slots of fixed width
-    end in FILLER, which has the token slot of the word's last token.
+    end in FILLER, which has the token slot of the word's last token. Cells in `unit.data[OCCLUDED]` are mask tokens:
+    what nobody sees must not be asked, so draws that ask are for examples without them, or `is_expert` is False.
 
     Raises:
       ValueError: for units out of order, or words that the codec's lexicon does not list.
@@ -93,6 +101,8 @@ def tokenise(trajectory: Trajectory, codec: Codec, vocabulary: Vocabulary) -> To
     for u, unit in enumerate(trajectory.units):
         frame = vocabulary.frame(unit.kind)
         columns = _columns(vocabulary, codec.slots(unit))
+        if unit.data is not None and OCCLUDED in unit.data:
+            columns = _occlude(columns, unit.data[OCCLUDED], vocabulary.mask_id)
         numbers += [u] * (1 + len(columns.fields))
         fields += [Field.FRAME, *columns.fields]
         cells += [-1, *columns.cells]

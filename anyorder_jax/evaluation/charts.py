@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -92,6 +93,25 @@ def loss_curves(metrics_directory: Path, path: Path) -> bool:
 def _series(lines: Sequence[Mapping[str, Any]], name: str) -> tuple[list[int], list[float]]:
     found = [(line["step"], line[name]) for line in lines if name in line and math.isfinite(line[name])]
     return [step for step, _ in found], [value for _, value in found]
+
+
+def heatmap(found: Mapping[str, Any], path: Path) -> None:
+    """NLL above the column's best, of `comparison.heatmap`; darker is worse."""
+    values = np.array([[np.nan if v is None else v for v in row] for row in found["relative"]], float)
+    figure, (axis,) = _figure(1, 2.6 + 0.9 * len(found["columns"]), 1.4 + 0.42 * len(found["rows"]))
+    axis.grid(False)
+    axis.imshow(np.sqrt(values), cmap="Oranges", aspect="auto", vmin=0)  # the root: small differences stay visible
+    highest = np.nanmax(values)
+    for r, row in enumerate(values):
+        for c, value in enumerate(row):
+            said = "–" if np.isnan(value) else f"{value:.3f}"
+            axis.text(
+                c, r, said, ha="center", va="center", fontsize=8, color="white" if value > highest / 2 else "#1f2328"
+            )
+    axis.set_xticks(range(len(found["columns"])), found["columns"], fontsize=8)
+    axis.set_yticks(range(len(found["rows"])), found["rows"], fontsize=8)
+    axis.set_title("NLL per hidden token above the column's best (nats)", fontsize=9, loc="left")
+    _save(figure, path)
 
 
 def summary_chart(world_model: Results, played: Mapping[str, Mapping[str, Estimate]], title: str, path: Path) -> None:

@@ -75,9 +75,10 @@ class Model:
 
         def score(
             params: Any, tokens_BL: jax.Array, lengths_B: jax.Array, truth_BL: jax.Array
-        ) -> tuple[jax.Array, jax.Array]:
+        ) -> tuple[jax.Array, jax.Array, jax.Array]:
             logits_BLV = logits_of(params, tokens_BL, lengths_B)
-            return cross_entropy(logits_BLV, truth_BL), logits_BLV.argmax(-1)
+            choice_BL = logits_BLV.argmax(-1)
+            return cross_entropy(logits_BLV, truth_BL), choice_BL, jnp.exp(-cross_entropy(logits_BLV, choice_BL))
 
         def score_actions(params: Any, tokens_BL: jax.Array, lengths_B: jax.Array, first_B: jax.Array) -> jax.Array:
             logits_BLV = logits_of(params, tokens_BL, lengths_B).astype(jnp.float32)
@@ -87,24 +88,36 @@ class Model:
             picked_BKA = log_p_BKV[:, jnp.arange(width)[:, None], jnp.maximum(ids_KA, 0)]
             return jnp.where(ids_KA[None] >= 0, picked_BKA, 0).sum(1)
 
-        self._score, self._score_actions = jax.jit(score), jax.jit(score_actions)
+        self._score, self._score_actions, self._logits = jax.jit(score), jax.jit(score_actions), jax.jit(logits_of)
 
     def predict(self, asks: Sequence[Ask], targets: Targets) -> Prediction:
-        """-log p and the argmax (over the whole vocabulary) of every target, all hidden tokens at once."""
+        """-log p, the argmax (over the whole vocabulary) and its probability of every target, all hidden tokens at
+        once."""
         mask_id = self._vocabulary.mask_id
         seen = [np.where(ask.hidden.is_hidden_L, mask_id, ask.example.tokens_L) for ask in asks]
-        nll_T, chosen_T = np.zeros(len(targets.truth_T)), np.zeros(len(targets.truth_T), np.int64)
+        nll_T, confidence_T = np.zeros((2, len(targets.truth_T)))
+        chosen_T = np.zeros(len(targets.truth_T), np.int64)
         start_A = np.searchsorted(targets.ask_T, np.arange(len(asks) + 1))
         for chosen, tokens_BL, lengths_B in self._batches(seen):
             truth_BL = np.zeros_like(tokens_BL)
             for b, a in enumerate(chosen):
                 truth_BL[b, : lengths_B[b]] = asks[a].example.tokens_L
-            nll_BL, choice_BL = jax.device_get(self._score(self._params, tokens_BL, lengths_B, truth_BL))
+            nll_BL, choice_BL, confidence_BL = jax.device_get(self._score(self._params, tokens_BL, lengths_B, truth_BL))
             for b, a in enumerate(chosen):
                 mine = slice(start_A[a], start_A[a + 1])
                 places = targets.position_T[mine]
                 nll_T[mine], chosen_T[mine] = nll_BL[b, places], choice_BL[b, places]
-        return Prediction(nll_T, chosen_T)
+                confidence_T[mine] = confidence_BL[b, places]
+        return Prediction(nll_T, chosen_T, confidence_T)
+
+    def logits(self, rows: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """float32 [length, V] of each row of tokens (int32 [length], with mask tokens in the holes)."""
+        found: list[np.ndarray] = [np.zeros(0, np.float32)] * len(rows)
+        for chosen, tokens_BL, lengths_B in self._batches(rows):
+            logits_BLV = np.asarray(jax.device_get(self._logits(self._params, tokens_BL, lengths_B)), np.float32)
+            for b, i in enumerate(chosen):
+                found[i] = logits_BLV[b, : lengths_B[b]]
+        return found
 
     def action_logits(self, rows: Sequence[np.ndarray], first_hidden: int) -> np.ndarray:
         """log p of each action word in the hole at the end of each row.

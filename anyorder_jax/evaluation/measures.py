@@ -1,5 +1,6 @@
 """Measures: from predictions of hidden tokens to named numbers with intervals.
 
+    nll per target       mean over all hidden tokens of -log p(x_i | what is visible), whatever they are
     nll per token        mean over hidden observation tokens i of  -log p(x_i | what is visible)
     nll per cell         mean over hidden grid cells of the sum over the cell's tokens (three words, or one)
     nll per observation  mean over hidden observations of the sum over all its tokens, direction included
@@ -7,6 +8,8 @@
     cell accuracy        share of hidden grid cells of which every token is right ("joint-cell")
     object-cell accuracy the same over cells that hold an object: not unseen, empty, wall or floor
     direction accuracy   share of hidden direction words that are right
+    ... changed cell     nll and accuracy over the cells whose word differs from the same cell of the observation
+                         before, in the window: what copying cannot know
     exact observations   share of hidden observations of which every token is right, direction included
     action nll, accuracy mean over hidden actions of the word's -log p; share of them that are right
     goal ...             the same for hidden goals: per word, and all words right
@@ -110,14 +113,18 @@ def _sum_of(values_T: np.ndarray, group: Group) -> np.ndarray:
     return np.bincount(group.of_T, weights=values_T, minlength=len(group.size_S))
 
 
-def measure(targets: Targets, prediction: Prediction, cell_words: CellWords) -> dict[str, Estimate]:
+def measure(
+    targets: Targets, prediction: Prediction, cell_words: CellWords, weight_A: np.ndarray | None = None
+) -> dict[str, Estimate]:
     """Every number of the module's docstring that the question has targets for, by name.
 
     Args:
       targets: what was asked.
       prediction: what one predictor said; without probabilities the nll numbers are left out.
       cell_words: reads grid words.
+      weight_A: float [A], what each ask weighs in every mean (None: 1); it multiplies numerator and denominator.
     """
+    weight_A = np.ones(len(targets.episode_A)) if weight_A is None else weight_A
     episodes = targets.num_episodes
     words, cells, units = targets.words, targets.cells, targets.units
     right_T = (prediction.chosen_T == targets.truth_T).astype(np.float64)
@@ -126,14 +133,16 @@ def measure(targets: Targets, prediction: Prediction, cell_words: CellWords) -> 
     cell_of_W = cells.of_T[words.first_S]
     has_object_C = np.bincount(cell_of_W, weights=says_object_W, minlength=len(cells.size_S)) > 0
     is_grid_C = np.isin(targets.field_T[cells.first_S], GRID) & cells.is_whole_S
+    is_changed_C = is_grid_C & (np.bincount(cells.of_T, weights=targets.is_changed_T, minlength=len(is_grid_C)) > 0)
     kind_W, kind_U = targets.kind_T[words.first_S], targets.kind_T[units.first_S]
     is_direction_W = targets.field_T[words.first_S] == Field.DIRECTION
     found: dict[str, Estimate | None] = {}
 
     def average(name: str, values_S: np.ndarray, counts_S: np.ndarray, ask_S: np.ndarray, share: bool) -> None:
         episode_S = targets.episode_A[ask_S]
-        top = np.bincount(episode_S, weights=values_S * (counts_S > 0), minlength=episodes)
-        bottom = np.bincount(episode_S, weights=counts_S, minlength=episodes)
+        weight_S = weight_A[ask_S]
+        top = np.bincount(episode_S, weights=weight_S * values_S * (counts_S > 0), minlength=episodes)
+        bottom = np.bincount(episode_S, weights=weight_S * counts_S, minlength=episodes)
         found[name] = statistics.ratio(top, bottom, is_proportion=share)
 
     def shares(name: str, right_S: np.ndarray, is_counted_S: np.ndarray, group: Group) -> None:
@@ -142,6 +151,7 @@ def measure(targets: Targets, prediction: Prediction, cell_words: CellWords) -> 
     average("attribute_accuracy", right_W, num_W * words.is_whole_S, words.ask_S, True)
     shares("cell_accuracy", all_right_C, is_grid_C, cells)
     shares("object_cell_accuracy", all_right_C, is_grid_C & has_object_C, cells)
+    shares("changed_cell_accuracy", all_right_C, is_changed_C, cells)
     shares("direction_accuracy", all_right_W, is_direction_W, words)
     shares("exact_observation_rate", all_right_U, kind_U == Kind.OBSERVATION, units)
     shares("action_accuracy", all_right_U, kind_U == Kind.ACTION, units)
@@ -150,8 +160,10 @@ def measure(targets: Targets, prediction: Prediction, cell_words: CellWords) -> 
     if prediction.nll_T is not None:
         nll_T, is_observation_T = prediction.nll_T, targets.kind_T == Kind.OBSERVATION
         nll_C, nll_W, nll_U = (_sum_of(nll_T, g) for g in (cells, words, units))
+        average("nll_per_target", nll_T, np.ones(len(nll_T)), targets.ask_T, False)
         average("nll_per_token", nll_T, is_observation_T, targets.ask_T, False)
         average("nll_per_cell", nll_C, is_grid_C, cells.ask_S, False)
+        average("nll_per_changed_cell", nll_C, is_changed_C, cells.ask_S, False)
         is_observation_U = (kind_U == Kind.OBSERVATION) & units.is_whole_S
         average("nll_per_observation", nll_U, is_observation_U, units.ask_S, False)
         average("action_nll", nll_U, (kind_U == Kind.ACTION) & units.is_whole_S, units.ask_S, False)

@@ -81,10 +81,14 @@ class Framer:
         """num_steps: the window H, >= 1. actions: the words that may be chosen."""
         self._codec, self._vocabulary, self._num_steps = codec, vocabulary, num_steps
         hidden = self._tokenise(Unit(Kind.ACTION, 0, text=actions[0]))
-        self._hole_L = np.where(hidden.field_L == Field.FRAME, hidden.tokens_L, vocabulary.mask_id)
+        self._hole_L = self._hole_of(hidden)
         self.first_hidden = int(np.argmax(hidden.field_L != Field.FRAME)) - len(self._hole_L)
         """Where the action's word begins, counted from the end of the row (negative)."""
         self._tokens: dict[int, list[np.ndarray]] = {}
+
+    def _hole_of(self, tokenised: units.TokenisedTrajectory) -> np.ndarray:
+        """A unit's tokens, all hidden."""
+        return np.where(tokenised.field_L == Field.FRAME, tokenised.tokens_L, self._vocabulary.mask_id)
 
     def _tokenise(self, unit: Unit) -> units.TokenisedTrajectory:
         alone = dataclasses.replace(unit, step=0)
@@ -97,12 +101,41 @@ class Framer:
         Raises:
           ValueError: when a goal or an observation holds a word that the vocabulary does not know.
         """
-        assert seen[-1].kind == Kind.OBSERVATION, "a policy acts after an observation"
-        cached = self._tokens.setdefault(seed, [])
-        cached += [self._tokenise(unit).tokens_L for unit in seen[len(cached) :]]
+        cached = self._seen_tokens(seed, seen)
         first_step = seen[-1].step - self._num_steps + 1
         shown = [t for t, u in zip(cached, seen, strict=True) if u.kind == Kind.GOAL or u.step >= first_step]
         return np.concatenate([*shown, self._hole_L]).astype(np.int32)
+
+    def _seen_tokens(self, seed: int, seen: Sequence[Unit]) -> list[np.ndarray]:
+        assert seen[-1].kind == Kind.OBSERVATION, "a policy acts after an observation"
+        cached = self._tokens.setdefault(seed, [])
+        cached += [self._tokenise(unit).tokens_L for unit in seen[len(cached) :]]
+        return cached
+
+    def plan_row(
+        self, seed: int, seen: Sequence[Unit], num_actions: int, goal_state: Unit | None = None
+    ) -> tuple[np.ndarray, list[int]]:
+        """A row with holes for `num_actions` actions and the observations between them, H steps in all.
+
+            [goal] ..  [observation] o_t  [action] M  [observation] M .. M  [action] M      goal_state stands at the end
+
+        Returns:
+          int32 [length], and where each action's word begins, from the start.
+        """
+        num_future = num_actions - 1 + (goal_state is not None)
+        assert num_future < self._num_steps, "one step of the window at least is the past"
+        cached = self._seen_tokens(seed, seen)
+        first_step = seen[-1].step - (self._num_steps - num_future) + 1
+        shown = [t for t, u in zip(cached, seen, strict=True) if u.kind == Kind.GOAL or u.step >= first_step]
+        start = np.concatenate([*shown, self._hole_L])
+        places = [len(start) + self.first_hidden]
+        view_L = self._hole_of(self._tokenise(seen[-1]))
+        for _ in range(num_actions - 1):
+            start = np.concatenate([start, view_L, self._hole_L])
+            places.append(len(start) + self.first_hidden)
+        if goal_state is not None:
+            start = np.concatenate([start, self._tokenise(goal_state).tokens_L])
+        return start.astype(np.int32), places
 
     def forget(self, seed: int) -> None:
         """Frees what was kept of a finished episode."""

@@ -9,6 +9,8 @@ names:
     forward        the same, and that action                              the observation that follows
     inverse        the past, and the observation that the action led to   the action
     goal           all observations and actions                           the goal
+    past           goal, and the later half of the steps                  the earlier half
+    future         goal, and the earlier half of the steps                the later half
 """
 
 from __future__ import annotations
@@ -48,7 +50,7 @@ class Ask(NamedTuple):
 RATES = (0.15, 0.3, 0.5)
 QUESTIONS = (
     *(Question(f"any_order@{rate:g}", "any_order", rate) for rate in RATES),
-    *(Question(order, order, 1.0) for order in ("causal", "forward", "inverse", "goal")),
+    *(Question(order, order, 1.0) for order in ("causal", "forward", "inverse", "goal", "past", "future")),
 )
 """What the report asks."""
 
@@ -121,7 +123,7 @@ def ask(
 
 def _ends(order: str, example: TokenisedTrajectory, num_steps: int) -> np.ndarray:
     """int [n]: steps at which windows of this order may end; none where a window of one step holds no transition."""
-    if order in ("inverse", "forward") and num_steps < 2:
+    if order in ("inverse", "forward", "past", "future") and num_steps < 2:
         return np.zeros(0, int)
     action_steps = example.step_U[(example.kind_U == Kind.ACTION) & example.is_expert_U]
     match order:
@@ -129,7 +131,7 @@ def _ends(order: str, example: TokenisedTrajectory, num_steps: int) -> np.ndarra
             return action_steps
         case "inverse":  # an action, and the observation that it led to
             return 1 + action_steps
-        case "forward":
+        case "forward" | "past" | "future":
             return np.arange(1, example.num_steps)
     return np.arange(example.num_steps)
 
@@ -139,7 +141,10 @@ def hide_for(order: str, example: Tokenised) -> Hidden:
 
     causal    g .  o0 .  a0 .  o1 .  a1 x        inverse   g .  o0 .  a0 x  o1 .  a1 h
     forward   g .  o0 .  a0 .  o1 x  a1 h        goal      g x  o0 .  a0 .  o1 .  a1 .
+    past      g .  o0 x  a0 x  o1 .  a1 .        future    g .  o0 .  a0 .  o1 x  a1 x
     """
+    if order in ("past", "future"):
+        return _hide_half(order, example)
     observations, actions = (np.flatnonzero(example.kind_U == k) for k in (Kind.OBSERVATION, Kind.ACTION))
     last = int(observations[-1])
     match order:
@@ -152,11 +157,24 @@ def hide_for(order: str, example: Tokenised) -> Hidden:
         case "goal":
             asked, first_hidden = int(np.flatnonzero(example.kind_U == Kind.GOAL)[0]), len(example.kind_U)
         case _:
-            raise ValueError(f"evaluation: order {order!r} names no units; expected causal, forward, inverse or goal.")
+            raise ValueError(
+                f"evaluation: order {order!r} names no units; expected causal, forward, inverse, goal, past or future."
+            )
     unit_L = example.slots_GL[0]
     is_asked_L = unit_L == asked
     is_target_L = is_asked_L & (example.field_L != Field.FILLER)
     return Hidden(is_asked_L | (unit_L >= first_hidden), is_target_L, order, "unit", 1.0)
+
+
+def _hide_half(order: str, example: Tokenised) -> Hidden:
+    """The earlier or the later half of a window's steps. Injected actions are never asked; a future one is hidden."""
+    is_step_U = example.kind_U != Kind.GOAL
+    steps = np.unique(example.step_U[is_step_U])
+    is_later_U = example.step_U >= steps[len(steps) // 2]
+    is_hidden_U = is_step_U & (is_later_U if order == "future" else ~is_later_U & example.is_expert_U)
+    is_hidden_L = np.append(is_hidden_U, False)[example.slots_GL[0]]
+    is_target_L = np.append(is_hidden_U & example.is_expert_U, False)[example.slots_GL[0]]
+    return Hidden(is_hidden_L, is_target_L & (example.field_L != Field.FILLER), order, "unit", 1.0)
 
 
 def first_position_U(example: Tokenised) -> np.ndarray:

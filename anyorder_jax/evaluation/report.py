@@ -40,21 +40,33 @@ SHOWN = (
 
 def as_json(estimate: Estimate) -> dict[str, float]:
     """{value, low, high, count, episodes}."""
-    return dict(vars(estimate))
+    return {name: value for name, value in vars(estimate).items() if name != "parts"}
 
 
-def document(
-    about: Mapping[str, Any], world_model: Results, acting: Mapping[str, Mapping[str, Estimate]]
-) -> dict[str, Any]:
-    """The content of report.json: `about`, `world_model[question][predictor][measure]`,
-    `acting[policy][measure]`."""
+def encoded(found: Any) -> Any:
+    """Nested mappings and lists with `Estimate`s in them, as JSON."""
+    if isinstance(found, Estimate):
+        return as_json(found)
+    if isinstance(found, Mapping):
+        return {name: encoded(value) for name, value in found.items()}
+    return [encoded(value) for value in found] if isinstance(found, list | tuple) else found
+
+
+PAIRED = (
+    "nll_per_target", "nll_per_cell", "nll_per_changed_cell", "cell_accuracy", "action_accuracy", "action_nll", "success",
+    "steps_relative_to_expert",
+)  # fmt: skip
+"""Measures that are also kept per episode, for paired comparisons of runs."""
+
+
+def by_episode(results: Mapping[str, Mapping[str, Mapping[str, Estimate]]]) -> dict[str, list[list[float]]]:
+    """{"GROUP.NAME.MEASURE": [numerators, denominators]} of PAIRED measures, without the trivial predictors."""
     return {
-        "about": dict(about),
-        "world_model": {
-            question: {name: {key: as_json(value) for key, value in found.items()} for name, found in by_name.items()}
-            for question, by_name in world_model.items()
-        },
-        "acting": {name: {key: as_json(value) for key, value in found.items()} for name, found in acting.items()},
+        f"{group}.{name}.{measure}": [[float(f"{x:.6g}") for x in part] for part in estimate.parts]
+        for group, by_name in results.items()
+        for name, found in by_name.items()
+        for measure, estimate in found.items()
+        if measure in PAIRED and name.split("/")[0] in (MODEL, "random", "expert") and estimate.parts is not None
     }
 
 
@@ -89,6 +101,11 @@ def _explained(path: Path) -> Iterator[None]:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes indented JSON; NaN is refused, because JSON has none."""
     write_whole(path, json.dumps(content, indent=1, allow_nan=False).encode() + b"\n")
+
+
+def write_compact(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes JSON on one line: for many numbers."""
+    write_whole(path, json.dumps(content, separators=(",", ":"), allow_nan=False).encode() + b"\n")
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
@@ -134,6 +151,34 @@ def acting_table(acting: Mapping[str, Mapping[str, Estimate]]) -> str:
         success = found["success"]
         rest = [f"{found[c].value:.2f}" if c in found else "-" for c in list(columns)[1:]]
         rows.append([name, f"{success.value:.3f}", interval(success), str(success.count), *rest])
+    return table(rows)
+
+
+def likelihood_table(results: Results) -> str:
+    """One row a definition and measure, the model and the unigram."""
+    rows = [["definition / measure", "model", "95% interval", "most frequent"]]
+    for definition, by_name in results.items():
+        for measure, model in by_name[MODEL].items():
+            unigram = by_name["most_frequent"][measure]
+            label = f"{definition:11} {measure.replace('_', ' ')}"
+            rows.append([label, f"{model.value:.3f}", interval(model), f"{unigram.value:.3f}"])
+    return table(rows)
+
+
+def robustness_table(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """One row a disturbance and strength: success of every policy, and the NLL of what comes next."""
+    (clean,) = curves["clean"]
+    names = list(clean["acting"])
+    rows = [["disturbance", *names, "action nll", "next cell nll"]]
+    for name, points in curves.items():
+        for point in points:
+            success = [f"{point['acting'][n]['success'].value:.3f}" if n in point["acting"] else "-" for n in names]
+            known = point["world_model"]
+            nll = [
+                f"{known[q][m].value:.3f}" if m in known.get(q, {}) else "-"
+                for q, m in (("causal", "action_nll"), ("forward", "nll_per_cell"))
+            ]
+            rows.append([f"{name} {point['strength']:g}", *success, *nll])
     return table(rows)
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,27 +21,99 @@ MEASURES = {
     "causal action nll": "world_model.causal.model.action_nll",
     "next-obs cell acc.": "world_model.forward.model.cell_accuracy",
     "nll/cell p=.5": "world_model.any_order@0.5.model.nll_per_cell",
+    "nll/changed cell": "world_model.forward.model.nll_per_changed_cell",
     "inverse action acc.": "world_model.inverse.model.action_accuracy",
 }
 """Column title -> where report.json holds it."""
 
 
+HEATMAP = {
+    "policy": "world_model.causal.model.nll_per_target",
+    "forward": "world_model.forward.model.nll_per_target",
+    "inverse": "world_model.inverse.model.nll_per_target",
+    "goal": "world_model.goal.model.nll_per_target",
+    "past": "world_model.past.model.nll_per_target",
+    "future": "world_model.future.model.nll_per_target",
+    "random": "world_model.any_order@0.5.model.nll_per_target",
+}
+"""What is asked, for the heat-map of UniMASK (2211.10869, figure 4): column title -> where report.json holds it."""
+
+
 @dataclass(frozen=True)
 class Suite:
-    """variants: name -> arguments of `anyorder_jax.train`. seeds: `--config.seed` of each repetition. evaluate: more
-    arguments of `anyorder_jax.evaluate`. measures: column title -> path in report.json."""
+    """What is compared.
+
+    variants: name -> arguments of `anyorder_jax.train`; the first is what the others are compared with. "{run:NAME}" in
+    an argument is the run of another variant with the same seed. seeds: `--config.seed` of each repetition. evaluate:
+    more arguments of `anyorder_jax.evaluate`. suites: its `--suite`. levels: name -> arguments of one more evaluation
+    (e.g. `--env=`), whose report stands under `levels.NAME`. at_steps: checkpoints that are evaluated too, under
+    `steps.STEP`. measures: column title -> path in the reports. heatmap: the same, shown relative to the column's best.
+    """
 
     question: str
     variants: Mapping[str, Sequence[str]]
     seeds: Sequence[int]
     evaluate: Sequence[str] = ()
-    measures: Mapping[str, str] = None  # type: ignore[assignment]  # None: MEASURES
+    measures: Mapping[str, str] = field(default_factory=lambda: MEASURES)
+    suites: Sequence[str] = ("report",)
+    levels: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    at_steps: Sequence[int] = ()
+    heatmap: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.variants or len(set(self.seeds)) != len(self.seeds) or not self.seeds:
             raise ValueError(f"suite: expected variants and distinct seeds, got {self.variants} and {self.seeds}.")
-        if self.measures is None:
-            object.__setattr__(self, "measures", MEASURES)
+        for name in self.variants:
+            unknown = [other for other in self.needs(name) if other not in self.variants or self.needs(other)]
+            if unknown:
+                raise ValueError(f"suite: {name} starts from {unknown}: expected variants that start from no other.")
+
+    def needs(self, variant: str) -> list[str]:
+        """The variants whose runs this one starts from."""
+        return re.findall(r"\{run:([^}]+)\}", " ".join(self.variants[variant]))
+
+    def arguments(self, variant: str, seed: int, directory: Path) -> list[str]:
+        """The variant's arguments of `train`, with other variants' runs filled in."""
+        return [
+            re.sub(r"\{run:([^}]+)\}", lambda found: str(directory / found[1] / str(seed)), argument)
+            for argument in self.variants[variant]
+        ]
+
+
+class Size(NamedTuple):
+    """How long a suite's runs are. train: arguments of `train`. evaluate: arguments of `evaluate`."""
+
+    num_seeds: int
+    num_steps: int
+    train: tuple[str, ...]
+    evaluate: tuple[str, ...]
+
+
+def size_of(name: str, num_seeds: int = 3) -> Size:
+    """`small`: 1,500 updates of the tiny preset, for a CPU. `full`: 20,000 of the `babyai` preset, for a GPU.
+
+    Args:
+      name: "" or "small", or "full".
+      num_seeds: of the small size; the full one has five more.
+
+    Raises:
+      ValueError: for another name.
+    """
+    if name in ("", "small"):
+        train = (*_length(1500), "--config.checkpoint.save_every_steps=500", "--config.checkpoint.keep_last=3")
+        return Size(num_seeds, 1500, train, ("--num_episodes=200", "--modes=greedy,sampled", "--num_windows=4"))
+    if name == "full":
+        train = (
+            *_length(20_000), "--config.model.preset=babyai", "--config.train.batch_size=64",
+            "--config.optimizer.warmup_steps=500", "--config.checkpoint.save_every_steps=5000",
+            "--config.checkpoint.keep_last=4",
+        )  # fmt: skip
+        return Size(num_seeds + 5, 20_000, train, ("--num_episodes=1000", "--num_windows=4"))
+    raise ValueError(f"suite: unknown size {name!r}; expected 'small' or 'full'.")
+
+
+def _length(num_steps: int) -> tuple[str, ...]:
+    return f"--config.train.num_steps={num_steps}", f"--config.log.validate_every_steps={num_steps // 3}"
 
 
 def find(report: Mapping[str, Any], path: str) -> float:
@@ -67,8 +140,8 @@ def compare(suite: Suite, reports: Mapping[str, Sequence[Mapping[str, Any]]]) ->
       reports: variant -> report.json of every seed.
 
     Returns:
-      {variant: {measure: {"mean", "low", "high", "values"}}}; a measure that a variant's reports lack is left out.
-      The interval is Student's t over the seeds (each seed's own episodes are inside its value).
+      {variant: {measure: {"mean", "low", "high", "num_seeds", "values"}}}; a measure that a variant's reports lack is
+      left out. The interval is Student's t over the seeds (each seed's own episodes are inside its value).
     """
     table: dict[str, Any] = {}
     for name, found in reports.items():
@@ -79,23 +152,25 @@ def compare(suite: Suite, reports: Mapping[str, Sequence[Mapping[str, Any]]]) ->
             except KeyError:
                 continue
             mean, low, high = student_interval(np.array(values))
-            table[name][title] = {"mean": mean, "low": low, "high": high, "values": values}
+            table[name][title] = {"mean": mean, "low": low, "high": high, "num_seeds": len(values), "values": values}
     return table
 
 
-def text(suite: Suite, table: Mapping[str, Any]) -> str:
-    """The comparison as a Markdown table: mean ± half the interval."""
-    titles = [title for title in suite.measures if any(title in row for row in table.values())]
-    lines = ["| trained on | " + " | ".join(titles) + " |", "|---|" + "---|" * len(titles)]
-    for name, row in table.items():
-        cells = []
-        for title in titles:
-            entry = row.get(title)
-            cells.append("–" if entry is None else f"{entry['mean']:.3f} ± {(entry['high'] - entry['low']) / 2:.3f}")
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+def read_reports(workdir: Path, suite: Suite) -> dict[str, Any]:
+    """All that was found out about one run: report.json and what stands beside it, with `levels` and `steps`."""
+    found = _read_folder(workdir / "report")
+    found["levels"] = {name: _read_folder(workdir / "report" / name) for name in suite.levels}
+    steps = [step for step in suite.at_steps if (workdir / "report" / str(step) / "report.json").is_file()]
+    found["steps"] = {str(step): _read_folder(workdir / "report" / str(step)) for step in steps}
+    return found
 
 
-def read_report(path: Path) -> dict[str, Any]:
-    """A run's report.json."""
-    return json.loads(path.read_text(encoding="utf-8"))
+def _read_folder(folder: Path) -> dict[str, Any]:
+    """report.json, with the content of its neighbours beside its own."""
+    content = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    for name in ("likelihood", "robustness", "decoding", "episodes"):
+        path = folder / f"{name}.json"
+        if path.is_file():
+            beside = json.loads(path.read_text(encoding="utf-8"))
+            content |= {"episodes": beside} if name == "episodes" else {k: v for k, v in beside.items() if k != "about"}
+    return content

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -9,15 +10,17 @@ from typing import NamedTuple
 import numpy as np
 
 from anyorder_jax.evaluation.questions import CELL, WORD, Ask
-from anyorder_jax.types import Field
+from anyorder_jax.types import Field, Kind, Tokenised
 
 
 class Prediction(NamedTuple):
     """For each target token: nll_T, float [T], -log p(truth) in nats (None: the predictor has no
-    probabilities); chosen_T, int [T], the token it would write there."""
+    probabilities); chosen_T, int [T], the token it would write there; confidence_T, float [T], its probability (None:
+    not known)."""
 
     nll_T: np.ndarray | None
     chosen_T: np.ndarray
+    confidence_T: np.ndarray | None = None
 
 
 class Group(NamedTuple):
@@ -35,7 +38,8 @@ class Group(NamedTuple):
 class Targets:
     """T target tokens of A asks. ask_T, position_T: where each stands. episode_A: the trajectory of each ask.
 
-    truth_T: the right id. field_T, kind_T: `Field` and `Kind`. words, cells, units: the slots they make up.
+    truth_T: the right id. field_T, kind_T: `Field` and `Kind`. is_changed_T: it differs from the same token of the
+    observation before (`changed_since`). words, cells, units: the slots they make up.
     """
 
     ask_T: np.ndarray
@@ -43,6 +47,7 @@ class Targets:
     truth_T: np.ndarray
     field_T: np.ndarray
     kind_T: np.ndarray
+    is_changed_T: np.ndarray
     episode_A: np.ndarray
     words: Group
     cells: Group
@@ -68,6 +73,18 @@ def _group(asks: Sequence[Ask], positions_A: Sequence[np.ndarray], ask_T: np.nda
     return Group(of_T, size_S, size_S == full_size[unique_S], ask_T[first_S], first_S)
 
 
+def changed_since(example: Tokenised) -> np.ndarray:
+    """bool [L]: tokens of an observation that differ from the same ones of the observation before, in the example.
+    False where there is none before, or one of another length."""
+    is_changed_L = np.zeros(len(example), bool)
+    observations = np.flatnonzero(example.kind_U == Kind.OBSERVATION)
+    places = [np.flatnonzero(example.slots_GL[0] == unit) for unit in observations]
+    for before, now in itertools.pairwise(places):
+        if len(before) == len(now):
+            is_changed_L[now] = example.tokens_L[before] != example.tokens_L[now]
+    return is_changed_L
+
+
 def collect_targets(asks: Sequence[Ask]) -> Targets:
     """The table of all target tokens of the asks."""
     positions_A = [np.flatnonzero(ask.hidden.is_target_L) for ask in asks]
@@ -83,6 +100,7 @@ def collect_targets(asks: Sequence[Ask]) -> Targets:
         truth_T=gather([ask.example.tokens_L[p] for ask, p in pairs]),
         field_T=gather([ask.example.field_L[p] for ask, p in pairs]),
         kind_T=gather([ask.example.kind_U[ask.example.slots_GL[0][p]] for ask, p in pairs]),
+        is_changed_T=gather([changed_since(ask.example)[p] for ask, p in pairs]).astype(bool),
         episode_A=np.array([ask.episode for ask in asks], np.int64),
         words=_group(asks, positions_A, ask_T, WORD),
         cells=_group(asks, positions_A, ask_T, CELL),

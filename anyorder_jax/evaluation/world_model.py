@@ -85,6 +85,7 @@ OBSERVATION_SHARES = (
     "attribute_accuracy",
     "cell_accuracy",
     "object_cell_accuracy",
+    "changed_cell_accuracy",
     "direction_accuracy",
     "exact_observation_rate",
 )

@@ -1,24 +1,28 @@
-"""Any-order against causal, prefix and their mixture at equal compute, five seeds each, on GoToObj.
+"""Any-order against causal, prefix and their mixture on GoToObj, five seeds each.
 
-    python -m anyorder_jax.ablate --suite=configs/ablations/orders.py --num_workers=2
+    python -m anyorder_jax.ablate --suite=configs/ablations/orders.py --num_workers=2     (or orders.py:full, for a GPU)
 
-1,500 updates of 8 rows each: few enough that the orders have not all arrived at 100% success.
+1,500 updates of 8 rows each: few enough that the orders have not all arrived at 100% success. Checkpoints on the way
+are evaluated too: three tables, at equal updates (tokens seen are then equal as well: all orders read the same packed
+rows), equal targets, equal seconds.
 """
 
-from anyorder_jax.evaluation.suite import Suite
-
-STEPS = ("--config.train.num_steps=1500", "--config.log.validate_every_steps=1500")
+from anyorder_jax.evaluation.suite import Suite, size_of
 
 
-def get_suite():
+def get_suite(size="small"):
+    chosen = size_of(size, num_seeds=5)
+    steps = [chosen.num_steps // 3, 2 * chosen.num_steps // 3]
     return Suite(
         question="Which order of masking learns to act, and to predict, from the same number of updates?",
         variants={
-            "any-order p=0.5": ("--config=configs/any_order.py", *STEPS),
-            "causal": ("--config=configs/causal_sft.py", *STEPS),
-            "prefix": ("--config=configs/prefix_sft.py", *STEPS),
-            "mixture": ("--config=configs/mixture.py", *STEPS),
+            "any-order p=0.5": ("--config=configs/any_order.py", *chosen.train),
+            "causal": ("--config=configs/causal_sft.py", *chosen.train),
+            "prefix": ("--config=configs/prefix_sft.py", *chosen.train),
+            "mixture": ("--config=configs/mixture.py", *chosen.train),
         },
-        seeds=(0, 1, 2, 3, 4),
-        evaluate=("--num_episodes=200", "--modes=greedy,sampled", "--num_windows=4"),
+        seeds=range(chosen.num_seeds),
+        evaluate=chosen.evaluate,
+        suites=("report", "likelihood", "viewer"),
+        at_steps=steps,
     )

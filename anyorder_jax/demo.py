@@ -1,0 +1,162 @@
+"""Demo: hide what you click in a test episode and see what a checkpoint puts there, in the browser, on this machine.
+
+    python -m anyorder_jax.demo --checkpoint=runs/any_order [--port=8100 --idle_minutes=30 --num_windows=6 --seed=0]
+
+Serves 127.0.0.1 only, and stops by itself when nobody has asked for a while.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from anyorder_jax import checkpoint, process
+from anyorder_jax.evaluation import page
+from anyorder_jax.evaluation.held_out import open_held_out
+from anyorder_jax.evaluation.likelihood import Model
+from anyorder_jax.evaluation.viewer import Reader, windows
+
+HOST = "127.0.0.1"
+MAX_REQUEST_BYTES = 100_000
+EPISODES = 60
+"""Test episodes that the windows are chosen from."""
+
+
+class Server(ThreadingHTTPServer):
+    """Answers holes of one model.
+
+    Args:
+      reader: the windows and the model.
+      title: of the page.
+      port: 0: any free one.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, reader: Reader, title: str, port: int) -> None:
+        self.reader, self.lock = reader, threading.Lock()
+        self.page = page.viewer_page(title, reader.described()).encode()
+        self.last_request = time.monotonic()
+        super().__init__((HOST, port), Handler)
+
+    def stop_when_idle(self, seconds: float) -> None:
+        """Serves until nothing has been asked for so long."""
+        threading.Thread(target=self._watch, args=(seconds,), daemon=True).start()
+        self.serve_forever(poll_interval=0.2)
+
+    def _watch(self, seconds: float) -> None:
+        while (left := self.last_request + seconds - time.monotonic()) > 0:
+            time.sleep(min(left, 1.0))
+        self.shutdown()
+
+
+class Handler(BaseHTTPRequestHandler):
+    """GET / is the page; POST /answer {"window": 0, "holes": [[unit, cell], ...]} is the model."""
+
+    server: Server
+
+    def do_GET(self) -> None:
+        if self._is_local():
+            self._send(200, "text/html; charset=utf-8", self.server.page) if self.path == "/" else self._refuse(404)
+
+    def do_POST(self) -> None:
+        if not self._is_local():
+            return
+        size = int(self.headers.get("Content-Length") or 0)
+        is_json = self.headers.get("Content-Type") == "application/json"  # a form of another site cannot send this
+        if self.path != "/answer" or size > MAX_REQUEST_BYTES or not is_json:
+            self._refuse(404)
+            return
+        try:
+            window, holes = read_question(self.rfile.read(size))
+            with self.server.lock:
+                (answers,) = self.server.reader.answer([(window, holes)])
+        except ValueError as error:
+            self._send(400, "text/plain; charset=utf-8", str(error).encode())
+            return
+        self._send(200, "application/json", json.dumps(answers).encode())
+
+    def _is_local(self) -> bool:
+        """Refuses names that merely resolve to this machine (DNS rebinding)."""
+        self.server.last_request = time.monotonic()
+        host = (self.headers.get("Host") or "").rpartition(":")[0]
+        if host in (HOST, "localhost"):
+            return True
+        self._refuse(403)
+        return False
+
+    def _refuse(self, status: int) -> None:
+        self._send(status, "text/plain; charset=utf-8", b"refused")
+
+    def _send(self, status: int, kind: str, content: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Says nothing."""
+
+
+def read_question(body: bytes) -> tuple[int, list[tuple[int, int]]]:
+    """(window, holes) of a request.
+
+    Raises:
+      ValueError: when it is something else.
+    """
+    expected = 'expected {"window": 0, "holes": [[unit, cell], ...]}'
+    try:
+        found = json.loads(body)
+        window, holes = found["window"], [(unit, cell) for unit, cell in found["holes"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"demo: {expected}, got {body[:80]!r}.") from error
+    if not all(type(number) is int for number in (window, *(n for hole in holes for n in hole))):
+        raise ValueError(f"demo: {expected} with integers, got {body[:80]!r}.")
+    return window, holes
+
+
+def open_server(path: str, port: int, num_windows: int, seed: int) -> Server:
+    """Loads a checkpoint and the test episodes of its level.
+
+    Raises:
+      FileNotFoundError, ValueError: no checkpoint there, or no data. OSError: the port is taken.
+    """
+    config, model_config, params, tokenizer = checkpoint.load_for_inference(path)
+    held_out = open_held_out(config, tokenizer, EPISODES, None)
+    model = Model(config, model_config, params, held_out.task.vocabulary, held_out.actions, held_out.row_length)
+    return Server(Reader(held_out, model, windows(held_out, seed, num_windows)), Path(path).absolute().name, port)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", required=True, help="run directory, or RUN/checkpoints/STEP")
+    parser.add_argument("--port", type=int, default=8100, help="0: any free one")
+    parser.add_argument("--idle_minutes", type=float, default=30.0, help="stops when nobody asked for so long")
+    parser.add_argument("--num_windows", type=int, default=6)
+    parser.add_argument("--seed", type=int, default=0, help="chooses the windows")
+    options = parser.parse_args(arguments)
+    try:
+        server = open_server(options.checkpoint, options.port, options.num_windows, options.seed)
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        sys.exit(f"demo: {error}")
+    with server:
+        print(f"http://{HOST}:{server.server_port}/   (ctrl-C ends it)", flush=True)
+        try:
+            server.stop_when_idle(60 * options.idle_minutes)
+        except KeyboardInterrupt:
+            return
+    print(f"Nobody asked for {options.idle_minutes:g} minutes; stopped.")
+
+
+if __name__ == "__main__":
+    process.prepare()
+    main()

@@ -1,0 +1,287 @@
+"""Page: a suite's results as one self-contained HTML file: tables, curves, films, and the viewer that one clicks.
+
+No script, style, font or picture comes from elsewhere; light and dark follow the reader's system. `page.html` holds the
+style and the viewer's script; here is what is put into it.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from anyorder_jax.environments.disturbances import ON_ACTIONS
+from anyorder_jax.evaluation import svg
+from anyorder_jax.evaluation.comparison import BUDGETS, Reports, p_text, plus_minus
+from anyorder_jax.evaluation.statistics import student_interval
+from anyorder_jax.evaluation.suite import Suite, find
+from anyorder_jax.metrics import read_jsonl
+
+TEMPLATE = Path(__file__).with_name("page.html")
+DIAGRAMS = (("any_order@0.5", "observation"), ("forward", "observation"), ("causal", "action"))
+
+VIEWER = """<h2>Hide something</h2>
+<section id="viewer">
+<p class="pale">{note}</p>
+<div class="bar"><label>model <select id="model"></select></label><label>episode <select id="window"></select></label>
+<button id="clear">show all</button></div>
+<div id="goal"></div><div id="steps"></div><div id="panel" aria-live="polite"></div>
+</section>"""
+ONE_HOLE = "One hole at a time: the answers were computed when the page was written."
+LIVE = "Any number of holes: the model answers as you click."
+
+
+def fill_template(title: str, content: str, data: Mapping[str, Any]) -> str:
+    """The page. content: HTML. data: what the script reads; nothing in it can end the script element."""
+    page = TEMPLATE.read_text(encoding="utf-8").replace("@@TITLE@@", html.escape(title))
+    encoded = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
+    before, after = page.split("@@CONTENT@@")
+    middle, end = after.split("@@DATA@@")
+    return f"{before}{content}{middle}{encoded}{end}"
+
+
+def viewer_page(title: str, windows: Sequence[Mapping[str, Any]]) -> str:
+    """The viewer alone, whose answers come from the server that sends the page."""
+    content = f"<h1>{html.escape(title)}</h1>{VIEWER.format(note=LIVE)}"
+    return fill_template(title, content, {"viewer": {"live": True, "models": [{"name": title, "windows": windows}]}})
+
+
+def suite_page(
+    title: str,
+    suite: Suite,
+    found: Mapping[str, Any],
+    reports: Reports,
+    workdirs: Mapping[str, Sequence[Path]],
+) -> str:
+    """The page of a suite.
+
+    Args:
+      title: the suite's name.
+      suite: what was run.
+      found: the comparison (`comparison.compare_all`).
+      reports: of every variant and seed.
+      workdirs: the runs: curves, films and the viewer's answers are read from them.
+    """
+    first = next(iter(found["table"]))
+    titles = list(suite.measures)
+    parts = [
+        f"<h1>{html.escape(title)}</h1><p>{html.escape(suite.question)}</p>",
+        f'<p class="pale">{len(suite.seeds)} seeds. Mean ± half of Student\'s 95% interval over seeds. In italics: '
+        "predictors that were not trained.</p>",
+        _results(found["table"], found["bounds"], titles),
+    ]
+    models = _models(workdirs)
+    if models:
+        parts.append(VIEWER.format(note=ONE_HOLE))
+    if found["pairs"]:
+        note = f"Difference from {first}, 95% interval, p after Holm. Bold: p < 0.05."
+        parts += [f'<h2>Paired tests</h2><p class="pale">{html.escape(note)}</p>', _pairs(found["pairs"])]
+    if found["heatmap"]:
+        parts += ["<h2>Conditionals</h2><p class='pale'>NLL per hidden token above the column's best, in nats.</p>"]
+        parts += [_heatmap(found["heatmap"])]
+    parts += _curves(workdirs) + _robustness(reports) + _reliability(reports)
+    parts += ["<h2>Compute</h2>", _compute(found["compute"])]
+    for budget, one in found["equal"].items():
+        parts += [f"<h3>At equal {budget} ({one['at']:,.0f})</h3>", _results(one["table"], {}, titles)]
+    parts += [*_films(workdirs), "<h2>Variants</h2>", _variants(found["variants"])]
+    viewer = {"live": False, "models": models} if models else None
+    return fill_template(title, "\n".join(part for part in parts if part), {"viewer": viewer})
+
+
+def _table(rows: Iterable[Sequence[str]], classes: Sequence[str] = ()) -> str:
+    """Cells are HTML already; the first row is the head."""
+    head, *body = rows
+    lines = ["<tr>" + "".join(f"<th>{cell}</th>" for cell in head) + "</tr>"]
+    for number, row in enumerate(body):
+        name = f' class="{classes[number]}"' if classes and classes[number] else ""
+        cells = "".join(cell if cell.startswith("<td") else f"<td>{cell}</td>" for cell in row)
+        lines.append(f"<tr{name}>{cells}</tr>")
+    return f'<div class="scroll"><table>{"".join(lines)}</table></div>'
+
+
+def _results(table: Mapping[str, Any], bounds: Mapping[str, Any], titles: Sequence[str]) -> str:
+    rows = {**table, **bounds}
+    shown = [title for title in titles if any(title in row for row in rows.values())]
+    lines = [["", *map(html.escape, shown)]]
+    for name, row in rows.items():
+        lines.append([html.escape(name), *(plus_minus(row.get(title)) for title in shown)])
+    return _table(lines, [""] * len(table) + ["bound"] * len(bounds))
+
+
+def _pairs(pairs: Mapping[str, Any]) -> str:
+    names = list(dict.fromkeys(name for by_name in pairs.values() for name in by_name))
+    rows = [["", *map(html.escape, pairs)]]
+    for name in names:
+        rows.append([html.escape(name), *(_difference(by_name.get(name)) for by_name in pairs.values())])
+    return _table(rows)
+
+
+def _difference(one: Mapping[str, Any] | None) -> str:
+    if one is None:
+        return "–"
+    sure = ' class="sure"' if one["p_holm"] < 0.05 else ""
+    interval = f"[{one['low']:+.3f}, {one['high']:+.3f}]"
+    return f"<td{sure}>{one['value']:+.3f} {interval}<br>{html.escape(p_text(one['p_holm']))}</td>"
+
+
+def _heatmap(found: Mapping[str, Any]) -> str:
+    top = max((v for row in found["relative"] for v in row if v is not None), default=0.0) or 1.0
+    rows = [["trained on \\ asked", *map(html.escape, found["columns"])]]
+    for name, values in zip(found["rows"], found["relative"], strict=True):
+        rows.append([html.escape(name), *(_warm(value, top) for value in values)])
+    return _table(rows)
+
+
+def _warm(value: float | None, top: float) -> str:
+    if value is None:
+        return "–"
+    return f'<td style="background:rgba(var(--heat),{0.75 * math.sqrt(value / top):.2f})">{value:.3f}</td>'
+
+
+def _compute(compute: Mapping[str, Mapping[str, float]]) -> str:
+    rows = [["mean over seeds", *BUDGETS]]
+    rows += [[html.escape(name), *(f"{cost[budget]:,.0f}" for budget in BUDGETS)] for name, cost in compute.items()]
+    return _table(rows)
+
+
+def _variants(variants: Mapping[str, Sequence[str]]) -> str:
+    return "".join(
+        f"<p><b>{html.escape(name)}</b><br><code>anyorder_jax.train {html.escape(' '.join(arguments))}</code></p>"
+        for name, arguments in variants.items()
+    )
+
+
+def _band(values: Sequence[float], x: float) -> svg.Point:
+    mean, low, high = student_interval(np.array(values))
+    return x, mean, low, high
+
+
+def _curves(workdirs: Mapping[str, Sequence[Path]]) -> list[str]:
+    """Validation NLL over updates, of each variant's own questions."""
+    charts = []
+    for measure, title in (
+        ("nll/action", "validation NLL, actions"),
+        ("nll/observation", "validation NLL, observations"),
+    ):
+        series: dict[str, list[svg.Point]] = {}
+        for name, runs in workdirs.items():
+            by_step: dict[int, list[float]] = {}
+            for run in runs:
+                log = run / "metrics" / "validation.jsonl"
+                for line in read_jsonl(log) if log.is_file() else []:
+                    if measure in line:
+                        by_step.setdefault(line["step"], []).append(line[measure])
+            series[name] = [_band(values, step) for step, values in sorted(by_step.items()) if len(values) == len(runs)]
+        charts.append(svg.line_chart(f"{title} (own masks)", series, "updates"))
+    if not any(charts):
+        return []
+    return ["<h2>While training</h2>", svg.key(list(workdirs)), f'<div class="charts">{"".join(charts)}</div>']
+
+
+def _robustness(reports: Reports) -> list[str]:
+    """Success and action NLL over strength: the model of every variant, then the bot and the random policy."""
+    with_curves = {name: found for name, found in reports.items() if all("curves" in one for one in found)}
+    if not with_curves:
+        return []
+    first = next(iter(with_curves.values()))
+    rule = next(name for name in first[0]["curves"]["clean"][0]["acting"] if name.startswith("model/"))
+    names = [*with_curves, "bot", "random policy"]
+    charts = []
+    for disturbance in first[0]["curves"]:
+        if disturbance == "clean":
+            continue
+        success = {n: _points(found, disturbance, f"acting.{rule}.success") for n, found in with_curves.items()}
+        success["bot"] = _points(first, disturbance, "acting.expert.success")
+        success["random policy"] = _points(first, disturbance, "acting.random.success")
+        charts.append(svg.line_chart(f"{disturbance}: success", success, "strength", (0.0, 1.0)))
+        if disturbance in ON_ACTIONS:  # recorded episodes are what was done
+            continue
+        nll = {n: _points(found, disturbance, "world_model.causal.action_nll") for n, found in with_curves.items()}
+        charts.append(svg.line_chart(f"{disturbance}: NLL of the next action", nll, "strength"))
+    note = f'<p class="pale">{html.escape(rule)}. The bot reads the simulator, not the observation.</p>'
+    return ["<h2>Robustness</h2>", note, svg.key(names), f'<div class="charts">{"".join(charts)}</div>']
+
+
+def _points(reports: Sequence[Mapping[str, Any]], disturbance: str, path: str) -> list[svg.Point]:
+    """The curve, means over seeds, from the undisturbed point on; one seed has the interval of its episodes."""
+    points = []
+    for number in range(1 + len(reports[0]["curves"][disturbance])):
+        at = [(one["curves"]["clean"] + one["curves"][disturbance])[number] for one in reports]
+        try:
+            values = [find(point, path) for point in at]
+        except KeyError:
+            continue
+        points.append(_band(values, at[0]["strength"]))
+    return points
+
+
+def _reliability(reports: Reports) -> list[str]:
+    """One diagram a question; the bins of all seeds together."""
+    charts = []
+    shown = {name: found for name, found in reports.items() if all("calibration" in one for one in found)}
+    rows = [["ECE", *(f"{question}, {kind}" for question, kind in DIAGRAMS)]]
+    for question, kind in DIAGRAMS:
+        series = {}
+        for name, found in shown.items():
+            diagrams = [one["calibration"].get(question, {}).get(kind) for one in found]
+            series[name] = _pooled([diagram["bins"] for diagram in diagrams if diagram])
+        charts.append(svg.reliability_diagram(f"{question}, {kind} tokens", series))
+    for name, found in shown.items():
+        row = [html.escape(name)]
+        for question, kind in DIAGRAMS:
+            errors = [
+                one["calibration"][question][kind]["ece"] for one in found if kind in one["calibration"][question]
+            ]
+            mean, low, high = student_interval(np.array(errors))
+            row.append(f"{mean:.3f} ± {(high - low) / 2:.3f}")
+        rows.append(row)
+    if not shown:
+        return []
+    charts = [f'<div class="charts">{"".join(charts)}</div>']
+    return ["<h2>Calibration</h2>", svg.key(list(shown)), *charts, _table(rows)]
+
+
+def _pooled(diagrams: Sequence[Sequence[Mapping[str, float]]], num_bins: int = 15) -> list[dict[str, float]]:
+    """The bins of several runs as one diagram."""
+    sums = np.zeros((num_bins, 3))
+    for bins in diagrams:
+        for one in bins:
+            place = min(num_bins - 1, max(0, math.ceil(one["confidence"] * num_bins) - 1))
+            sums[place] += np.array([one["confidence"], one["accuracy"], 1.0]) * one["count"]
+    return [
+        {"confidence": confidence / count, "accuracy": accuracy / count, "count": int(count)}
+        for confidence, accuracy, count in sums.tolist()
+        if count
+    ]
+
+
+def _films(workdirs: Mapping[str, Sequence[Path]]) -> list[str]:
+    """The first seed's rollout of each variant, and the bot's of the same seed."""
+    found = []
+    for name, runs in workdirs.items():
+        for file, who in (("rollout.gif", name), ("expert.gif", f"{name}: the bot")):
+            path = runs[0] / "report" / file
+            if path.is_file():
+                encoded = base64.b64encode(path.read_bytes()).decode()
+                found.append(
+                    f'<figure><img alt="{html.escape(who)}" src="data:image/gif;base64,{encoded}">'
+                    f"<figcaption>{html.escape(who)}</figcaption></figure>"
+                )
+    return ["<h2>Rollouts</h2>", f'<div class="films">{"".join(found)}</div>'] if found else []
+
+
+def _models(workdirs: Mapping[str, Sequence[Path]]) -> list[dict[str, Any]]:
+    """The viewer's windows of each variant's first seed."""
+    models = []
+    for name, runs in workdirs.items():
+        path = runs[0] / "report" / "viewer.json"
+        if path.is_file():
+            windows = json.loads(path.read_text(encoding="utf-8"))["windows"]
+            models.append({"name": f"{name}, seed {runs[0].name}", "windows": windows})
+    return models

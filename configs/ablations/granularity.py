@@ -1,0 +1,25 @@
+"""What is hidden as a whole: a unit, a cell, an attribute, or a token. Three words a cell, so that all four differ.
+
+python -m anyorder_jax.ablate --suite=configs/ablations/granularity.py --num_workers=2
+"""
+
+from anyorder_jax.evaluation.suite import MEASURES, Suite, size_of
+
+GRANULARITIES = ("unit", "cell", "attribute", "token", "unit:0.5,cell:0.5")
+
+
+def get_suite(size="small"):
+    chosen = size_of(size)
+    recipe = "--config=configs/attribute_masking.py"
+    return Suite(
+        question="Should holes be units, cells, attributes or tokens?",
+        variants={g: (recipe, f"--config.masking.granularity={g}", *chosen.train) for g in GRANULARITIES},
+        seeds=range(chosen.num_seeds),
+        evaluate=chosen.evaluate,
+        suites=("report", "likelihood"),
+        measures={
+            **MEASURES,
+            "bound by units": "likelihood.elbo@unit.model.nll_per_cell",
+            "bound by tokens": "likelihood.elbo@token.model.nll_per_cell",
+        },
+    )

@@ -1,0 +1,265 @@
+"""Comparison of runs: paired tests with known answers, floors and ceilings, equal budgets, every suite as it is."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from anyorder_jax import ablate
+from anyorder_jax.config import freeze
+from anyorder_jax.evaluation import charts, comparison, page
+from anyorder_jax.evaluation import suite as suites
+from anyorder_jax.evaluation.statistics import holm, paired_difference, paired_over_seeds
+
+SUITES = sorted((Path(__file__).parents[1] / "configs" / "ablations").glob("*.py"))
+PATH = "acting.model/sampled.success"
+
+
+def successes(probability, num_seeds=5, num_episodes=200, seed=0):
+    draws = np.random.default_rng(seed).random((num_seeds, num_episodes)) < probability
+    return draws.astype(float), np.ones((num_seeds, num_episodes))
+
+
+# -- statistics ------------------------------------------------------------------------------------
+
+
+def test_a_large_difference_is_found_and_its_sign_is_right():
+    found = paired_difference(successes(0.9), successes(0.6, seed=1))
+    assert 0.2 < found.low < found.value < found.high < 0.4 and found.p < 0.01
+    swapped = paired_difference(successes(0.6, seed=1), successes(0.9))
+    assert swapped.value == pytest.approx(-found.value) and swapped.high < -0.2
+
+
+def test_no_difference_is_not_found():
+    """Over 40 pairs that differ by chance alone, p < 0.05 at most a few times: the test is conservative."""
+    p = [
+        paired_difference(successes(0.7, seed=2 * i), successes(0.7, seed=2 * i + 1), num_resamples=500).p
+        for i in range(40)
+    ]
+    assert sum(value < 0.05 for value in p) <= 3
+    same = paired_difference(successes(0.7), successes(0.7))
+    assert (same.value, same.low, same.high, same.p) == (0.0, 0.0, 0.0, 1.0)
+
+
+def test_seeds_that_disagree_widen_the_interval():
+    """The same mean difference: once in every seed, once from one seed alone."""
+    b = successes(0.5, seed=3)
+    even, uneven = (np.zeros((5, 200)), np.zeros((5, 200)))
+    even[:, :40], uneven[0] = 1.0, 1.0
+    ones = np.ones((5, 200))
+    zero = (np.zeros((5, 200)), ones)
+    narrow, wide = paired_difference((even, ones), zero), paired_difference((uneven, ones), zero)
+    assert narrow.value == wide.value == pytest.approx(0.2)
+    assert wide.high - wide.low > 2 * (narrow.high - narrow.low) and b[0].shape == (5, 200)
+
+
+def test_pairing_removes_what_seeds_share():
+    """The same seed effects in both variants cancel."""
+    effect = np.random.default_rng(0).normal(0, 1, (5, 1)) + np.zeros((5, 50))
+    ones = np.ones((5, 50))
+    found = paired_difference((effect + 0.1, ones), (effect, ones))
+    assert found.value == pytest.approx(0.1) and found.high - found.low < 1e-9
+
+
+def test_other_episodes_cannot_be_paired():
+    with pytest.raises(ValueError, match="same seeds and episodes"):
+        paired_difference(successes(0.5), successes(0.5, num_episodes=100))
+
+
+def test_the_t_test_is_the_textbook_one():
+    # differences 1, 2, 3: t = 2 / (1 / sqrt 3) = 3.4641, two-sided p with 2 degrees of freedom 0.0742
+    found = paired_over_seeds(np.array([2.0, 4.0, 6.0]), np.array([1.0, 2.0, 3.0]))
+    assert found.value == 2.0 and found.p == pytest.approx(0.0742, abs=1e-4)
+    assert paired_over_seeds(np.array([1.0]), np.array([0.0])).p == 1.0
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([]) == [] and holm([0.9, 0.8]) == [1.0, 1.0]
+
+
+# -- comparison ------------------------------------------------------------------------------------
+
+
+def report(value, probability=None, seed=0):
+    """A report as `read_reports` gives it."""
+    found = {
+        "acting": {
+            name: {"success": {"value": v}}
+            for name, v in (("model/sampled", value), ("random", 0.2), ("no_model/sampled", 0.3), ("expert", 1.0))
+        },
+        "world_model": {
+            "forward": {
+                "model": {"nll_per_target": {"value": 1 - value}},
+                "most_frequent": {"nll_per_target": {"value": 2.0}},
+            }
+        },
+        "levels": {}, "steps": {},
+    }  # fmt: skip
+    if probability is not None:
+        top, bottom = successes(probability, 1, 100, seed)
+        found["episodes"] = {PATH: [top[0].tolist(), bottom[0].tolist()]}
+    return found
+
+
+MEASURES = {"success": PATH, "nll": "world_model.forward.model.nll_per_target"}
+
+
+def workdir(folder, seed, speed):
+    path = folder / str(seed)
+    (path / "metrics").mkdir(parents=True)
+    (path / "config.json").write_text(json.dumps({"train": {"batch_size": 8}, "data": {"row_length": 100}}))
+    lines = [{"step": s, "tokens_per_second": speed, "targets_per_second": speed / 2} for s in (50, 100)]
+    (path / "metrics" / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (path / "metrics" / "validation.jsonl").write_text(json.dumps({"step": 100, "nll/action": 0.5}) + "\n")
+    return path
+
+
+@pytest.fixture
+def compared(tmp_path):
+    suite = suites.Suite("?", {"a": ("--x",), "b": ()}, (0, 1, 2), measures=MEASURES, at_steps=(50,),
+                         heatmap={"next": MEASURES["nll"]})  # fmt: skip
+    reports = {
+        "a": [report(0.5, 0.5, s) for s in range(3)],
+        "b": [report(0.9, 0.9, 10 + s) for s in range(3)],
+    }
+    for name, value in (("a", 0.3), ("b", 0.5)):
+        for one in reports[name]:
+            one["steps"] = {"50": report(value)}
+    workdirs = {n: [workdir(tmp_path / n, s, speed) for s in range(3)] for n, speed in (("a", 1000), ("b", 500))}
+    return suite, reports, workdirs, comparison.compare_all(suite, reports, workdirs)
+
+
+def test_floor_and_ceiling_stand_beside_the_variants(compared):
+    *_, found = compared
+    means = {name: {title: round(e["mean"], 9) for title, e in row.items()} for name, row in found["bounds"].items()}
+    assert means == {
+        "random policy": {"success": 0.2}, "same rule, no model": {"success": 0.3}, "bot": {"success": 1.0},
+        "most frequent": {"nll": 2.0},
+    }  # fmt: skip
+
+
+def test_pairs_use_episodes_where_they_were_kept(compared):
+    *_, found = compared
+    success, nll = found["pairs"]["success"]["b"], found["pairs"]["nll"]["b"]
+    assert success["num_episodes"] == 100 and success["value"] == pytest.approx(0.4, abs=0.1)
+    assert nll["num_episodes"] == 0 and nll["value"] == pytest.approx(-0.4)
+
+
+def test_compute_and_equal_budgets(compared):
+    *_, found = compared
+    assert found["compute"]["a"] == pytest.approx(
+        {"updates": 100, "tokens": 80_000, "targets": 40_000, "seconds": 80.0}
+    )
+    assert found["compute"]["b"]["seconds"] == 160.0
+    at = {name: one["at"] for name, one in found["equal"].items()}
+    assert at == pytest.approx({"updates": 100, "tokens": 80_000, "targets": 40_000, "seconds": 80.0})
+    by_seconds = found["equal"]["seconds"]["table"]
+    assert by_seconds["a"]["success"]["mean"] == pytest.approx(0.5)  # its end
+    assert by_seconds["b"]["success"]["mean"] == pytest.approx(0.5)  # half of its way
+    assert found["equal"]["updates"]["table"]["b"]["success"]["mean"] == pytest.approx(0.9)
+
+
+def test_before_the_first_checkpoint_nothing_is_known(compared):
+    suite, reports, _, found = compared
+    costs = {name: [dict(one) for one in [cost] * 3] for name, cost in found["compute"].items()}
+    for one in costs["a"]:
+        one["targets"] = 100.0  # as many as b has after 0.25 of its 100 updates
+    table = comparison.equal(suite, reports, costs)["targets"]["table"]
+    assert "success" in table["a"] and "success" not in table["b"]
+
+
+def test_heatmap_is_relative_to_the_best_of_a_column(compared, tmp_path):
+    *_, found = compared
+    assert found["heatmap"]["relative"] == [[pytest.approx(0.4)], [pytest.approx(0.0)]]
+    charts.heatmap(found["heatmap"], tmp_path / "heatmap.png")
+    assert (tmp_path / "heatmap.png").stat().st_size > 1000
+
+
+def test_text_and_page_hold_every_table(compared):
+    suite, reports, workdirs, found = compared
+    markdown = comparison.text(suite, found)
+    html = page.suite_page("t", suite, found, reports, workdirs)
+    for text in (markdown, html):
+        for said in ("0.500 ± 0.000", "random policy", "bot", "At equal seconds (80)", "p"):
+            assert said in text, said
+    assert "<svg" in html and 'class="bound"' in html and "@@" not in html
+
+
+# -- the suites ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", SUITES, ids=lambda p: p.stem)
+@pytest.mark.parametrize("size", ["", "full"])
+def test_every_run_of_every_suite_is_a_valid_configuration(path, size, tmp_path):
+    """The arguments as `train` would read them: recipe, overrides, checks."""
+    if size and path.stem == "redball":
+        with pytest.raises(ValueError, match="one size only"):
+            ablate.load_suite(str(path), size)
+        return
+    suite = ablate.load_suite(str(path), size)
+    assert len(suite.seeds) >= (5 if path.stem in ("orders", "conditionals", "redball") else 3)
+    for name in suite.variants:
+        config = config_of(suite.arguments(name, 0, tmp_path))
+        assert not suite.at_steps or set(suite.at_steps) <= set(
+            range(0, config.train.num_steps + 1, config.checkpoint.save_every_steps)
+        ) or size == "full"  # fmt: skip
+        other = suite.needs(name)
+        assert bool(other) == (str(tmp_path) in config.model.path)
+    flags = [argument.split("=")[0] for argument in suite.evaluate]
+    assert set(flags) <= {"--num_episodes", "--modes", "--num_windows"}
+
+
+def config_of(arguments):
+    recipe, *overrides = arguments
+    file, _, variant = recipe.removeprefix("--config=").partition(":")
+    namespace: dict = {}
+    exec((SUITES[0].parents[2] / file).read_text(), namespace)
+    config = namespace["get_config"](variant)
+    for override in overrides:
+        key, _, text = override.removeprefix("--config.").partition("=")
+        section, _, name = key.partition(".")
+        old = config[section][name]
+        config[section][name] = type(old)(text)
+    return freeze(config)
+
+
+def test_a_variant_may_start_from_another_one(tmp_path):
+    suite = suites.Suite("?", {"a": (), "b": ("--config.model.path={run:a}",)}, (0,))
+    assert suite.arguments("b", 4, tmp_path) == [f"--config.model.path={tmp_path}/a/4"]
+    with pytest.raises(ValueError, match="starts from"):
+        suites.Suite("?", {"b": ("--config.model.path={run:nobody}",)}, (0,))
+    with pytest.raises(ValueError, match="starts from"):
+        suites.Suite("?", {"a": ("{run:b}",), "b": ("{run:a}",)}, (0,))
+
+
+def test_only_what_is_missing_is_done(tmp_path):
+    suite = suites.Suite(
+        "?", {"a": ("--config=x",)}, (0,), ("--num_episodes=3",), suites=("report", "likelihood"),
+        levels={"far": ("--env=Y",)}, at_steps=(10,),
+    )  # fmt: skip
+    workdir = tmp_path / "a" / "0"
+    assert [c[0] for c in ablate.commands(suite, "a", 0, tmp_path)] == ["anyorder_jax.train"] + [
+        "anyorder_jax.evaluate"
+    ] * 2
+    (workdir / "report" / "far").mkdir(parents=True)
+    (workdir / "checkpoints" / "10").mkdir(parents=True)
+    for done in ("report.json", "far/report.json"):
+        (workdir / "report" / done).write_text("{}")
+    found = list(ablate.commands(suite, "a", 0, tmp_path))
+    assert [c[0] for c in found] == ["anyorder_jax.evaluate"] * 2
+    assert f"--checkpoint={workdir}/checkpoints/10" in found[0] and "--suite=likelihood" in found[1]
+    for done in ("10/report.json", "likelihood.json"):
+        (workdir / "report" / done).parent.mkdir(exist_ok=True)
+        (workdir / "report" / done).write_text("{}")
+    assert list(ablate.commands(suite, "a", 0, tmp_path)) == []
+
+
+def test_jobs_are_numbered(tmp_path):
+    suite = suites.Suite("?", {"a": (), "b": ()}, (0, 1))
+    assert ablate.jobs_of(suite, ()) == [("a", 0), ("b", 0), ("a", 1), ("b", 1)]
+    with pytest.raises(ValueError, match="not in this suite"):
+        ablate.jobs_of(suite, ("c",))
+    with pytest.raises(ValueError, match=r"expected 0\.\.19, got 99"):
+        ablate.ablate(str(next(p for p in SUITES if p.stem == "orders")), tmp_path, 1, job=99)

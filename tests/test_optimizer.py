@@ -1,0 +1,96 @@
+"""What each optimizer holds, that its rounding is right on average, and that it learns."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from anyorder_jax import optimizer
+from anyorder_jax.config import ModelSelection, OptimizerConfig
+from runs import MeshConfig, Trainer, random_batch, tiny_config
+
+BATCH = random_batch(0)
+NARROW = ModelSelection(param_dtype="bfloat16")
+OPTIONS = {
+    "float32": (OptimizerConfig(), ModelSelection()),
+    "bfloat16 moments": (OptimizerConfig(moment_dtype="bfloat16"), ModelSelection()),
+    "8 bits": (OptimizerConfig(name="adamw8bit"), ModelSelection()),
+    "adafactor": (OptimizerConfig(name="adafactor"), ModelSelection()),
+    "bfloat16 weights": (OptimizerConfig(stochastic_rounding=True, moment_dtype="bfloat16"), NARROW),
+    "bfloat16 weights, 8 bits": (OptimizerConfig(stochastic_rounding=True, name="adamw8bit"), NARROW),
+}
+BYTES_PER_WEIGHT = {
+    "float32": 12, "bfloat16 moments": 8, "8 bits": 6.13, "adafactor": 4.6, "bfloat16 weights": 6,
+    "bfloat16 weights, 8 bits": 4.13,
+}  # fmt: skip
+
+
+def config_of(option, **sections):
+    optimizer_config, model = OPTIONS[option]
+    optimizer_config = dataclasses.replace(optimizer_config, warmup_steps=2, learning_rate=1e-2)
+    return tiny_config(optimizer=optimizer_config, model=model, **sections)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_learns_and_holds_what_it_says(option):
+    trainer = Trainer(config_of(option))
+    held = sum(x.nbytes for x in jax.tree.leaves((trainer.state.params, trainer.state.opt_state)))
+    num_weights = sum(x.size for x in jax.tree.leaves(trainer.state.params))
+    assert held / num_weights < BYTES_PER_WEIGHT[option] * 1.02
+    losses = trainer.run([BATCH] * 30)
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_rounding_is_a_function_of_the_step_so_that_a_resumed_run_repeats_it():
+    one, other = (Trainer(config_of("bfloat16 weights, 8 bits")).run([BATCH] * 4) for _ in range(2))
+    assert one == other
+
+
+def test_quantised_moments_lie_with_their_weights_on_a_mesh(devices):
+    mesh = MeshConfig(data=1, fsdp=2, expert=2)
+    trainer = Trainer(config_of("8 bits", mesh=mesh), devices[:4])
+    moments = trainer.state.opt_state.inner_states["trained"].inner_state[1][0]
+    bits, weight = moments.first["moe"]["expert_down"].bits, trainer.state.params["moe"]["expert_down"]
+    assert bits.sharding == weight.sharding and not bits.sharding.is_fully_replicated
+    alone = Trainer(config_of("8 bits"))
+    np.testing.assert_allclose(trainer.run([BATCH] * 3), alone.run([BATCH] * 3), rtol=1e-2)
+
+
+def test_our_adam_in_float32_is_optaxs():
+    grads = {"a": jnp.linspace(-1, 1, 12).reshape(3, 4), "b": jnp.array([1e-4])}
+    ours, theirs = optimizer.scale_by_adam(0.9, 0.98, 1e-8, "float32"), optax.scale_by_adam(0.9, 0.98, 1e-8)
+    states = [ours.init(grads), theirs.init(grads)]
+    for scale in (1.0, -0.3, 0.01):
+        step = jax.tree.map(lambda g, scale=scale: g * scale, grads)
+        one, states[0] = ours.update(step, states[0])
+        other, states[1] = theirs.update(step, states[1])
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5), one, other)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 99), width=st.sampled_from([5, 64, 192]), power=st.sampled_from([2, 4]))
+def test_eight_bits_are_near_and_zero_stays_zero(seed, width, power):
+    x = np.random.default_rng(seed).normal(size=(3, width)).astype(np.float32)
+    x[0, 0] = 0
+    back = np.asarray(optimizer.dequantise(optimizer.quantise(jnp.asarray(x), power, jax.random.key(seed)), power))
+    assert back[0, 0] == 0 and (np.sign(back) * np.sign(x) >= 0).all()
+    blocks = x.reshape(3, -1, 64) if width % 64 == 0 else x[:, None]
+    largest = np.broadcast_to(np.abs(blocks).max(-1, keepdims=True), blocks.shape).reshape(x.shape)
+    spacing = power * np.maximum(np.abs(x) / largest, (1 / 127) ** power) ** (1 - 1 / power) / 127 * largest
+    assert (np.abs(back - x) <= 2.5 * spacing).all()
+
+
+def test_stochastic_rounding_keeps_updates_that_plain_rounding_loses():
+    start, update = jnp.ones(4096, jnp.bfloat16), jnp.full(4096, 1e-4)
+    plain, rounded = start, start
+    for n in range(100):
+        plain = optimizer.apply_updates([plain], [update], None)[0]
+        rounded = optimizer.apply_updates([rounded], [update], jax.random.key(n))[0]
+    assert (plain == 1).all()
+    np.testing.assert_allclose(rounded.astype(jnp.float32).mean(), 1.01, atol=1e-3)
+    assert optimizer.round_stochastically(jnp.array([jnp.inf, 1.0]), jax.random.key(0)).tolist() == [jnp.inf, 1.0]

@@ -1,0 +1,226 @@
+"""The page and the demo: self-contained, and in a real browser a click hides a cell and the model fills it."""
+
+import json
+import re
+import threading
+import urllib.error
+import urllib.request
+
+import browser
+import numpy as np
+import pytest
+from test_report import data, run  # noqa: F401  (fixtures: a run directory as `train` leaves it, untrained)
+
+from anyorder_jax import checkpoint, demo
+from anyorder_jax.evaluation import page, svg, viewer
+from anyorder_jax.evaluation.held_out import open_held_out
+from anyorder_jax.evaluation.likelihood import Model
+from anyorder_jax.types import Kind
+
+in_browser = pytest.mark.skipif(bool(browser.MISSING), reason=browser.MISSING)
+
+
+@pytest.fixture(scope="module")
+def opened(run):  # noqa: F811
+    config, model_config, params, tokenizer = checkpoint.load_for_inference(run)
+    held_out = open_held_out(config, tokenizer, 4, None)
+    model = Model(config, model_config, params, held_out.task.vocabulary, held_out.actions, held_out.row_length)
+    return held_out, model
+
+
+@pytest.fixture(scope="module")
+def computed(opened):
+    return viewer.precomputed(*opened, 0)["windows"]
+
+
+@pytest.fixture(scope="module")
+def server(run):  # noqa: F811
+    with demo.open_server(str(run), 0, 2, 0) as started:
+        thread = threading.Thread(target=started.serve_forever, daemon=True)
+        thread.start()
+        yield started
+        started.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def chrome():
+    with browser.driver() as address:
+        window = browser.Browser(address)
+        yield window
+        window.close()
+
+
+# -- answers ---------------------------------------------------------------------------------------
+
+
+def test_every_single_hole_is_answered_with_probabilities(computed):
+    for window in computed:
+        answers = window["answers"]
+        for u, unit in enumerate(window["units"]):
+            whole = answers[f"{u}.-1"]
+            assert set(whole) == {f"{u}.{c}" for c in range(len(unit["cells"]))}
+            for c in range(len(unit["cells"])) if len(unit["cells"]) > 1 else ():
+                ((key, guesses),) = answers[f"{u}.{c}"].items()
+                p = [probability for _, probability in guesses]
+                assert key == f"{u}.{c}" and len(guesses) == viewer.TOP
+                assert p == sorted(p, reverse=True) and 0 < sum(p) <= 1.001
+
+
+def test_an_answer_is_the_models_own_distribution(opened):
+    """The action's hole at the end of a window: what the policy is told, read through another door."""
+    held_out, model = opened
+    example = max(viewer.windows(held_out, 0), key=len)
+    reader = viewer.Reader(held_out, model, [example])
+    unit = int(np.flatnonzero(example.kind_U == Kind.ACTION)[-1])
+    ((_, guesses),) = reader.answer([(0, [(unit, viewer.WHOLE)])])[0].items()
+    row = example.tokens_L.copy()
+    place = int(np.flatnonzero(example.slots_GL[0] == unit)[0])
+    row[place] = held_out.task.vocabulary.mask_id
+    log_p = model.action_logits([row], place - len(row))[0]
+    for word, p in guesses:
+        if word in held_out.actions:
+            assert p == pytest.approx(float(np.exp(log_p[held_out.actions.index(word)])), abs=1e-3)
+
+
+def test_answers_do_not_depend_on_what_is_hidden(opened):
+    held_out, model = opened
+    example = viewer.windows(held_out, 0)[0]
+    tokens_L = example.tokens_L.copy()
+    unit_L = example.slots_GL[0]
+    tokens_L[np.flatnonzero(unit_L == 1)[5]] = held_out.task.vocabulary.encode_slot("lava")[0]
+    other = type(example)(**{**vars(example), "tokens_L": tokens_L})
+    first, second = (viewer.Reader(held_out, model, [one]).answer([(0, [(1, -1)])]) for one in (example, other))
+    assert first == second
+
+
+@pytest.mark.parametrize("question", [(9, [(0, 0)]), (0, [(99, 0)]), (0, [(1, 500)]), (0, [])])
+def test_holes_that_are_not_there_are_refused(opened, question):
+    held_out, model = opened
+    reader = viewer.Reader(held_out, model, viewer.windows(held_out, 0))
+    with pytest.raises(ValueError, match="viewer:"):
+        reader.answer([question])
+
+
+# -- the page --------------------------------------------------------------------------------------
+
+
+def static_page(windows, folder):
+    content = f"<h1>test</h1>{page.VIEWER.format(note=page.ONE_HOLE)}"
+    path = folder / "index.html"
+    models = [{"name": "m", "windows": windows}]
+    path.write_text(page.fill_template("test", content, {"viewer": {"live": False, "models": models}}))
+    return path
+
+
+def test_the_page_asks_nothing_of_the_network(computed, tmp_path):
+    text = static_page(computed, tmp_path).read_text()
+    assert "@@" not in text and not re.search(r"(src|href)\s*=\s*[\"']?(https?:)?//|url\(|@import|https?://", text)
+
+
+def test_no_data_can_end_the_script_element():
+    hostile = {"viewer": {"note": "</script><script>alert(1)</script>"}}
+    text = page.fill_template("<b>", "", hostile)
+    assert text.count("</script>") == 2 and "<title>&lt;b&gt;</title>" in text
+    embedded = re.search(r'id="data">(.*?)</script>', text, re.S)[1]
+    assert json.loads(embedded) == hostile
+
+
+def test_ticks_are_round_and_inside():
+    assert svg.ticks(0, 1) == [0.0, 0.5, 1.0] or len(svg.ticks(0, 1)) <= 6
+    assert svg.ticks(0, 1500) == [0, 500, 1000, 1500]
+    for low, high in ((0.13, 0.97), (3, 1e6), (-2.5, 2.5), (7, 7)):
+        found = svg.ticks(low, high)
+        assert found and low <= found[0] + 1e-9 and found[-1] <= high + 1e-9
+
+
+def test_charts_name_and_place_their_points():
+    drawn = svg.line_chart("a < b", {"x": [(0, 1, 0.5, 1.5), (10, 2, 1.5, 2.5)], "none": []}, "steps")
+    assert "a &lt; b" in drawn and drawn.count("<circle") == 2 and "var(--s0)" in drawn
+    places = [float(found) for found in re.findall(r'cy="([\d.]+)"', drawn)]
+    assert places[0] > places[1]  # a larger value stands higher
+    assert svg.line_chart("nothing", {"x": []}, "steps") == ""
+
+
+@in_browser
+def test_a_click_hides_a_cell_and_the_answer_fills_it(chrome, computed, tmp_path):
+    chrome.open(static_page(computed, tmp_path).as_uri())
+    cell = '[data-hole="1.10"]'
+    assert "hidden" not in chrome.classes(cell)
+    chrome.click(cell)
+    assert "hidden" in chrome.classes(cell) or "filled" in chrome.classes(cell)
+    chrome.wait(f"return document.querySelector({cell!r}).classList.contains('filled')")
+    guess, p = computed[0]["answers"]["1.10"]["1.10"][0]
+    shown = chrome.run(f"const one = document.querySelector({cell!r}).dataset; return [one.answer, one.probability]")
+    assert shown == [guess, str(p)]
+    assert chrome.run("return document.querySelectorAll('#panel .guess').length") == viewer.TOP
+    chrome.click('[data-hole="1.-1"]')  # the whole observation: every word of it, and no cell of another
+    chrome.wait("return document.querySelectorAll('.filled').length == 50")
+    chrome.click('[data-hole="1.-1"]')
+    chrome.wait("return document.querySelectorAll('.filled, .hidden').length == 0")
+    assert chrome.errors() == []
+
+
+@in_browser
+def test_a_narrow_window_does_not_scroll_sideways(computed, tmp_path):
+    with browser.driver() as address:
+        window = browser.Browser(address, width=420, is_dark=True)
+        window.open(static_page(computed, tmp_path).as_uri())
+        assert window.run("return document.documentElement.scrollWidth <= window.innerWidth")
+        assert window.run("return matchMedia('(prefers-color-scheme: dark)').matches")
+        paper, ink = window.run("const s = getComputedStyle(document.body); return [s.backgroundColor, s.color]")
+        brightness = [sum(map(int, re.findall(r"\d+", color)[:3])) for color in (paper, ink)]
+        assert brightness[0] < 150 < 500 < brightness[1]
+        window.close()
+
+
+# -- the demo --------------------------------------------------------------------------------------
+
+
+def post(server, body, **headers):
+    address = f"http://127.0.0.1:{server.server_port}/answer"
+    request = urllib.request.Request(address, body, {"Content-Type": "application/json", **headers})
+    with urllib.request.urlopen(request, timeout=60) as response:
+        return json.load(response)
+
+
+@in_browser
+def test_the_demo_answers_several_holes_at_once(chrome, server):
+    chrome.open(f"http://127.0.0.1:{server.server_port}/")
+    for hole in ("1.10", "1.11", "2.-1"):
+        chrome.click(f'[data-hole="{hole}"]')
+    chrome.wait("return document.querySelectorAll('.filled').length == 3")
+    chrome.click('[data-hole="1.11"]')
+    chrome.wait("return document.querySelectorAll('.filled').length == 2")
+    assert chrome.errors() == []
+
+
+def test_the_demo_is_for_this_machine_only(server):
+    assert server.server_address[0] == "127.0.0.1"
+    good = json.dumps({"window": 0, "holes": [[1, 3]]}).encode()
+    assert set(post(server, good)) == {"1.3"}
+    for body, headers, status in (
+        (good, {"Host": "evil.example:80"}, 403),
+        (good, {"Content-Type": "text/plain"}, 404),
+        (b"{}", {}, 400),
+        (b'{"window": 0, "holes": [[1, "x"]]}', {}, 400),
+        (b'{"window": 77, "holes": [[1, 1]]}', {}, 400),
+    ):
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            post(server, body, **headers)
+        assert caught.value.code == status
+        assert b"Traceback" not in caught.value.read()
+
+
+def test_the_demo_stops_by_itself(run):  # noqa: F811
+    with demo.open_server(str(run), 0, 1, 0) as started:
+        thread = threading.Thread(target=started.stop_when_idle, args=(0.5,), daemon=True)
+        thread.start()
+        thread.join(timeout=20)
+        assert not thread.is_alive()
+
+
+def test_a_demo_without_a_checkpoint_says_so(capsys):
+    with pytest.raises(SystemExit) as caught:
+        demo.main(["--checkpoint=/nowhere/run"])
+    assert "no checkpoint here" in caught.value.code
