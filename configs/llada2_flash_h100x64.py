@@ -1,7 +1,7 @@
 """LLaDA2.0-flash (102.9B) on 64 H100: AdamW in float32, everything split over all 64 devices (fsdp).
 
-    python -m anyorder_jax.fit --config=configs/llada2_flash_h100x64.py --target=h100x64
-    srun python -m anyorder_jax.train --config=configs/llada2_flash_h100x64.py --config.model.path=DIRECTORY
+python -m anyorder_jax.fit --config=configs/llada2_flash_h100x64.py --target=h100x64
+srun python -m anyorder_jax.train --config=configs/llada2_flash_h100x64.py --config.model.path=DIRECTORY
 """
 
 from anyorder_jax.config import defaults
