@@ -48,9 +48,11 @@ def flops_per_token(config: Config, model: ModelConfig) -> Flops:
     """What the equations ask for, forward and backward (three times the forward), without recomputation:
 
         2 * 3 * (weights that a token meets: attention, dense or shared MLP, router, k experts; the head)
-        + 12 * num_layers * row_length * num_heads * head_dim       (scores and values, every pair of a row)
+        + 12 * num_layers * keys * num_heads * head_dim             (scores and values)
 
-    The head counts for every position.
+    keys: the row's length (every pair of a row, also across packed documents). Under block diffusion a token is read
+    twice, noisy and clean, and meets the clean keys before it and its own block: row length + block size for both. The
+    head counts for `loss.target_share` of the positions.
     """
     D, L = model.hidden_size, config.data.row_length
     H, K, C = model.num_attention_heads, model.num_key_value_heads, model.head_dim
@@ -60,10 +62,12 @@ def flops_per_token(config: Config, model: ModelConfig) -> Flops:
     feed_forward = dense * 3 * D * model.intermediate_size + moe * (
         3 * D * F * (model.num_experts_per_tok + model.num_shared_experts) + D * model.num_experts
     )
+    is_twice = config.train.objective == "block_diffusion"
+    keys = L + config.train.block_size if is_twice else L
     return Flops(
-        linear=6.0 * (model.num_hidden_layers * projections + feed_forward),
-        attention=12.0 * model.num_hidden_layers * L * H * C,
-        head=6.0 * D * model.vocab_size,
+        linear=6.0 * (model.num_hidden_layers * projections + feed_forward) * (2 if is_twice else 1),
+        attention=12.0 * model.num_hidden_layers * keys * H * C,
+        head=6.0 * D * model.vocab_size * config.loss.target_share,
     )
 
 
@@ -143,10 +147,17 @@ def next_knob(config: Config) -> str:
     if config.model.compute_dtype != "bfloat16":
         return "compute in 16 bit: --config.model.compute_dtype=bfloat16"
     if config.model.param_dtype != "bfloat16":
-        return "parameters and moments in 16 bit: --config.model.param_dtype=bfloat16"
+        return (
+            "weights in 16 bit: --config.model.param_dtype=bfloat16 --config.optimizer.moment_dtype=bfloat16 "
+            "--config.optimizer.stochastic_rounding=True"
+        )
+    if config.optimizer.name == "adamw":
+        return "moments in 8 bit: --config.optimizer.name=adamw8bit"
     micro = config.train.batch_size // config.train.accumulation_steps
     if config.train.accumulation_steps > 1 and micro > 1:
         return f"smaller micro-batches: --config.train.accumulation_steps={config.train.accumulation_steps * 2}"
+    if config.optimizer.name == "adamw8bit":
+        return "hardly any moments: --config.optimizer.name=adafactor"
     if config.train.batch_size > 1:
         return "fewer rows in a batch: halve --config.train.batch_size"
     return "more devices: a larger --target, with --config.mesh.fsdp=-1"
@@ -187,7 +198,7 @@ def report(config: Config, machine: hardware.Target, found: dict[str, Any]) -> t
         "",
         f"GFLOP a token          {flops.total / 1e9:9.3f}   "
         + ", ".join(f"{name} {value / 1e9:.3f}" for name, value in flops.items()),
-        "  6 x weights met + 12 x layers x row length x heads x head dim, no recomputation; "
+        "  6 x weights met + 12 x layers x keys x heads x head dim, no recomputation; "
         f"with it {computed / 1e9:.3f}",
         "",
         "collectives a step and device",

@@ -1,4 +1,10 @@
-"""LLaDA2.0-mini (16.3B) h100x8"""
+"""LLaDA2.0-mini (16.3B), full fine-tune on eight H100.
+
+    python -m anyorder_jax.fit --config=configs/llada2_mini_h100x8.py --target=h100x8
+    python -m anyorder_jax.train --config=configs/llada2_mini_h100x8.py --config.model.path=DIRECTORY
+
+AdamW with parameters and moments in float32, split over all devices (fsdp).
+"""
 
 from anyorder_jax.config import defaults
 

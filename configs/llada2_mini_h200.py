@@ -1,4 +1,10 @@
-"""LLaDA2.0-mini (16.3B), full fine-tune on one H200: AdamW, parameters and both moments in bfloat16."""
+"""LLaDA2.0-mini (16.3B), full fine-tune on one H200.
+
+    python -m anyorder_jax.fit --config=configs/llada2_mini_h200.py --target=h200x1
+    python -m anyorder_jax.train --config=configs/llada2_mini_h200.py --config.model.path=DIRECTORY
+
+AdamW with parameters and both moments in bfloat16, rounded at random.
+"""
 
 from anyorder_jax.config import defaults
 
@@ -9,6 +15,8 @@ def get_config(variant=""):
     config.model.compute_dtype = "bfloat16"
     config.model.param_dtype = "bfloat16"
     config.model.remat = "full"
+    config.optimizer.moment_dtype = "bfloat16"
+    config.optimizer.stochastic_rounding = True
     config.data.row_length = 4096
     config.train.batch_size = 2
     return config

@@ -1,4 +1,10 @@
-"""LLaDA2.0-mini (16.3B) v5p8"""
+"""LLaDA2.0-mini (16.3B), full fine-tune on a TPU v5p-8 (four chips).
+
+    python -m anyorder_jax.fit --config=configs/llada2_mini_v5p8.py --target=v5p-8
+    python -m anyorder_jax.train --config=configs/llada2_mini_v5p8.py --config.model.path=DIRECTORY
+
+AdamW with parameters and moments in float32, split over all devices (fsdp).
+"""
 
 from anyorder_jax.config import defaults
 

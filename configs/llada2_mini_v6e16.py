@@ -1,4 +1,10 @@
-"""LLaDA2.0-mini (16.3B) v6e16"""
+"""LLaDA2.0-mini (16.3B), full fine-tune on a TPU v6e-16.
+
+    python -m anyorder_jax.fit --config=configs/llada2_mini_v6e16.py --target=v6e-16
+    python -m anyorder_jax.train --config=configs/llada2_mini_v6e16.py --config.model.path=DIRECTORY
+
+AdamW with parameters and moments in float32, split over all devices (fsdp).
+"""
 
 from anyorder_jax.config import defaults
 

@@ -39,6 +39,8 @@ def test_flops_are_those_of_the_published_model():
     assert flops["linear"] / 1e9 == pytest.approx(4.73, abs=0.01)
     assert flops["head"] / 1e9 == pytest.approx(1.93, abs=0.01)
     assert flops["attention"] / 1e9 == pytest.approx(2.01, abs=0.01)
+    twice = dataclasses.replace(config, train=TrainConfig(objective="block_diffusion"))
+    assert fit.flops_per_token(twice, presets.get("llada2_mini")).total / 1e9 == pytest.approx(13.4, abs=0.05)
     full = dataclasses.replace(config, model=dataclasses.replace(config.model, remat="full"))
     assert fit.computed_per_token(full, presets.get("llada2_mini")) == pytest.approx(
         flops.total + (flops["linear"] + flops["attention"]) / 3
