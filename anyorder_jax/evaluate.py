@@ -168,7 +168,7 @@ def _others(
         return {"likelihood": found, "calibration": diagrams, "num_draws": sequence_nll.NUM_DRAWS}
 
     def robust() -> dict[str, Any]:
-        curves = robustness.evaluate(held_out, model, rules=rules, limit=limit, seed=seed, say=say)
+        curves = robustness.evaluate(held_out, model, rules=rules, limit=num_windows, seed=seed, say=say)
         print(report.robustness_table(curves))
         return {"curves": curves}
 

@@ -81,10 +81,12 @@ class Suite:
 
 
 class Size(NamedTuple):
-    """How long a suite's runs are. train: arguments of `train`. evaluate: arguments of `evaluate`."""
+    """How long a suite's runs are. at_steps: kept checkpoints before the last one. train, evaluate: arguments of these
+    commands."""
 
     num_seeds: int
     num_steps: int
+    at_steps: tuple[int, ...]
     train: tuple[str, ...]
     evaluate: tuple[str, ...]
 
@@ -101,14 +103,16 @@ def size_of(name: str, num_seeds: int = 3) -> Size:
     """
     if name in ("", "small"):
         train = (*_length(1500), "--config.checkpoint.save_every_steps=500", "--config.checkpoint.keep_last=3")
-        return Size(num_seeds, 1500, train, ("--num_episodes=200", "--modes=greedy,sampled", "--num_windows=4"))
+        return Size(
+            num_seeds, 1500, (500, 1000), train, ("--num_episodes=200", "--modes=greedy,sampled", "--num_windows=4")
+        )
     if name == "full":
         train = (
             *_length(20_000), "--config.model.preset=babyai", "--config.train.batch_size=64",
             "--config.optimizer.warmup_steps=500", "--config.checkpoint.save_every_steps=5000",
             "--config.checkpoint.keep_last=4",
         )  # fmt: skip
-        return Size(num_seeds + 5, 20_000, train, ("--num_episodes=1000", "--num_windows=4"))
+        return Size(num_seeds + 5, 20_000, (5000, 10_000, 15_000), train, ("--num_episodes=1000", "--num_windows=4"))
     raise ValueError(f"suite: unknown size {name!r}; expected 'small' or 'full'.")
 
 

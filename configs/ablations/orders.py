@@ -12,7 +12,6 @@ from anyorder_jax.evaluation.suite import Suite, size_of
 
 def get_suite(size="small"):
     chosen = size_of(size, num_seeds=5)
-    steps = [chosen.num_steps // 3, 2 * chosen.num_steps // 3]
     return Suite(
         question="Which order of masking learns to act, and to predict, from the same number of updates?",
         variants={
@@ -24,5 +23,5 @@ def get_suite(size="small"):
         seeds=range(chosen.num_seeds),
         evaluate=chosen.evaluate,
         suites=("report", "likelihood", "viewer"),
-        at_steps=steps,
+        at_steps=chosen.at_steps,
     )
