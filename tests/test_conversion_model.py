@@ -46,10 +46,13 @@ def test_verify_finds_the_numbers_of_the_reference(golden, layout, tmp_path, cap
     assert main(arguments) == 0
     printed = capsys.readouterr().out
     compared = ["full_logits", "full_hidden", "full_router_logits", "full_topk_idx", "full_topk_weight", "bd_logits",
-                "bd_topk_idx", "bd_topk_weight", "loss_same", "loss_shift", "noisy_full_logits"]  # fmt: skip
+                "bd_topk_idx", "bd_topk_weight", "loss_same", "loss_shift", "noisy_full_logits", "grad_norms_same",
+                "grad_norms_shift", "grad_same:lm_head.weight", "grad_shift:model.layers.3.mlp.experts.gate_proj",
+                "adamw_losses", "adamw_grad_norms", "adamw_final_pad_row", "initial_pad_row"]  # fmt: skip
     assert all(f"\n{name} " in printed for name in compared)
     with np.load(tmp_path / "y.npz") as ours, np.load(expected) as theirs:
         assert np.abs(ours["full_logits"] - theirs["full_logits"]).max() < 5e-5
+        np.testing.assert_allclose(ours["grad_norms_same"], theirs["grad_norms_same"], rtol=2e-5, atol=1e-7)
         assert ours["tensor_names"].size == ours["norm_stored"].size == ours["norm_held"].size
 
 
