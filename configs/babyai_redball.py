@@ -3,7 +3,8 @@
     python -m anyorder_jax.train --config=configs/babyai_redball.py --config.seed=0 --workdir=runs/redball/0
 
 Causal is the policy's own question, forward the world model's, any-order all others. Windows of two steps: at equal
-cost they learn the next observation far faster than windows of four (BUILD_NOTES.md).
+cost they learn the next observation far faster than windows of four. About 16 minutes of one core a seed; over five
+seeds greedy 91%, sampled 96%, visit penalty 99%, next-observation cells 93% (BUILD_NOTES.md).
 """
 
 from anyorder_jax.config import defaults

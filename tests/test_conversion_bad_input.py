@@ -312,6 +312,7 @@ def test_a_disk_that_fails_on_the_way_leaves_nothing(verb, limit, held, tmp_path
 
 
 STOP_AFTER_SOME = """
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell starts in the background
 seen = []
 def update(self, count, original=tqdm.std.tqdm.update):
     seen.append(count)
