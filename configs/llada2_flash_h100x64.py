@@ -2,6 +2,8 @@
 
 python -m anyorder_jax.fit --config=configs/llada2_flash_h100x64.py --target=h100x64
 srun python -m anyorder_jax.train --config=configs/llada2_flash_h100x64.py --config.model.path=DIRECTORY
+
+Not compiled for its target yet: no figures.
 """
 
 from anyorder_jax.config import defaults

@@ -4,6 +4,8 @@
     python -m anyorder_jax.train --config=configs/llada2_mini_v5p8.py --config.model.path=DIRECTORY
 
 AdamW with parameters and moments in float32, split over all devices (fsdp).
+
+Not compiled for its target yet: no figures.
 """
 
 from anyorder_jax.config import defaults

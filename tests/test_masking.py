@@ -345,7 +345,7 @@ def test_another_generator_gives_another_draw():
 
 def test_sampler_travels_to_worker_processes():
     one = sampler(order="any_order:0.5,causal:0.5")
-    other = pickle.loads(pickle.dumps(one))
+    other = pickle.loads(pickle.dumps(one))  # our own object, as multiprocessing sends it
     example = episode(3)
     for a, b in zip(draws(one, example, 10), draws(other, example, 10), strict=True):
         np.testing.assert_array_equal(a.is_hidden_L, b.is_hidden_L)

@@ -98,7 +98,7 @@ class Layer(nnx.Module):
     def feed_forward(
         self, x_BLD: jax.Array, mesh: Mesh | None
     ) -> tuple[jax.Array, moe.Routing | None, jax.Array | None]:
-        raise NotImplementedError
+        raise NotImplementedError  # a layer is a DenseLayer or an MoELayer; each says its own
 
     def __call__(
         self, x_BLD: jax.Array, angles: Rotary, attention: Attention, mesh: Mesh | None
