@@ -4,8 +4,9 @@
     python -m anyorder_jax.ablate --suite=configs/ablations/orders.py:full --job=$SLURM_ARRAY_TASK_ID
     python -m anyorder_jax.ablate --suite=configs/ablations/orders.py:full --list
 
-Each run is the real `train` and `evaluate` in processes of their own, in OUTPUT/SUITE/VARIANT/SEED (OUTPUT/SUITE-full
-for the size after the colon). What is there is not repeated, a run that was killed goes on; so the same command may be
+Each run is the real `train` and `evaluate` in processes of their own. OUTPUT/SUITE/VARIANT/SEED (OUTPUT/SUITE-full for
+the size after the colon) leads to it; the run itself lies in OUTPUT/runs, named by its arguments, so that suites which
+ask for the same run share it. What is there is not repeated, a run that was killed goes on; so the same command may be
 given again, or on several machines that share the directory with `--only=VARIANT` or `--job=NUMBER`. The comparison is
 written as comparison.json, comparison.md and index.html, a page for people.
 """
@@ -13,8 +14,11 @@ written as comparison.json, comparison.md and index.html, a page for people.
 from __future__ import annotations
 
 import argparse
+import fcntl
+import hashlib
 import inspect
 import json
+import os
 import runpy
 import signal
 import subprocess
@@ -22,6 +26,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -70,9 +75,8 @@ def evaluations(suite: Suite, workdir: Path) -> list[tuple[Path, list[str]]]:
     return [*found, (report, [f"--checkpoint={workdir}"])]
 
 
-def commands(suite: Suite, variant: str, seed: int, directory: Path) -> Iterator[list[str]]:
+def commands(suite: Suite, variant: str, seed: int, directory: Path, workdir: Path) -> Iterator[list[str]]:
     """What is still to do of one run, in order; each is asked for when the one before is done."""
-    workdir = directory / variant / str(seed)
     if not (workdir / "report" / "report.json").is_file():
         arguments = suite.arguments(variant, seed, directory)
         yield ["anyorder_jax.train", *arguments, f"--config.seed={seed}", f"--workdir={workdir}"]
@@ -80,9 +84,40 @@ def commands(suite: Suite, variant: str, seed: int, directory: Path) -> Iterator
         is_end = folder == workdir / "report"
         wanted = suite.suites if is_end else ("report",)
         missing = [name for name in wanted if not (folder / f"{name}.json").is_file()]
-        if missing:
-            more = [f"--suite={','.join(missing)}", f"--output_dir={folder}"]
-            yield ["anyorder_jax.evaluate", *arguments, *suite.evaluate, *more]
+        for more in dict.fromkeys(tuple(suite.more.get(name, ())) for name in missing):
+            names = [name for name in missing if tuple(suite.more.get(name, ())) == more]
+            where = [f"--suite={','.join(names)}", f"--output_dir={folder}"]
+            yield ["anyorder_jax.evaluate", *arguments, *suite.evaluate, *more, *where]
+
+
+def place(suite: Suite, variant: str, seed: int, directory: Path) -> Path:
+    """The run's directory in OUTPUT/runs, to which OUTPUT/SUITE/VARIANT/SEED becomes a link.
+
+    Its name is the recipe, a digest of all arguments of `train` and `evaluate`, and the seed. A directory in the link's
+    place (a run that was moved here) is used as it is.
+    """
+    link = directory / variant / str(seed)
+    if link.is_dir() and not link.is_symlink():
+        return link
+    arguments = [*suite.arguments(variant, seed, directory), "evaluate", *suite.evaluate]
+    digest = hashlib.sha256("\0".join(arguments).encode()).hexdigest()[:10]
+    recipe = Path(arguments[0].partition("=")[2]).stem
+    run = directory.parent / "runs" / f"{recipe}-{digest}-{seed}"
+    run.mkdir(parents=True, exist_ok=True)
+    link.parent.mkdir(parents=True, exist_ok=True)
+    target = os.path.relpath(run, link.parent)
+    if not link.is_symlink() or os.readlink(link) != target:
+        link.unlink(missing_ok=True)
+        link.symlink_to(target)
+    return run
+
+
+@contextmanager
+def alone(run: Path) -> Iterator[None]:
+    """Waits for another suite that is at the same run."""
+    with open(run / "lock", "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 class Runner:
@@ -117,11 +152,10 @@ def run_one(suite: Suite, variant: str, seed: int, directory: Path, runner: Runn
       RuntimeError: when a command fails, with the log that says why.
       InterruptedError: when SIGTERM came.
     """
-    workdir = directory / variant / str(seed)
-    workdir.mkdir(parents=True, exist_ok=True)
+    workdir = place(suite, variant, seed, directory)
     start, num_done = time.perf_counter(), 0
-    with open(workdir / "log.txt", "a", encoding="utf-8") as log:
-        for command in commands(suite, variant, seed, directory):
+    with alone(workdir), open(workdir / "log.txt", "a", encoding="utf-8") as log:
+        for command in commands(suite, variant, seed, directory, workdir):
             code = runner.run(command, log)
             if code == process.REQUEUE:
                 raise InterruptedError(f"{variant}, seed {seed}: stopped by SIGTERM; the same command goes on.")

@@ -67,6 +67,10 @@ def test_the_command_trains_evaluates_and_does_not_repeat(tmp_path):
     first = run_command(*flags)
     assert first.returncode == 0 and "| one |" in first.stdout, first.stdout + first.stderr
     written = (tmp_path / "out" / "small" / "one" / "3" / "report" / "report.json").stat().st_mtime_ns
+    suite.rename(other := tmp_path / "other.py")  # another suite that asks for the same run finds it
+    assert run_command(f"--suite={other}", *flags[1:]).returncode == 0
+    assert len(list((tmp_path / "out" / "runs").iterdir())) == 1
+    other.rename(suite)
     again = run_command(*flags)
     assert again.stdout.splitlines()[-1] == first.stdout.splitlines()[-1]
     assert (tmp_path / "out" / "small" / "one" / "3" / "report" / "report.json").stat().st_mtime_ns == written

@@ -45,9 +45,10 @@ class Suite:
 
     variants: name -> arguments of `anyorder_jax.train`; the first is what the others are compared with. "{run:NAME}" in
     an argument is the run of another variant with the same seed. seeds: `--config.seed` of each repetition. evaluate:
-    more arguments of `anyorder_jax.evaluate`. suites: its `--suite`. levels: name -> arguments of one more evaluation
-    (e.g. `--env=`), whose report stands under `levels.NAME`. at_steps: checkpoints that are evaluated too, under
-    `steps.STEP`. measures: column title -> path in the reports. heatmap: the same, shown relative to the column's best.
+    more arguments of `anyorder_jax.evaluate`. suites: its `--suite`; more: further arguments for one of these alone.
+    levels: name -> arguments of one more evaluation (e.g. `--env=`), whose report stands under `levels.NAME`. at_steps:
+    checkpoints that are evaluated too, under `steps.STEP`. measures: column title -> path in the reports. heatmap: the
+    same, shown relative to the column's best.
     """
 
     question: str
@@ -56,6 +57,7 @@ class Suite:
     evaluate: Sequence[str] = ()
     measures: Mapping[str, str] = field(default_factory=lambda: MEASURES)
     suites: Sequence[str] = ("report",)
+    more: Mapping[str, Sequence[str]] = field(default_factory=dict)
     levels: Mapping[str, Sequence[str]] = field(default_factory=dict)
     at_steps: Sequence[int] = ()
     heatmap: Mapping[str, str] = field(default_factory=dict)

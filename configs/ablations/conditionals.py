@@ -23,8 +23,8 @@ def get_suite(size="small"):
         question="Is one model that learned every conditional as good at each as a model that learned that one?",
         variants={
             "any-order p=0.5": (ANY_ORDER, *chosen.train),
-            "any-order p=0.15": (ANY_ORDER, "--config.masking.rate=0.15", *chosen.train),
-            "any-order p=0.3": (ANY_ORDER, "--config.masking.rate=0.3", *chosen.train),
+            "any-order p=0.15": ("--config=configs/any_order_p15.py", *chosen.train),
+            "any-order p=0.3": ("--config=configs/any_order_p30.py", *chosen.train),
             "p~U(0,1), 1/p": (ANY_ORDER, *weighted, *chosen.train),
             "causal": ("--config=configs/causal_sft.py", *chosen.train),
             "prefix": ("--config=configs/prefix_sft.py", *chosen.train),

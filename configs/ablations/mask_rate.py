@@ -6,11 +6,12 @@ python -m anyorder_jax.ablate --suite=configs/ablations/mask_rate.py --num_worke
 from anyorder_jax.evaluation.suite import MEASURES, Suite, size_of
 
 RECIPE = "--config=configs/any_order.py"
+FIXED = {"p=0.5": RECIPE, "p=0.15": "--config=configs/any_order_p15.py", "p=0.3": "--config=configs/any_order_p30.py"}
 
 
 def get_suite(size="small"):
     chosen = size_of(size)
-    fixed = {f"p={rate}": (RECIPE, f"--config.masking.rate={rate}", *chosen.train) for rate in (0.5, 0.15, 0.3)}
+    fixed = {name: (recipe, *chosen.train) for name, recipe in FIXED.items()}
     ranges = {
         f"p~U({low},{high})": (
             RECIPE, f"--config.masking.rate={low}", f"--config.masking.rate_max={high}", *chosen.train,
