@@ -121,10 +121,15 @@ def alone(run: Path) -> Iterator[None]:
 
 
 class Runner:
-    """Runs commands, and passes SIGTERM on to those that are running: each saves and leaves, and no other starts."""
+    """Runs commands, and passes SIGTERM on to those that are running: each saves and leaves, and no other starts.
 
-    def __init__(self) -> None:
+    What they compile is kept in `compiled`, unless the environment names a place: most runs of a suite share programs.
+    """
+
+    def __init__(self, compiled: Path) -> None:
         self.is_stopped, self.running = False, set[subprocess.Popen[bytes]]()
+        kept = {"JAX_COMPILATION_CACHE_DIR": str(compiled), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3"}
+        self.environment = {**kept, **os.environ}
         signal.signal(signal.SIGTERM, self.stop)
 
     def stop(self, *_: object) -> None:
@@ -136,7 +141,7 @@ class Runner:
         """The exit code; `process.REQUEUE` when SIGTERM came before."""
         if self.is_stopped:
             return process.REQUEUE
-        command = subprocess.Popen([sys.executable, "-m", *arguments], stdout=log, stderr=log)
+        command = subprocess.Popen([sys.executable, "-m", *arguments], stdout=log, stderr=log, env=self.environment)
         self.running.add(command)
         if self.is_stopped:  # the signal came while it started
             command.terminate()
@@ -172,7 +177,7 @@ def run_all(suite: Suite, jobs: Sequence[tuple[str, int]], directory: Path, num_
     Raises:
       RuntimeError: a run failed; the others are finished first. InterruptedError: SIGTERM came.
     """
-    runner = Runner()
+    runner = Runner(directory.parent / "compiled")
     is_second = [bool(suite.needs(name)) for name, _ in jobs]
     errors: list[BaseException] = []
     for wave in (False, True):
@@ -237,7 +242,7 @@ def ablate(
     if job is not None:
         if not 0 <= job < len(jobs):
             raise ValueError(f"--job: expected 0..{len(jobs) - 1}, got {job}; --list shows them.")
-        run_one(suite, *jobs[job], directory, Runner())
+        run_one(suite, *jobs[job], directory, Runner(output_dir / "compiled"))
         return ""
     print(f"{suite.question}\n{len(jobs)} runs in {directory}", flush=True)
     run_all(suite, jobs, directory, num_workers)
