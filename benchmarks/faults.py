@@ -1,6 +1,6 @@
 """Faults: what is promised, and the attempt to break it, with the real `train` command on this machine's CPU.
 
-    python benchmarks/faults.py                                  all of it at length (100 kills): hours on 2 cores
+    python benchmarks/faults.py                                  all of it at length (100 kills)
     python benchmarks/faults.py --short                          as CI runs it (tests/test_faults.py)
     python benchmarks/faults.py --only=kill --kills=10           ten kills, bit for bit
 
@@ -10,7 +10,6 @@ Prints a line per attempt and a table; exits non-zero when a promise does not ho
 from __future__ import annotations
 
 import argparse
-import random
 import re
 import shutil
 import signal
@@ -18,101 +17,53 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from faults_world import CONNECT_SECONDS, Kill, World, fill, small_disk
 
-ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-from anyorder_jax import process  # noqa: E402
-from small_run import finish, learned, lines, same_parameters, start, start_processes, wait_for_step  # noqa: E402
-
-
-class World:
-    """Where the runs of one trial lie, how long they are, and the uninterrupted ones that they are compared with."""
-
-    def __init__(self, folder: Path, is_short: bool, kills: int = 0, seed: int = 0) -> None:
-        self.folder, self.is_short, self.rng = folder, is_short, random.Random(seed)
-        self.kills = kills or (2 if is_short else 100)
-        self.data = folder / "data"
-        self.steps, self.save_every = (24, 2) if is_short else (200, 5)
-        self.sizes = [
-            f"--config.train.num_steps={self.steps}",
-            f"--config.checkpoint.save_every_steps={self.save_every}",
-        ]
-        self.references: dict[int, tuple[Path, float]] = {}
-
-    def start(self, name: str, *more: str, count: int = 1, **keywords) -> list[subprocess.Popen]:
-        """The processes of run `name`, started or resumed."""
-        arguments = (self.data, self.folder / name, *self.sizes, *more)
-        return [start(*arguments, **keywords)] if count == 1 else start_processes(count, *arguments, **keywords)
-
-    def finish(self, name: str, *more: str, count: int = 1, **keywords) -> str:
-        """Runs `name` to its end and returns what the first process printed."""
-        ended = [finish(one, timeout=1800) for one in self.start(name, *more, count=count, **keywords)]
-        assert all(code == 0 for code, _ in ended), ended
-        return ended[0][1]
-
-    def uninterrupted(self, count: int = 1) -> tuple[Path, float]:
-        """(the run directory of an uninterrupted run of `count` processes, its seconds)."""
-        if count not in self.references:
-            begin = time.perf_counter()
-            self.finish(f"whole-{count}", count=count)
-            self.references[count] = self.folder / f"whole-{count}", time.perf_counter() - begin
-        return self.references[count]
-
-    def check_equal(self, name: str, count: int = 1) -> None:
-        """The finished run `name` repeats the uninterrupted one bit for bit."""
-        whole, _ = self.uninterrupted(count)
-        assert learned(self.folder / name) == learned(whole), "other losses than the uninterrupted run's"
-        same_parameters(self.folder / name, whole)
-
-    def losses(self, name: str) -> np.ndarray:
-        return np.array([line["loss"] for line in lines(self.folder / name)])
-
-
-def is_saving(workdir: Path) -> bool:
-    """Whether an asynchronous save is under way."""
-    return any((workdir / "checkpoints").glob("*orbax-checkpoint-tmp*"))
+from anyorder_jax import process  # isort: skip
+from small_run import finish, learned, lines, wait_for_step  # isort: skip
 
 
 def kill(world: World, count: int = 1) -> str:
-    """kill -9 of one process (of `count`), at random moments of a run's life and inside saves; then to the end."""
-    name, (_, seconds) = f"killed-{count}", world.uninterrupted(count)
-    in_save, kills = 0, max(1, world.kills // count)
-    for number in range(kills):
-        processes = world.start(name, count=count)
-        victim = world.rng.choice(processes)
-        if number % 2:  # the next save
-            while victim.poll() is None and not is_saving(world.folder / name):
-                time.sleep(0.001)
-        else:
-            end = time.monotonic() + world.rng.uniform(0.1, 0.9) * seconds
-            while victim.poll() is None and time.monotonic() < end:
-                time.sleep(0.01)
-        is_in_save = is_saving(world.folder / name)
-        was_alive = victim.poll() is None
-        victim.kill()
-        killed = time.monotonic()
-        codes = [finish(one, timeout=process.CONNECT_SECONDS)[0] for one in processes]
-        waited = time.monotonic() - killed
-        if was_alive:
-            assert all(code not in (0, process.REQUEUE) for code in codes) or count == 1, codes
-            assert waited < process.HEARTBEAT_SECONDS + 60 or count == 1, waited
-            in_save += is_in_save
-        print(f"  kill {number + 1}: {len(lines(world.folder / name))} steps logged{', inside a save' * is_in_save}",
-              flush=True)  # fmt: skip
-        if not was_alive:  # it had finished: start over
+    """kill -9 of one process (of `count`), at random moments of a run's life and inside saves; every run that reaches
+    its end is compared."""
+    name, seconds = f"killed-{count}", world.seconds(count)
+    wanted = max(1, world.kills // (1 if count == 1 else 5))
+    done: list[tuple[bool, Kill]] = []
+    num_runs = 0
+    while len(done) < wanted:
+        aim_at_save = len(done) % 2 == 1
+        one = world.kill_once(name, seconds, count, aim_at_save)
+        if one is None:  # it had finished: compare, and start over
+            world.check_equal(name, count)
             shutil.rmtree(world.folder / name)
+            num_runs += 1
+            continue
+        limit = process.HEARTBEAT_SECONDS + 20 + (0 if one.has_trained else CONNECT_SECONDS)
+        assert one.waited < limit and not {0, process.REQUEUE} & set(one.codes), (one.waited, one.codes)
+        done.append((aim_at_save, one))
+        print(f"  kill {len(done)}: {len(lines(world.folder / name))} steps logged{', inside a save' * one.is_in_save}"
+              + f", the other left {one.waited:.1f} s later with {one.codes}" * (count > 1), flush=True)  # fmt: skip
     world.finish(name, count=count)
     world.check_equal(name, count)
-    return f"{kills} kills, {in_save} inside a save: {world.steps} losses and all weights equal bit for bit"
+    aimed, random = ([kill for is_aimed, kill in done if is_aimed == which] for which in (True, False))
+    told = (
+        f"{len(random)} kills at random moments ({sum(k.is_in_save for k in random)} of them inside a save) and "
+        f"{len(aimed)} aimed at saves ({sum(k.is_in_save for k in aimed)} inside): the {world.steps} losses and all "
+        f"weights of {num_runs + 1} finished run(s) equal bit for bit"
+    )
+    if count > 1:
+        for has_trained, when in ((True, "in training"), (False, "before the first update")):
+            waited = [k.waited for _, k in done if k.has_trained == has_trained]
+            told += f"; killed {when} ({len(waited)}), the other left after at most {max(waited, default=0):.1f} s"
+    return told
 
 
 def kill_one_of_two(world: World) -> str:
-    """The same, half as often, of one process of two: the other leaves with an error, and does not wait for it."""
+    """The same, a fifth as often, of one process of two: the other leaves with an error, and does not wait for it."""
     return kill(world, count=2)
 
 
@@ -134,7 +85,7 @@ def sigterm(world: World) -> str:
 
 def damaged(world: World) -> str:
     """A flipped bit, a truncated file, a missing item in the newest checkpoint."""
-    whole, _ = world.uninterrupted()
+    whole = world.uninterrupted()
     tried = []
     for kind in ("flipped", "truncated", "missing")[: 1 if world.is_short else 3]:
         name = f"damaged-{kind}"
@@ -156,32 +107,6 @@ def damaged(world: World) -> str:
         world.check_equal(name)
         tried.append(kind)
     return f"{', '.join(tried)}: named, set aside, step {before} of {newest} used; equal bit for bit"
-
-
-@contextmanager
-def small_disk(folder: Path, megabytes: int = 24) -> Iterator[Path]:
-    """A disk of its own (needs the right to mount)."""
-    folder.mkdir()
-    subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", folder], check=True, capture_output=True
-    )
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", folder], check=True)
-
-
-def fill(disk: Path) -> Path:
-    """Fills a disk to the last byte; the file that does it is returned."""
-    ballast = disk / "ballast"
-    with open(ballast, "wb", buffering=0) as file:
-        for size in (1 << 20, 1 << 12, 1):
-            try:
-                while True:
-                    file.write(bytes(size))
-            except OSError:
-                continue
-    return ballast
 
 
 def full_disk(world: World) -> str:
@@ -219,7 +144,7 @@ def full_disk(world: World) -> str:
 
 def other_mesh(world: World) -> str:
     """8 -> 2 -> 4 pretend devices: the same data, masks and losses within rounding."""
-    whole, _ = world.uninterrupted()
+    whole = world.uninterrupted()
     name, stops = "mesh", []
     for devices, fsdp in ((8, 2), (2, 1), (4, 4)):
         arguments = (f"--config.mesh.num_cpu_devices={devices}", f"--config.mesh.fsdp={fsdp}")
