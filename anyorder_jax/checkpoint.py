@@ -134,12 +134,13 @@ class Checkpointer:
             meta, reason = self._attempt(partial(self._read_meta, step))
             if meta is not None:
                 check(meta)
-                restored, reason = self._attempt(partial(self._read, step, shapes, meta))
-                if restored is not None:
-                    wrong = _wrong_items(restored)
+                read, reason = self._attempt(partial(self._read, step, shapes))
+                if read is not None:  # from here on all processes do the same again
+                    wrong = _wrong_items(read, meta)
                     if not wrong:
                         self._set_aside(damaged)
-                        return restored
+                        count = jax.device_put(jax.numpy.int32(step), shapes.step.sharding)
+                        return Restored(TrainState(count, read.params, read.optimizer), read.data, meta)
                     reason = f"{', '.join(wrong)}: other bytes than were written"
             damaged[step] = reason
             self._say(f"{self._directory / str(step)}: this checkpoint is damaged ({reason}); trying the one before.")
@@ -152,7 +153,10 @@ class Checkpointer:
         return None
 
     def _attempt(self, read: Callable[[], Any]) -> tuple[Any, str]:
-        """(what `read` gives, "") or (None, why not): the same on all processes, also when only one of them fails."""
+        """(what `read` gives, "") or (None, why not): the same on all processes, also when only one of them fails.
+
+        `read` must not wait for the other processes, nor compute with them.
+        """
         try:
             result, reason = read(), ""
         except Exception as error:  # whatever the storage or a decoder raises
@@ -174,15 +178,13 @@ class Checkpointer:
             raise ValueError("meta: other bytes than were written")
         return meta
 
-    def _read(self, step: int, shapes: TrainState, meta: Mapping[str, Any]) -> Restored:
-        read = self._read_alone(
+    def _read(self, step: int, shapes: TrainState) -> Any:
+        return self._read_alone(
             step,
             params=ocp.args.StandardRestore(shapes.params),
             optimizer=ocp.args.StandardRestore(shapes.opt_state),
             data=ocp.args.JsonRestore(),
         )
-        count = jax.device_put(jax.numpy.int32(step), shapes.step.sharding)
-        return Restored(TrainState(count, read.params, read.optimizer), read.data, meta)
 
     def _read_alone(self, step: int, **items: ocp.args.CheckpointArgs) -> Any:
         """Items of a checkpoint, by a manager that waits for no other process: one that cannot read says so at once."""
@@ -190,7 +192,9 @@ class Checkpointer:
         alone = ocp.options.MultiprocessingOptions(
             primary_host=index, active_processes={index}, barrier_sync_key_prefix=f"reader_{index}"
         )
-        options = ocp.CheckpointManagerOptions(read_only=True, multiprocessing_options=alone)
+        options = ocp.CheckpointManagerOptions(
+            read_only=True, create=False, save_interval_steps=0, multiprocessing_options=alone
+        )
         with ocp.CheckpointManager(self._directory, item_names=ITEMS, options=options) as reader:
             return reader.restore(step, args=ocp.args.Composite(**items))
 
@@ -233,17 +237,17 @@ class Checkpointer:
             ) from error
 
 
-def _wrong_items(restored: Restored) -> list[str]:
+def _wrong_items(read: Any, meta: Mapping[str, Any]) -> list[str]:
     """The items whose bits are not those that were saved (all processes take part); none for the first checkpoints,
     which had no digests."""
-    if "digests" not in restored.meta:
+    if "digests" not in meta:
         return []
     found = {
-        "params": digest.of_arrays(restored.state.params),
-        "optimizer": digest.of_arrays(restored.state.opt_state),
-        "data": digest.of_json(restored.data),
+        "params": digest.of_arrays(read.params),
+        "optimizer": digest.of_arrays(read.optimizer),
+        "data": digest.of_json(read.data),
     }
-    return [item for item, digests in found.items() if digests != restored.meta["digests"][item]]
+    return [item for item, digests in found.items() if digests != meta["digests"][item]]
 
 
 def _in_chunks(tree: Any) -> ocp.args.StandardSave:

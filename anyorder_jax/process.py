@@ -172,6 +172,12 @@ def until_sigterm() -> Iterator[Callable[[int], bool]]:
         signal.signal(signal.SIGTERM, previous)
 
 
+def is_lost_connection(error: Exception) -> bool:
+    """Whether a JAX error tells that another process is gone, and not of something of our own."""
+    words = ("gloo", "connection", "heartbeat", "coordination service")
+    return jax.distributed.is_initialized() and any(word in str(error).lower() for word in words)
+
+
 @contextmanager
 def leave_at_once_on_error() -> Iterator[None]:
     """One process of several that fails says why and is gone: in an orderly exit it would wait for the others, which

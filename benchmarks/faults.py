@@ -116,7 +116,7 @@ def full_disk(world: World) -> str:
         with small_disk(world.folder / f"disk-{policy}") as disk:
             name = f"disk-{policy}/run"
             log = world.folder / f"disk-{policy}.log"
-            arguments = (f"--config.checkpoint.on_failure={policy}", "--config.train.num_steps=60")
+            arguments = (f"--config.checkpoint.on_failure={policy}",)
             with open(log, "w") as file:
                 (one,) = world.start(name, *arguments)
                 wait_for_step(world.folder / name, world.save_every * 2 + 1, one)
@@ -137,7 +137,7 @@ def full_disk(world: World) -> str:
                 ballast.unlink()
                 assert f"Resuming {world.folder / name} at step {steps[-1]}" in world.finish(name, *arguments)
             else:
-                assert code == 0 and 60 in steps, output
+                assert code == 0 and world.steps in steps, output
             told.append(policy)
     return f"{', '.join(told)}: the last good checkpoint stayed; went on from it, or past it"
 
@@ -195,7 +195,7 @@ def poisoned_record(world: World) -> str:
     broken = good[3][: len(good[3]) // 2] + b"\n"
     strange = re.sub(rb'"text":"go to [^"]*"', b'"text":"go to the \xc3\xa9l\xc3\xa9phant"', good[6])
     assert strange != good[6]
-    arguments = (f"--config.data.path={poisoned}", "--config.train.num_steps=4")
+    arguments = (f"--config.data.path={poisoned}",)
     for number, line, reason in ((4, broken, "broken JSON"), (7, strange, "éléphant")):
         shard.write_bytes(b"".join([*good[: number - 1], line, *good[number:]]))
         (one,) = world.start(f"poisoned-{number}", *arguments)

@@ -9,6 +9,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import faults
 
+pytestmark = pytest.mark.xdist_group("faults")  # one world, also when pytest runs on several processes
+
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):

@@ -235,10 +235,12 @@ def happened(slurm, one):
         yield lambda act: futures[act].result()
 
 
-def test_a_dead_process_ends_the_job_with_an_error(happened):
+def test_a_dead_process_ends_the_job_with_an_error(happened, slurm):
     """Within a minute: at once by the broken connection, at the latest by heartbeat and srun --wait."""
     state, seconds = happened(killed)
     assert state == "FAILED" and seconds < process.HEARTBEAT_SECONDS + 60, seconds
+    log = slurm.log("killed")
+    assert "process 0: another process of this run ended (" in log and "Traceback" not in log, log
 
 
 def test_a_cancelled_job_stays_cancelled(happened, slurm):
