@@ -30,13 +30,14 @@ from small_run import finish, learned, lines, wait_for_step  # isort: skip
 def kill(world: World, count: int = 1) -> str:
     """kill -9 of one process (of `count`), at random moments of a run's life and inside saves; every run that reaches
     its end is compared."""
-    name, seconds = f"killed-{count}", world.seconds(count)
+    name = f"killed-{count}"
     wanted = max(1, world.kills // (1 if count == 1 else 5))
-    done: list[tuple[bool, Kill]] = []
+    moments = ("training", "save", "start", "training", "save")
+    done: list[tuple[str, Kill]] = []
     num_runs = 0
     while len(done) < wanted:
-        aim_at_save = len(done) % 2 == 1
-        one = world.kill_once(name, seconds, count, aim_at_save)
+        moment = moments[len(done) % len(moments)]
+        one = world.kill_once(name, moment, count)
         if one is None:  # it had finished: compare, and start over
             world.check_equal(name, count)
             shutil.rmtree(world.folder / name)
@@ -44,17 +45,23 @@ def kill(world: World, count: int = 1) -> str:
             continue
         limit = process.HEARTBEAT_SECONDS + 20 + (0 if one.has_trained else CONNECT_SECONDS)
         assert one.waited < limit and not {0, process.REQUEUE} & set(one.codes), (one.waited, one.codes)
-        done.append((aim_at_save, one))
-        print(f"  kill {len(done)}: {len(lines(world.folder / name))} steps logged{', inside a save' * one.is_in_save}"
-              + f", the other left {one.waited:.1f} s later with {one.codes}" * (count > 1), flush=True)  # fmt: skip
+        done.append((moment, one))
+        left = f", the other left {one.waited:.1f} s later with {one.codes}" if count > 1 else ""
+        where = f"{len(lines(world.folder / name))} steps{', inside a save' if one.is_in_save else ''}"
+        print(f"  kill {len(done)} ({moment}): {where}{left}", flush=True)
     world.finish(name, count=count)
     world.check_equal(name, count)
-    aimed, random = ([kill for is_aimed, kill in done if is_aimed == which] for which in (True, False))
-    told = (
-        f"{len(random)} kills at random moments ({sum(k.is_in_save for k in random)} of them inside a save) and "
-        f"{len(aimed)} aimed at saves ({sum(k.is_in_save for k in aimed)} inside): the {world.steps} losses and all "
-        f"weights of {num_runs + 1} finished run(s) equal bit for bit"
+    by_moment = {moment: [kill for aim, kill in done if aim == moment] for moment in moments}
+    counted = ", ".join(
+        f"{len(kills)} {words} ({sum(kill.is_in_save for kill in kills)} of them inside a save)"
+        for words, kills in (
+            ("while it started", by_moment["start"]),
+            ("at random moments of training", by_moment["training"]),
+            ("aimed at saves", by_moment["save"]),
+        )
+        if kills
     )
+    told = f"{counted}; {world.steps} losses and all weights of {num_runs + 1} finished run(s) equal bit for bit"
     if count > 1:
         for has_trained, when in ((True, "in training"), (False, "before the first update")):
             waited = [k.waited for _, k in done if k.has_trained == has_trained]
@@ -110,7 +117,8 @@ def damaged(world: World) -> str:
 
 
 def full_disk(world: World) -> str:
-    """The disk fills up while a run saves and logs: stop, or go on until there is room, as configured."""
+    """The disk fills up while a run saves: stop, or go on until there is room, as configured. While it only logs there
+    (checkpoint.remote is elsewhere): lines are lost, and that is said once."""
     told = []
     for policy in ("stop", "continue"):
         with small_disk(world.folder / f"disk-{policy}") as disk:
@@ -139,7 +147,15 @@ def full_disk(world: World) -> str:
             else:
                 assert code == 0 and world.steps in steps, output
             told.append(policy)
-    return f"{', '.join(told)}: the last good checkpoint stayed; went on from it, or past it"
+    with small_disk(world.folder / "disk-log") as disk:
+        there = world.folder / "disk-log-remote"
+        (one,) = world.start("disk-log/run", f"--config.checkpoint.remote={there}")
+        wait_for_step(disk / "run", 3, one)
+        fill(disk)
+        code, output = finish(one)
+        assert code == 0 and output.count("log lines are lost until") == 1, output
+        assert (there / "checkpoints" / str(world.steps)).is_dir() and len(lines(disk / "run")) < world.steps
+    return f"{', '.join(told)}: the last good checkpoint stayed, went on from it or past it; lines lost, training not"
 
 
 def other_mesh(world: World) -> str:
@@ -161,6 +177,21 @@ def other_mesh(world: World) -> str:
     difference = float(np.max(np.abs(ours / theirs - 1)))
     assert len(ours) == world.steps and difference < (1e-4 if world.is_short else 2e-3), difference
     return f"8, 2, 4 devices, changed after steps {stops}: largest difference of {world.steps} losses {difference:.1e}"
+
+
+def fewer_processes(world: World) -> str:
+    """2 -> 1 processes: the same data, masks and losses within rounding."""
+    whole, name = world.uninterrupted(), "fewer"
+    pair = world.start(name, count=2)
+    wait_for_step(world.folder / name, world.steps // 3, pair[0])
+    pair[1].send_signal(signal.SIGTERM)
+    ended = [finish(one) for one in pair]
+    assert [code for code, _ in ended] == [process.REQUEUE] * 2, ended
+    stopped = len(lines(world.folder / name))
+    assert f"at step {stopped}." in world.finish(name)
+    difference = float(np.max(np.abs(world.losses(name) / world.losses(whole.name) - 1)))
+    assert len(world.losses(name)) == world.steps and difference < 2e-3, difference
+    return f"two until step {stopped}, then one: largest difference of {world.steps} losses {difference:.1e}"
 
 
 def not_finite(world: World) -> str:
@@ -231,7 +262,8 @@ def surroundings(world: World) -> str:
 FAULTS: dict[str, Callable[[World], str]] = {
     function.__name__: function
     for function in (
-        kill, kill_one_of_two, sigterm, damaged, full_disk, other_mesh, not_finite, poisoned_record, surroundings,
+        kill, kill_one_of_two, sigterm, damaged, full_disk, other_mesh, fewer_processes, not_finite,
+        poisoned_record, surroundings,
     )
 }  # fmt: skip
 

@@ -76,7 +76,7 @@ class World:
     def seconds(self, count: int = 1) -> float:
         """How long an undisturbed life takes: of the long form, one that finds everything compiled."""
         self.uninterrupted(count)
-        if not self.is_short:
+        if not self.is_short and not (self.folder / f"again-{count}").exists():
             begin = time.perf_counter()
             self.finish(f"again-{count}", count=count)
             self.lives[count] = time.perf_counter() - begin
@@ -102,23 +102,26 @@ class World:
                 continue
         return found
 
-    def kill_once(self, name: str, seconds: float, count: int = 1, aim_at_save: bool = False) -> Kill | None:
+    def kill_once(self, name: str, moment: str, count: int = 1) -> Kill | None:
         """One life of run `name`, and a kill -9 of one of its processes; None when it had finished before.
 
         Args:
-          seconds: an undisturbed life's length; the moment is drawn from it.
-          aim_at_save: in the next asynchronous save instead.
+          moment: "start": while it starts; "training": after a random number of updates and a random part of one;
+            "save": in the next asynchronous save.
         """
         left_behind, logged = self.unfinished_saves(name), len(lines(self.folder / name))
+        more = self.rng.randint(1, self.steps // 2)
         processes = self.start(name, count=count)
         victim = self.rng.choice(processes)
-        end = time.monotonic() + self.rng.uniform(0.02, 1) * seconds
-        while victim.poll() is None and (
-            not self.unfinished_saves(name) - left_behind if aim_at_save else time.monotonic() < end
-        ):
+        end = time.monotonic() + self.rng.uniform(0.02, 0.5) * self.seconds(count)
+        has_come = {
+            "start": lambda: time.monotonic() > end,
+            "training": lambda: len(lines(self.folder / name)) >= logged + more,
+            "save": lambda: bool(self.unfinished_saves(name) - left_behind),
+        }[moment]
+        while victim.poll() is None and not has_come():
             time.sleep(0.002)
-        if aim_at_save:
-            time.sleep(self.rng.uniform(0, 0.03))
+        time.sleep(0 if moment == "start" else self.rng.uniform(0, 0.03))
         is_in_save = bool(self.unfinished_saves(name) - left_behind)
         was_alive = victim.poll() is None
         victim.kill()
@@ -128,7 +131,8 @@ class World:
         finish(victim)
         if not was_alive:
             return None
-        return Kill(is_in_save, len(lines(self.folder / name)) > logged, waited, codes)
+        has_trained = moment != "start" or len(lines(self.folder / name)) > logged
+        return Kill(is_in_save, has_trained, waited, codes)
 
 
 class Kill:
