@@ -134,10 +134,14 @@ class Checkpointer:
             meta, reason = self._attempt(partial(self._read_meta, step))
             if meta is not None:
                 check(meta)
-                restored, reason = self._attempt(partial(self._read, step, shapes, meta))
-                if restored is not None:
-                    self._set_aside(damaged)
-                    return restored
+                read, reason = self._attempt(partial(self._read, step, shapes))
+                if read is not None:  # from here on all processes do the same again
+                    wrong = _wrong_items(read, meta)
+                    if not wrong:
+                        self._set_aside(damaged)
+                        count = jax.device_put(jax.numpy.int32(step), shapes.step.sharding)
+                        return Restored(TrainState(count, read.params, read.optimizer), read.data, meta)
+                    reason = f"{', '.join(wrong)}: other bytes than were written"
             damaged[step] = reason
             self._say(f"{self._directory / str(step)}: this checkpoint is damaged ({reason}); trying the one before.")
         if damaged:
@@ -149,7 +153,10 @@ class Checkpointer:
         return None
 
     def _attempt(self, read: Callable[[], Any]) -> tuple[Any, str]:
-        """(what `read` gives, "") or (None, why not): the same on all processes, also when only one of them fails."""
+        """(what `read` gives, "") or (None, why not): the same on all processes, also when only one of them fails.
+
+        `read` must not wait for the other processes, nor compute with them.
+        """
         try:
             result, reason = read(), ""
         except Exception as error:  # whatever the storage or a decoder raises
@@ -165,30 +172,31 @@ class Checkpointer:
         missing = [item for item in ITEMS if not (self._directory / str(step) / item).exists()]
         if missing:
             raise FileNotFoundError(f"missing: {', '.join(missing)}")
-        meta = dict(self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta)
+        meta = dict(self._read_alone(step, meta=ocp.args.JsonRestore()).meta)
         written = meta.pop("digest", None)
         if "digests" in meta and written != digest.of_json(meta):  # the first checkpoints had none
             raise ValueError("meta: other bytes than were written")
         return meta
 
-    def _read(self, step: int, shapes: TrainState, meta: Mapping[str, Any]) -> Restored:
-        args = ocp.args.Composite(
+    def _read(self, step: int, shapes: TrainState) -> Any:
+        return self._read_alone(
+            step,
             params=ocp.args.StandardRestore(shapes.params),
             optimizer=ocp.args.StandardRestore(shapes.opt_state),
             data=ocp.args.JsonRestore(),
         )
-        read = self._manager.restore(step, args=args)
-        if "digests" in meta:
-            found = {
-                "params": digest.of_arrays(read.params),
-                "optimizer": digest.of_arrays(read.optimizer),
-                "data": digest.of_json(read.data),
-            }
-            wrong = [item for item, digests in found.items() if digests != meta["digests"][item]]
-            if wrong:
-                raise ValueError(f"{', '.join(wrong)}: other bytes than were written")
-        count = jax.device_put(jax.numpy.int32(step), shapes.step.sharding)
-        return Restored(TrainState(count, read.params, read.optimizer), read.data, meta)
+
+    def _read_alone(self, step: int, **items: ocp.args.CheckpointArgs) -> Any:
+        """Items of a checkpoint, by a manager that waits for no other process: one that cannot read says so at once."""
+        index = jax.process_index()
+        alone = ocp.options.MultiprocessingOptions(
+            primary_host=index, active_processes={index}, barrier_sync_key_prefix=f"reader_{index}"
+        )
+        options = ocp.CheckpointManagerOptions(
+            read_only=True, create=False, save_interval_steps=0, multiprocessing_options=alone
+        )
+        with ocp.CheckpointManager(self._directory, item_names=ITEMS, options=options) as reader:
+            return reader.restore(step, args=ocp.args.Composite(**items))
 
     def _set_aside(self, damaged: Mapping[int, str]) -> None:
         """Moves checkpoints to RUN/damaged/, so that their steps can be saved again."""
@@ -219,12 +227,27 @@ class Checkpointer:
         """Orbax's writers fail in a thread; the error comes out of the next call and is told in one sentence."""
         try:
             yield
+        except jax.errors.JaxRuntimeError:  # another process is gone: nothing that more room would help
+            raise
         except Exception as error:  # whatever the storage raised
             kept = sorted(self._manager.all_steps(read=True))
             raise OSError(
                 f"{self._manager.directory}: a checkpoint could not be written ({str(error).splitlines()[0]}). "
                 f"Complete ones are still there: {kept}. Make room; the same command goes on from the newest."
             ) from error
+
+
+def _wrong_items(read: Any, meta: Mapping[str, Any]) -> list[str]:
+    """The items whose bits are not those that were saved (all processes take part); none for the first checkpoints,
+    which had no digests."""
+    if "digests" not in meta:
+        return []
+    found = {
+        "params": digest.of_arrays(read.params),
+        "optimizer": digest.of_arrays(read.optimizer),
+        "data": digest.of_json(read.data),
+    }
+    return [item for item, digests in found.items() if digests != meta["digests"][item]]
 
 
 def _in_chunks(tree: Any) -> ocp.args.StandardSave:

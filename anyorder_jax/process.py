@@ -23,7 +23,8 @@ from jax.experimental import multihost_utils
 REQUEUE = 75
 """Exit code of a run that SIGTERM stopped and the same command would go on with (EX_TEMPFAIL of sysexits.h)."""
 CONNECT_SECONDS = 300
-"""How long the processes wait for the last of them to start."""
+"""How long the processes wait for the last of them to start (the variable ANYORDER_CONNECT_SECONDS overrides it). One
+that dies before they met is noticed no earlier."""
 HEARTBEAT_SECONDS = 20
 """A process that was not heard of for so long is dead, and the others leave with an error."""
 SHUTDOWN_SECONDS = 120
@@ -75,10 +76,10 @@ def join_others(environ: Mapping[str, str] = os.environ) -> None:
     Raises:
       ValueError: for explicit variables that are not complete or no numbers, or when JAX does not see the GPUs that
         SLURM gave.
-      RuntimeError: when the others do not come within CONNECT_SECONDS.
+      RuntimeError: when the others do not come within `connect_seconds` (JAX itself ends some of them, with SIGABRT).
     """
     timeouts: dict[str, Any] = {
-        "initialization_timeout": CONNECT_SECONDS,
+        "initialization_timeout": connect_seconds(environ),
         "heartbeat_timeout_seconds": HEARTBEAT_SECONDS,
         "shutdown_timeout_seconds": SHUTDOWN_SECONDS,
     }
@@ -101,6 +102,18 @@ def join_others(environ: Mapping[str, str] = os.environ) -> None:
             f"SLURM gave this process the GPUs {gpus}, but JAX sees {jax.local_devices()}. Install the extra `cuda` "
             "(ANYORDER_EXTRAS=babyai,report,cuda), or ask SLURM for no GPU to train on the CPU."
         )
+
+
+def connect_seconds(environ: Mapping[str, str]) -> int:
+    """How long to wait for the other processes: ANYORDER_CONNECT_SECONDS, or CONNECT_SECONDS.
+
+    Raises:
+      ValueError: when that is no positive whole number.
+    """
+    text = environ.get("ANYORDER_CONNECT_SECONDS", str(CONNECT_SECONDS))
+    if not text.isdigit() or int(text) == 0:
+        raise ValueError(f"ANYORDER_CONNECT_SECONDS={text!r}: expected a positive number of seconds.")
+    return int(text)
 
 
 def explicit_place(environ: Mapping[str, str]) -> tuple[str, int, int] | None:
@@ -157,6 +170,12 @@ def until_sigterm() -> Iterator[Callable[[int], bool]]:
         yield lambda step: bool(received)
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+def is_lost_connection(error: Exception) -> bool:
+    """Whether a JAX error tells that another process is gone, and not of something of our own."""
+    words = ("gloo", "connection", "heartbeat", "coordination service")
+    return jax.distributed.is_initialized() and any(word in str(error).lower() for word in words)
 
 
 @contextmanager

@@ -338,6 +338,13 @@ def main(argv: list[str]) -> None:
             if DEBUG.value:
                 raise
             sys.exit(f"{type(error).__name__}: {error}")
+        except jax.errors.JaxRuntimeError as error:
+            if DEBUG.value or not process.is_lost_connection(error):
+                raise
+            sys.exit(
+                f"another process of this run ended ({str(error).splitlines()[0]}). What it printed says why; the same "
+                "command goes on from the newest checkpoint."
+            )
     if not is_done:
         sys.exit(process.REQUEUE)
     say(f"{workdir}: done. Next: python -m anyorder_jax.evaluate --checkpoint={workdir}")

@@ -1,6 +1,6 @@
 """Faults: what is promised, and the attempt to break it, with the real `train` command on this machine's CPU.
 
-    python benchmarks/faults.py                                  all of it at length (100 kills): hours on 2 cores
+    python benchmarks/faults.py                                  all of it at length (100 kills)
     python benchmarks/faults.py --short                          as CI runs it (tests/test_faults.py)
     python benchmarks/faults.py --only=kill --kills=10           ten kills, bit for bit
 
@@ -10,7 +10,6 @@ Prints a line per attempt and a table; exits non-zero when a promise does not ho
 from __future__ import annotations
 
 import argparse
-import random
 import re
 import shutil
 import signal
@@ -18,101 +17,60 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from faults_world import CONNECT_SECONDS, Kill, World, fill, small_disk
 
-ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-from anyorder_jax import process  # noqa: E402
-from small_run import finish, learned, lines, same_parameters, start, start_processes, wait_for_step  # noqa: E402
-
-
-class World:
-    """Where the runs of one trial lie, how long they are, and the uninterrupted ones that they are compared with."""
-
-    def __init__(self, folder: Path, is_short: bool, kills: int = 0, seed: int = 0) -> None:
-        self.folder, self.is_short, self.rng = folder, is_short, random.Random(seed)
-        self.kills = kills or (2 if is_short else 100)
-        self.data = folder / "data"
-        self.steps, self.save_every = (24, 2) if is_short else (200, 5)
-        self.sizes = [
-            f"--config.train.num_steps={self.steps}",
-            f"--config.checkpoint.save_every_steps={self.save_every}",
-        ]
-        self.references: dict[int, tuple[Path, float]] = {}
-
-    def start(self, name: str, *more: str, count: int = 1, **keywords) -> list[subprocess.Popen]:
-        """The processes of run `name`, started or resumed."""
-        arguments = (self.data, self.folder / name, *self.sizes, *more)
-        return [start(*arguments, **keywords)] if count == 1 else start_processes(count, *arguments, **keywords)
-
-    def finish(self, name: str, *more: str, count: int = 1, **keywords) -> str:
-        """Runs `name` to its end and returns what the first process printed."""
-        ended = [finish(one, timeout=1800) for one in self.start(name, *more, count=count, **keywords)]
-        assert all(code == 0 for code, _ in ended), ended
-        return ended[0][1]
-
-    def uninterrupted(self, count: int = 1) -> tuple[Path, float]:
-        """(the run directory of an uninterrupted run of `count` processes, its seconds)."""
-        if count not in self.references:
-            begin = time.perf_counter()
-            self.finish(f"whole-{count}", count=count)
-            self.references[count] = self.folder / f"whole-{count}", time.perf_counter() - begin
-        return self.references[count]
-
-    def check_equal(self, name: str, count: int = 1) -> None:
-        """The finished run `name` repeats the uninterrupted one bit for bit."""
-        whole, _ = self.uninterrupted(count)
-        assert learned(self.folder / name) == learned(whole), "other losses than the uninterrupted run's"
-        same_parameters(self.folder / name, whole)
-
-    def losses(self, name: str) -> np.ndarray:
-        return np.array([line["loss"] for line in lines(self.folder / name)])
-
-
-def is_saving(workdir: Path) -> bool:
-    """Whether an asynchronous save is under way."""
-    return any((workdir / "checkpoints").glob("*orbax-checkpoint-tmp*"))
+from anyorder_jax import process  # isort: skip
+from small_run import finish, learned, lines, wait_for_step  # isort: skip
 
 
 def kill(world: World, count: int = 1) -> str:
-    """kill -9 of one process (of `count`), at random moments of a run's life and inside saves; then to the end."""
-    name, (_, seconds) = f"killed-{count}", world.uninterrupted(count)
-    in_save, kills = 0, max(1, world.kills // count)
-    for number in range(kills):
-        processes = world.start(name, count=count)
-        victim = world.rng.choice(processes)
-        if number % 2:  # the next save
-            while victim.poll() is None and not is_saving(world.folder / name):
-                time.sleep(0.001)
-        else:
-            end = time.monotonic() + world.rng.uniform(0.1, 0.9) * seconds
-            while victim.poll() is None and time.monotonic() < end:
-                time.sleep(0.01)
-        is_in_save = is_saving(world.folder / name)
-        was_alive = victim.poll() is None
-        victim.kill()
-        killed = time.monotonic()
-        codes = [finish(one, timeout=process.CONNECT_SECONDS)[0] for one in processes]
-        waited = time.monotonic() - killed
-        if was_alive:
-            assert all(code not in (0, process.REQUEUE) for code in codes) or count == 1, codes
-            assert waited < process.HEARTBEAT_SECONDS + 60 or count == 1, waited
-            in_save += is_in_save
-        print(f"  kill {number + 1}: {len(lines(world.folder / name))} steps logged{', inside a save' * is_in_save}",
-              flush=True)  # fmt: skip
-        if not was_alive:  # it had finished: start over
+    """kill -9 of one process (of `count`), at random moments of a run's life and inside saves; every run that reaches
+    its end is compared."""
+    name = f"killed-{count}"
+    wanted = max(1, world.kills // (1 if count == 1 else 5))
+    moments = ("training", "save", "start", "training", "save")
+    done: list[tuple[str, Kill]] = []
+    num_runs = 0
+    while len(done) < wanted:
+        moment = moments[len(done) % len(moments)]
+        one = world.kill_once(name, moment, count)
+        if one is None:  # it had finished: compare, and start over
+            world.check_equal(name, count)
             shutil.rmtree(world.folder / name)
+            num_runs += 1
+            continue
+        limit = process.HEARTBEAT_SECONDS + 20 + (0 if one.has_trained else CONNECT_SECONDS)
+        assert one.waited < limit and not {0, process.REQUEUE} & set(one.codes), (one.waited, one.codes)
+        done.append((moment, one))
+        left = f", the other left {one.waited:.1f} s later with {one.codes}" if count > 1 else ""
+        where = f"{len(lines(world.folder / name))} steps{', inside a save' if one.is_in_save else ''}"
+        print(f"  kill {len(done)} ({moment}): {where}{left}", flush=True)
     world.finish(name, count=count)
     world.check_equal(name, count)
-    return f"{kills} kills, {in_save} inside a save: {world.steps} losses and all weights equal bit for bit"
+    by_moment = {moment: [kill for aim, kill in done if aim == moment] for moment in moments}
+    counted = ", ".join(
+        f"{len(kills)} {words} ({sum(kill.is_in_save for kill in kills)} of them inside a save)"
+        for words, kills in (
+            ("while it started", by_moment["start"]),
+            ("at random moments of training", by_moment["training"]),
+            ("aimed at saves", by_moment["save"]),
+        )
+        if kills
+    )
+    told = f"{counted}; {world.steps} losses and all weights of {num_runs + 1} finished run(s) equal bit for bit"
+    if count > 1:
+        for has_trained, when in ((True, "in training"), (False, "before the first update")):
+            waited = [k.waited for _, k in done if k.has_trained == has_trained]
+            told += f"; killed {when} ({len(waited)}), the other left after at most {max(waited, default=0):.1f} s"
+    return told
 
 
 def kill_one_of_two(world: World) -> str:
-    """The same, half as often, of one process of two: the other leaves with an error, and does not wait for it."""
+    """The same, a fifth as often, of one process of two: the other leaves with an error, and does not wait for it."""
     return kill(world, count=2)
 
 
@@ -134,7 +92,7 @@ def sigterm(world: World) -> str:
 
 def damaged(world: World) -> str:
     """A flipped bit, a truncated file, a missing item in the newest checkpoint."""
-    whole, _ = world.uninterrupted()
+    whole = world.uninterrupted()
     tried = []
     for kind in ("flipped", "truncated", "missing")[: 1 if world.is_short else 3]:
         name = f"damaged-{kind}"
@@ -158,40 +116,15 @@ def damaged(world: World) -> str:
     return f"{', '.join(tried)}: named, set aside, step {before} of {newest} used; equal bit for bit"
 
 
-@contextmanager
-def small_disk(folder: Path, megabytes: int = 24) -> Iterator[Path]:
-    """A disk of its own (needs the right to mount)."""
-    folder.mkdir()
-    subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", folder], check=True, capture_output=True
-    )
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", folder], check=True)
-
-
-def fill(disk: Path) -> Path:
-    """Fills a disk to the last byte; the file that does it is returned."""
-    ballast = disk / "ballast"
-    with open(ballast, "wb", buffering=0) as file:
-        for size in (1 << 20, 1 << 12, 1):
-            try:
-                while True:
-                    file.write(bytes(size))
-            except OSError:
-                continue
-    return ballast
-
-
 def full_disk(world: World) -> str:
-    """The disk fills up while a run saves and logs: stop, or go on until there is room, as configured."""
+    """The disk fills up while a run saves: stop, or go on until there is room, as configured. While it only logs there
+    (checkpoint.remote is elsewhere): lines are lost, and that is said once."""
     told = []
     for policy in ("stop", "continue"):
         with small_disk(world.folder / f"disk-{policy}") as disk:
             name = f"disk-{policy}/run"
             log = world.folder / f"disk-{policy}.log"
-            arguments = (f"--config.checkpoint.on_failure={policy}", "--config.train.num_steps=60")
+            arguments = (f"--config.checkpoint.on_failure={policy}",)
             with open(log, "w") as file:
                 (one,) = world.start(name, *arguments)
                 wait_for_step(world.folder / name, world.save_every * 2 + 1, one)
@@ -212,14 +145,22 @@ def full_disk(world: World) -> str:
                 ballast.unlink()
                 assert f"Resuming {world.folder / name} at step {steps[-1]}" in world.finish(name, *arguments)
             else:
-                assert code == 0 and 60 in steps, output
+                assert code == 0 and world.steps in steps, output
             told.append(policy)
-    return f"{', '.join(told)}: the last good checkpoint stayed; went on from it, or past it"
+    with small_disk(world.folder / "disk-log") as disk:
+        there = world.folder / "disk-log-remote"
+        (one,) = world.start("disk-log/run", f"--config.checkpoint.remote={there}")
+        wait_for_step(disk / "run", 3, one)
+        fill(disk)
+        code, output = finish(one)
+        assert code == 0 and output.count("log lines are lost until") == 1, output
+        assert (there / "checkpoints" / str(world.steps)).is_dir() and len(lines(disk / "run")) < world.steps
+    return f"{', '.join(told)}: the last good checkpoint stayed, went on from it or past it; lines lost, training not"
 
 
 def other_mesh(world: World) -> str:
     """8 -> 2 -> 4 pretend devices: the same data, masks and losses within rounding."""
-    whole, _ = world.uninterrupted()
+    whole = world.uninterrupted()
     name, stops = "mesh", []
     for devices, fsdp in ((8, 2), (2, 1), (4, 4)):
         arguments = (f"--config.mesh.num_cpu_devices={devices}", f"--config.mesh.fsdp={fsdp}")
@@ -236,6 +177,21 @@ def other_mesh(world: World) -> str:
     difference = float(np.max(np.abs(ours / theirs - 1)))
     assert len(ours) == world.steps and difference < (1e-4 if world.is_short else 2e-3), difference
     return f"8, 2, 4 devices, changed after steps {stops}: largest difference of {world.steps} losses {difference:.1e}"
+
+
+def fewer_processes(world: World) -> str:
+    """2 -> 1 processes: the same data, masks and losses within rounding."""
+    whole, name = world.uninterrupted(), "fewer"
+    pair = world.start(name, count=2)
+    wait_for_step(world.folder / name, world.steps // 3, pair[0])
+    pair[1].send_signal(signal.SIGTERM)
+    ended = [finish(one) for one in pair]
+    assert [code for code, _ in ended] == [process.REQUEUE] * 2, ended
+    stopped = len(lines(world.folder / name))
+    assert f"at step {stopped}." in world.finish(name)
+    difference = float(np.max(np.abs(world.losses(name) / world.losses(whole.name) - 1)))
+    assert len(world.losses(name)) == world.steps and difference < 2e-3, difference
+    return f"two until step {stopped}, then one: largest difference of {world.steps} losses {difference:.1e}"
 
 
 def not_finite(world: World) -> str:
@@ -270,7 +226,7 @@ def poisoned_record(world: World) -> str:
     broken = good[3][: len(good[3]) // 2] + b"\n"
     strange = re.sub(rb'"text":"go to [^"]*"', b'"text":"go to the \xc3\xa9l\xc3\xa9phant"', good[6])
     assert strange != good[6]
-    arguments = (f"--config.data.path={poisoned}", "--config.train.num_steps=4")
+    arguments = (f"--config.data.path={poisoned}",)
     for number, line, reason in ((4, broken, "broken JSON"), (7, strange, "éléphant")):
         shard.write_bytes(b"".join([*good[: number - 1], line, *good[number:]]))
         (one,) = world.start(f"poisoned-{number}", *arguments)
@@ -306,7 +262,8 @@ def surroundings(world: World) -> str:
 FAULTS: dict[str, Callable[[World], str]] = {
     function.__name__: function
     for function in (
-        kill, kill_one_of_two, sigterm, damaged, full_disk, other_mesh, not_finite, poisoned_record, surroundings,
+        kill, kill_one_of_two, sigterm, damaged, full_disk, other_mesh, fewer_processes, not_finite,
+        poisoned_record, surroundings,
     )
 }  # fmt: skip
 

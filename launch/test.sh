@@ -6,4 +6,4 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 ruff check .
 ruff format --check .
 mypy
-python -m pytest -n 2 "$@"
+python -m pytest -n 2 --dist=loadgroup "$@" # tests that share a cluster or a long run stay together

@@ -29,9 +29,9 @@ DATA = {"batches": {"next_index": 7}, "window": {"totals": {"loss": 1.25}, "num"
 FINGERPRINT = {"environment": "BabyAI-GoToObj-v0", "shards_sha256": "0" * 64, "vocabulary_size": 16}
 
 
-def shapes():
-    """The state's tree, on one device."""
-    mesh = sharding.make_mesh(MeshConfig(), jax.devices()[:1])
+def shapes(devices=None):
+    """The state's tree, on `devices` (default: the first)."""
+    mesh = sharding.make_mesh(MeshConfig(), devices or jax.devices()[:1])
     weights = state.abstract_params(MODEL, mesh, "float32")
     optimizer, _ = make_optimizer(CONFIG.optimizer, 10, weights)
     return state.state_shardings(MODEL, optimizer, mesh, "float32")[0]

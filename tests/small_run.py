@@ -44,16 +44,28 @@ def start(*arguments, environment=None, wrapper=(), **keywords):
     )  # fmt: skip
 
 
-def start_processes(count, *arguments, **keywords):
-    """The same run as `count` processes that find one another by the JAX_* variables."""
+def compiled_in(folder):
+    """Variables with which commands keep what they compiled in `folder`: the second one starts in half the time."""
+    return {
+        "JAX_COMPILATION_CACHE_DIR": str(folder), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }  # fmt: skip
+
+
+def places(count):
+    """For each of `count` processes of one run the variables by which it finds the others."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    places = [
+    return [
         {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}", "JAX_NUM_PROCESSES": str(count), "JAX_PROCESS_ID": str(i)}
         for i in range(count)
     ]
-    return [start(*arguments, environment=place, **keywords) for place in places]
+
+
+def start_processes(count, *arguments, environment=None, **keywords):
+    """The same run as `count` processes."""
+    return [start(*arguments, environment={**(environment or {}), **place}, **keywords) for place in places(count)]
 
 
 def finish(process, timeout=600):

@@ -1,5 +1,5 @@
 """The scripts of launch/: their command lines, with a stand-in for gcloud that records them (there is no cloud here),
-the manifest's structure, and what shellcheck says. The batch files run for real in test_slurm.py."""
+the manifest against the published schema, and what shellcheck says. The batch files run for real in test_slurm.py."""
 
 import json
 import os
@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import jobset_schema
 from small_run import ROOT
 
 SCRIPTS = sorted(
@@ -115,9 +116,65 @@ def test_unknown_verbs_are_refused(cloud):
     assert done.returncode == 2 and "create|setup|run|logs|resume|watch|delete" in done.stderr and not calls
 
 
-def test_the_jobset_is_well_formed():
-    """A structural check of what a slice needs; the schema itself is no package that could be installed."""
-    manifest = yaml.safe_load((ROOT / "launch" / "gke" / "jobset.yaml").read_text())
+@pytest.mark.parametrize(
+    ("container", "expected"),
+    [
+        (
+            "images/anyorder.sif",
+            ["--wait=60", "--nodes=1", "apptainer", "exec", "--nv", "--bind", f"{ROOT},/data,/scratch", "--pwd",
+             f"{ROOT}", "images/anyorder.sif"],
+        ),
+        (
+            "registry#lab/anyorder:1",
+            ["--wait=60", "--container-image=registry#lab/anyorder:1",
+             f"--container-mounts={ROOT}:{ROOT},/data:/data,/scratch:/scratch", f"--container-workdir={ROOT}",
+             "--nodes=1"],
+        ),
+    ],
+    ids=["apptainer", "pyxis"],
+)  # fmt: skip
+def test_a_step_in_a_container_is_asked_for_like_this(tmp_path, container, expected):
+    """With a stand-in for srun: neither Apptainer nor pyxis can be installed where the tests run."""
+    srun = tmp_path / "srun"
+    srun.write_text('#!/bin/bash\nprintf "%s\\n" "$@" > "$RECORD"\nexit 3\n')
+    srun.chmod(0o755)
+    script = "set -euo pipefail; . launch/slurm/job.sh; step --nodes=1 -- anyorder_jax.train '--workdir=a b'"
+    done = subprocess.run(
+        ["bash", "-c", script],
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=60,
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "RECORD": str(tmp_path / "record"),
+             "ANYORDER_CONTAINER": container, "ANYORDER_MOUNTS": "/data,/scratch"},
+    )  # fmt: skip
+    assert done.returncode == 3, done.stderr  # the step's own
+    recorded = (tmp_path / "record").read_text().splitlines()
+    assert recorded == [*expected, "python", "-m", "anyorder_jax.train", "--workdir=a b"]
+
+
+@pytest.fixture
+def manifest():
+    return yaml.safe_load(jobset_schema.MANIFEST.read_text())
+
+
+def test_the_jobset_keeps_to_the_published_schema(manifest):
+    golden = json.loads(jobset_schema.GOLDEN.read_text())
+    assert "kubernetes-sigs/jobset at 08dfbdf" in golden["source"]
+    assert jobset_schema.errors(manifest, golden["schema"]) == []
+    manifest["spec"]["failurePolicy"]["restartStrategy"] = "Restart"
+    job = manifest["spec"]["replicatedJobs"][0]["template"]["spec"]
+    job["parallelism"], job["paralellism"] = "4", 4
+    del job["template"]["spec"]["containers"][0]["name"]
+    found = jobset_schema.errors(manifest, golden["schema"])
+    place = ".spec.replicatedJobs[0].template.spec"
+    assert sorted(found) == [
+        ".spec.failurePolicy.restartStrategy: expected one of ['Recreate', 'BlockingRecreate', 'InPlaceRestart'], got "
+        "'Restart'",
+        f"{place}.paralellism: no such field",
+        f"{place}.parallelism: expected integer, got '4'",
+        f"{place}.template.spec.containers[0].name: missing",
+    ]
+
+
+def test_the_jobset_asks_for_one_whole_slice(manifest):
     assert (manifest["apiVersion"], manifest["kind"]) == ("jobset.x-k8s.io/v1alpha2", "JobSet")
     (slice_,) = manifest["spec"]["replicatedJobs"]
     job = slice_["template"]["spec"]

@@ -1,13 +1,18 @@
 """Several processes of one run: they learn what one learns, stop together, and none waits for one that died."""
 
+import os
+import shutil
 import signal
+import subprocess
+import sys
 import time
 
 import numpy as np
 import pytest
 
+import golden_checkpoint
 from anyorder_jax import process
-from small_run import finish, lines, start, start_processes, wait_for_step
+from small_run import ROOT, compiled_in, finish, lines, places, start, start_processes, wait_for_step
 
 
 def losses(workdir):
@@ -17,9 +22,10 @@ def losses(workdir):
 def test_two_processes_train_like_one(tmp_path):
     """With each its rows; stopped by a signal that only the second got; resumed with each half of every matrix; broken
     by a kill -9; finished by one alone."""
-    assert finish(start(tmp_path, tmp_path / "one"))[0] == 0
+    kept = {"environment": compiled_in(tmp_path / "compiled")}
+    assert finish(start(tmp_path, tmp_path / "one", **kept))[0] == 0
     workdir = tmp_path / "two"
-    pair = start_processes(2, tmp_path, workdir)
+    pair = start_processes(2, tmp_path, workdir, **kept)
     wait_for_step(workdir, 9, pair[0])
     pair[1].send_signal(signal.SIGTERM)
     ended = [finish(one) for one in pair]
@@ -27,7 +33,7 @@ def test_two_processes_train_like_one(tmp_path):
     stopped = len(lines(workdir))
     assert f"Stopped by SIGTERM after step {stopped}" in ended[0][1] and 9 <= stopped < 24
 
-    pair = start_processes(2, tmp_path, workdir, "--config.mesh.data=1", "--config.mesh.tensor=2")
+    pair = start_processes(2, tmp_path, workdir, "--config.mesh.data=1", "--config.mesh.tensor=2", **kept)
     wait_for_step(workdir, stopped + 4, pair[0])
     pair[0].kill()
     died = time.monotonic()
@@ -37,7 +43,7 @@ def test_two_processes_train_like_one(tmp_path):
     assert code not in (0, None, process.REQUEUE), output
     assert seconds < process.HEARTBEAT_SECONDS + 20, output
 
-    code, output = finish(start(tmp_path, workdir))
+    code, output = finish(start(tmp_path, workdir, **kept))
     assert code == 0 and "Resuming" in output, output
     np.testing.assert_allclose(losses(workdir), losses(tmp_path / "one"), rtol=1e-4)
     assert len(losses(workdir)) == 24
@@ -83,3 +89,36 @@ def test_a_slurm_task_takes_its_gpus(visible, tasks, nodes, local, extra, expect
             process.slurm_gpus(environ)
     else:
         assert process.slurm_gpus(environ) == expected
+
+
+ONE_CANNOT_READ = """
+import sys
+from anyorder_jax import checkpoint, process
+process.join_others()
+import golden_checkpoint, jax
+from anyorder_jax.config import CheckpointConfig
+run = checkpoint.Checkpointer(sys.argv[1], CheckpointConfig(), print)
+print("read", int(run.restore_newest(golden_checkpoint.shapes(jax.devices()), lambda meta: None).state.step))
+"""
+
+
+def test_a_checkpoint_that_only_one_process_cannot_read_is_read_by_none(tmp_path):
+    """Each process has a copy of the run; the newest checkpoint of the second's is truncated."""
+    (version, *_) = sorted(golden_checkpoint.DIRECTORY.iterdir())
+    for index in range(2):
+        shutil.copytree(version, tmp_path / str(index))
+        shutil.copytree(version / "checkpoints" / "7", tmp_path / str(index) / "checkpoints" / "5")
+    weights = tmp_path / "1" / "checkpoints" / "7" / "params"
+    file = max((path for path in weights.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    file.write_bytes(b"")
+    begin = time.monotonic()
+    pair = [
+        subprocess.Popen(
+            [sys.executable, "-c", ONE_CANNOT_READ, str(tmp_path / str(index))], text=True, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, env={**os.environ, **place, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
+        )
+        for index, place in enumerate(places(2))
+    ]  # fmt: skip
+    outputs = [finish(one)[1] for one in pair]
+    assert time.monotonic() - begin < 200, outputs  # Orbax's barrier alone would take 300 s
+    assert "process 1 could not read it" in outputs[0] and all("read 5" in output for output in outputs), outputs
