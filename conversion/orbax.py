@@ -29,7 +29,7 @@ from anyorder_jax.pretrained.tree import Leaf, as_tree, contiguous, leaves
 from conversion.copying import write_all
 from conversion.export import export_params, plan_export
 from conversion.staging import refuse_full, refuse_occupied, staged
-from conversion.threads import in_threads
+from conversion.threads import in_threads, scratch
 from conversion.writing import MAX_SHARD_BYTES, copy_files
 from conversion.zarr import Index, StoredArray, array_name, blocks_of, cells, chunk_shape, write_metadata
 
@@ -71,7 +71,7 @@ def _write_chunk(reader: Reader, leaf: Leaf, index: Index, chunk: Sequence[int],
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
     try:
         for block in blocks_of(leaf, index):
-            part = contiguous(as_tree(reader.read(leaf, block), leaf), leaf.dtype)
+            part = contiguous(as_tree(reader.read(leaf, block, scratch), leaf), leaf.dtype)
             if part.shape[leaf.num_lead :] != tuple(chunk[leaf.num_lead :]):
                 whole = np.zeros((*part.shape[: leaf.num_lead], *chunk[leaf.num_lead :]), part.dtype)
                 whole[tuple(map(slice, part.shape))] = part
