@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from anyorder_jax import run_directory
 from anyorder_jax.config import Config, ModelSelection, freeze
 from anyorder_jax.model.config import ModelConfig
 from anyorder_jax.pretrained.directory import ModelDirectory, open_model, read_config
+from anyorder_jax.pretrained.progress import Progress
 from anyorder_jax.pretrained.reader import Reader
 from anyorder_jax.pretrained.tree import Leaf, as_tree, bands, contiguous, leaves
 from conversion.copying import write_all
@@ -70,7 +70,7 @@ def _write_chunk(reader: Reader, leaf: Leaf, index: Index, chunk: Sequence[int],
     """Writes one chunk of a leaf's array; the last ones of a dim are as large on disk as the others."""
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
     try:
-        for block in (band for block in blocks_of(leaf, index) for band in bands(leaf, block, BLOCK_BYTES)):
+        for block in (band for whole in blocks_of(leaf, index) for band in bands(leaf, whole, BLOCK_BYTES)):
             part = contiguous(as_tree(reader.read(leaf, block, scratch), leaf), leaf.dtype)
             if part.shape[leaf.num_lead + 1 :] != tuple(chunk[leaf.num_lead + 1 :]):
                 whole = np.zeros((*part.shape[: leaf.num_lead + 1], *chunk[leaf.num_lead + 1 :]), part.dtype)
@@ -98,7 +98,7 @@ def _write_tree(model: ModelDirectory, all_leaves: Sequence[Leaf], shards: Seque
         for file_name, index in cells(leaf.shape, chunk)
     ]
     total = sum(leaf.num_bytes for leaf in all_leaves)
-    with tqdm(total=total, unit="B", unit_scale=True, desc="to_orbax") as bar:
+    with Progress(total, "to_orbax") as bar:
         for num_bytes in in_threads(lambda item: _write_chunk(reader, *item), work):
             bar.update(num_bytes)
     reader.warn_of_nan()
