@@ -284,12 +284,15 @@ def load_params(path: str | Path, model_config: ModelConfig, shapes: Any) -> Any
     return load.load_params(path, model_config, placed, shapes["embedding"].dtype, show_progress=True)
 
 
-def load_for_inference(path: str | Path, mesh: Mesh | None = None) -> tuple[Config, ModelConfig, Any, Path]:
+def load_for_inference(
+    path: str | Path, mesh: Mesh | None = None, param_dtype: str = ""
+) -> tuple[Config, ModelConfig, Any, Path]:
     """(config, model config, params, tokenizer directory) of a run or step directory; the optimizer is not read.
 
     Args:
       path: RUN or RUN/checkpoints/STEP.
       mesh: where the weights go (None: the first device).
+      param_dtype: of the weights; "" is that of the run.
 
     Raises:
       FileNotFoundError: when there is no checkpoint there.
@@ -298,7 +301,7 @@ def load_for_inference(path: str | Path, mesh: Mesh | None = None) -> tuple[Conf
     meta = read_meta(path)
     config, model_config = freeze(meta["config"]), ModelConfig.from_hf(meta["model"])
     mesh = sharding.make_mesh(MeshConfig(), jax.local_devices()[:1]) if mesh is None else mesh
-    shapes = abstract_params(model_config, mesh, config.model.param_dtype)
+    shapes = abstract_params(model_config, mesh, param_dtype or config.model.param_dtype)
     params = load_params(run / "checkpoints" / str(step), model_config, shapes)
     return config, model_config, params, run / "tokenizer"
 

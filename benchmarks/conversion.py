@@ -1,8 +1,11 @@
 """How long conversions take beside `cp` of the same bytes, and how much memory: `python benchmarks/conversion.py`.
 
 A synthetic split checkpoint (64 experts of LLaDA2.0-mini's width, random bfloat16 bytes) is written to
-`--directory`, then in each round every command runs right after a `cp` of the same bytes on the same disk. Times are
-until the command returns, until `sync` has put the bytes on the disk, and of all cores (user and system). Memory
+`--directory`, then in each round every command runs right after a `cp` of the same bytes on the same disk. Both find
+the same: nothing waiting to be written, their input in the page cache, and as much free memory as they write that has
+been touched a moment ago (a virtual machine may have given the rest back to its host, and getting it again takes up to
+2 seconds per GB, of whichever comes first). Neither flushes. Times are until the command returns, until `sync` has put
+the bytes on the disk, and of all cores (user and system). Memory
 is that of the whole child process, sampled every 5 ms from /proc/PID/status: anonymous (what it allocated) and
 file-mapped (libraries, mapped files) apart.
 """
@@ -85,10 +88,22 @@ def peak_memory(process: subprocess.Popen[bytes]) -> dict[str, int]:
     return peak
 
 
-def measure(command: Sequence[str], output: Path) -> dict[str, float]:
-    """Runs a command that writes `output`; seconds until it returns, until the disk has it, and memory peaks."""
-    shutil.rmtree(output, ignore_errors=True)
+TOUCH = "import mmap, sys; m = mmap.mmap(-1, int(sys.argv[1])); [m.write(b'1' * 2**20) for _ in range(len(m) >> 20)]"
+
+
+def prepare(source: Path) -> None:
+    """Puts what is written on the disk, touches free memory, and reads `source` into the page cache."""
     os.sync()
+    files = [path for path in source.rglob("*") if path.is_file()]
+    subprocess.run([sys.executable, "-c", TOUCH, str(sum(path.stat().st_size for path in files))], check=True)
+    subprocess.run(["cat", *map(str, files)], stdout=subprocess.DEVNULL, check=True)
+
+
+def measure(command: Sequence[str], source: Path, output: Path) -> dict[str, float]:
+    """Runs a command that reads `source` and writes `output`; seconds until it returns, until the disk has it, and
+    memory peaks."""
+    shutil.rmtree(output, ignore_errors=True)
+    prepare(source)
     start = time.perf_counter()
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     with tempfile.TemporaryFile() as errors:
@@ -115,20 +130,20 @@ def run(directory: Path, num_bytes: int, rounds: int) -> dict[str, dict[str, flo
     tool = [sys.executable, "-m", "conversion"]
     held, back = directory / "held", directory / "back"
     commands = {
-        "merge": ([*tool, "merge", "--input_path", str(source), "--output_path", str(merged)], merged),
-        "split": ([*tool, "split", "--input_path", str(merged), "--output_path", str(split)], split),
-        "to_orbax": ([*tool, "to_orbax", "--input_path", str(source), "--output_path", str(held)], held),
+        "merge": ([*tool, "merge", "--input_path", str(source), "--output_path", str(merged)], source, merged),
+        "split": ([*tool, "split", "--input_path", str(merged), "--output_path", str(split)], merged, split),
+        "to_orbax": ([*tool, "to_orbax", "--input_path", str(source), "--output_path", str(held)], source, held),
         "to_hf": (
-            [*tool, "to_hf", "--checkpoint", str(held), "--output_path", str(back), "--layout", "split"], back
+            [*tool, "to_hf", "--checkpoint", str(held), "--output_path", str(back), "--layout", "split"], held, back
         ),
     }  # fmt: skip
     done_with = {"split": (split, merged), "to_hf": (back, held)}  # so that memory is left to the others
     found: dict[str, list[dict[str, float]]] = {name: [] for name in ("cp -r", *commands)}
     for _ in range(rounds):
-        for name, (command, output) in commands.items():
-            found["cp -r"].append(measure(["cp", "-r", str(source), str(copy)], copy) | {"ratio": 1.0})
+        for name, (command, read, output) in commands.items():
+            found["cp -r"].append(measure(["cp", "-r", str(source), str(copy)], source, copy) | {"ratio": 1.0})
             shutil.rmtree(copy)
-            result = measure(command, output)
+            result = measure(command, read, output)
             found[name].append(result | {"ratio": result["seconds"] / found["cp -r"][-1]["seconds"]})
             print(f"{name}: {found['cp -r'][-1]['seconds']:.2f} s cp, {result['seconds']:.2f} s, "
                   f"load {os.getloadavg()[0]:.1f}", flush=True)  # fmt: skip

@@ -246,4 +246,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 if __name__ == "__main__":
     gc.disable()  # what is imported is no garbage: looking for it takes a seventh of the time that importing JAX takes
-    sys.exit(main())
+    status = main()
+    gc.freeze()  # nor is it at the end
+    sys.exit(status)

@@ -8,6 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 CHUNK_BYTES = 8 * 2**20
+# A larger write makes the kernel look for larger pieces of memory, which a virtual machine may first have to get from
+# its host: 0.2 to 2.1 core-seconds per GB where pieces of 256 KiB, as `cp` writes them, take 0.24.
+_WRITE_BYTES = 256 * 2**10
 _KERNEL_BYTES = 64 * 2**20  # a call: long enough to cost nothing, short enough for a progress bar
 # other file systems, old kernels, sandboxes: all of them only mean "not this way"
 _NOT_THIS_WAY = {errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EPERM, errno.EBADF}
@@ -37,10 +40,10 @@ class Files:
 
 
 def write_all(descriptor: int, data: memoryview | bytes, offset: int) -> None:
-    """Writes all of `data` at `offset`; a short write is continued."""
+    """Writes all of `data` at `offset`, `_WRITE_BYTES` at a time; a short write is continued."""
     view = memoryview(data).cast("B")
     while view:
-        written = os.pwrite(descriptor, view, offset)
+        written = os.pwrite(descriptor, view[:_WRITE_BYTES], offset)
         view, offset = view[written:], offset + written
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from anyorder_jax.model.config import ModelConfig
 from anyorder_jax.pretrained import names
+from anyorder_jax.pretrained.progress import Progress
 from anyorder_jax.pretrained.shards import NUMPY_DTYPES, STORED_NAMES, Spec
 from anyorder_jax.pretrained.tree import Block, Leaf, as_stored, contiguous, has_nan, leaves
 from conversion.copying import write_all
@@ -140,7 +140,7 @@ def export_params(
         row.hf: NUMPY_DTYPES[_stored_dtype(leaf, row, dtype, dtypes or {})] for leaf in all_leaves for row in leaf.rows
     }
     work = [(leaf, block) for leaf in all_leaves for block in blocks_of(leaf, [slice(0, dim) for dim in leaf.shape])]
-    with tqdm(total=plan.num_bytes, unit="B", unit_scale=True, desc=layout) as bar, written(plan) as target:
+    with Progress(plan.num_bytes, "to_hf") as bar, written(plan) as target:
         writer = _Writer(target, layout, model_config.first_k_dense_replace, numpy_dtypes)
 
         def convert(item: tuple[Leaf, Block]) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,7 +19,7 @@ NUM_STEPS = 4
 MAX_PARAMETERS = 10**8
 """Beyond it gradients and moments are only made when they are asked for."""
 
-Loss = Callable[[transformer.Params], jax.Array]
+Loss = Callable[[transformer.Params, jax.Array], jax.Array]
 
 
 def as_named(tree: transformer.Params, model_config: ModelConfig) -> Iterator[tuple[str, np.ndarray]]:
@@ -39,31 +39,36 @@ def as_named(tree: transformer.Params, model_config: ModelConfig) -> Iterator[tu
 
 
 def compute(
-    model_config: ModelConfig, params: transformer.Params, losses: dict[str, Loss], param_names: Sequence[str]
+    model_config: ModelConfig,
+    params: transformer.Params,
+    loss: Loss,
+    labels: Mapping[str, np.ndarray],
+    param_names: Sequence[str],
 ) -> dict[str, np.ndarray]:
     """The arrays `grad_*`, `adamw_*` and `*_pad_row` of the golden files' README.
 
     Args:
       params: float32.
-      losses: "same" and "shift" -> the loss of some parameters. AdamW (learning rate 1e-3, betas 0.9 and 0.999,
-        epsilon 1e-8, decay 0.1 on every weight, clipped to norm 1) follows "same".
+      loss: of some parameters and labels int32 [B, L].
+      labels: "same" and "shift" -> those of the loss. AdamW (learning rate 1e-3, betas 0.9 and 0.999, epsilon 1e-8,
+        decay 0.1 on every weight, clipped to norm 1) follows "same".
       param_names: the order of `grad_norms_*`; empty: our own.
+
+    Raises:
+      ValueError: for a name that the model has not.
     """
     pad, found = model_config.pad_token_id, {}
 
-    def gradient(loss: Loss) -> Any:
-        def of(params: transformer.Params) -> tuple[jax.Array, Any]:
-            value, grads = jax.value_and_grad(loss)(params)
-            # the reference's embedding has a padding_idx, its router bias is a buffer: neither gets a gradient
-            grads["embedding"] = grads["embedding"].at[pad].set(0)
-            grads["moe"]["expert_bias"] = jnp.zeros_like(grads["moe"]["expert_bias"])
-            return value, grads
+    @jax.jit
+    def gradient(params: transformer.Params, labels: jax.Array) -> tuple[jax.Array, Any]:
+        value, grads = jax.value_and_grad(loss)(params, labels)
+        # the reference's embedding has a padding_idx, its router bias is a buffer: neither gets a gradient
+        grads["embedding"] = grads["embedding"].at[pad].set(0)
+        grads["moe"]["expert_bias"] = jnp.zeros_like(grads["moe"]["expert_bias"])
+        return value, grads
 
-        return jax.jit(of)
-
-    same = gradient(losses["same"])
-    for variant, function in (("same", same), ("shift", gradient(losses["shift"]))):
-        named = dict(as_named(function(params)[1], model_config))
+    for variant, own_labels in labels.items():
+        named = dict(as_named(gradient(params, own_labels)[1], model_config))
         unknown = [name for name in param_names if name not in named]
         if unknown:
             raise ValueError(f"--inputs: param_names has {unknown[0]}, which this model has not.")
@@ -73,16 +78,22 @@ def compute(
         found |= {f"grad_{variant}:{name}": np.ascontiguousarray(named[name]) for name in order}
 
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-3, 0.9, 0.999, 1e-8, weight_decay=0.1))
-    state, update = optimizer.init(params), jax.jit(optimizer.update)
+
+    @jax.jit
+    def step(params: transformer.Params, state: Any, grads: Any) -> tuple[transformer.Params, Any, jax.Array]:
+        updates, state = optimizer.update(grads, state, params)
+        moved = optax.apply_updates(params, updates)
+        moved["moe"]["expert_bias"] = params["moe"]["expert_bias"]
+        return moved, state, optax.tree.norm(grads)
+
+    state = jax.jit(optimizer.init)(params)
     found["initial_pad_row"] = np.asarray(params["embedding"][pad])
-    bias, values, norms = params["moe"]["expert_bias"], [], []
+    values, norms = [], []
     for _ in range(NUM_STEPS):
-        value, grads = same(params)
+        value, grads = gradient(params, labels["same"])
+        params, state, norm = step(params, state, grads)
         values.append(float(value))
-        norms.append(float(optax.tree.norm(grads)))
-        updates, state = update(grads, state, params)
-        params = optax.apply_updates(params, updates)
-        params["moe"]["expert_bias"] = bias
+        norms.append(float(norm))
     found["adamw_losses"], found["adamw_grad_norms"] = np.array(values, np.float32), np.array(norms, np.float32)
     found["adamw_final_pad_row"] = np.asarray(params["embedding"][pad])
     return found

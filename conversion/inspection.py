@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from anyorder_jax.pretrained import names
 from anyorder_jax.pretrained.directory import ModelDirectory, scan
+from anyorder_jax.pretrained.progress import Progress
 from anyorder_jax.pretrained.shards import NUMPY_DTYPES, Stored
 from anyorder_jax.pretrained.tree import has_nan
 from conversion.copying import CHUNK_BYTES, Files, read_all
@@ -60,7 +60,7 @@ def norm(tensor: Stored, files: Files) -> tuple[float, int]:
 
 def warn_of_nan(model: ModelDirectory) -> None:
     """Reads every value, 8 MiB at a time, and warns of NaN with the tensor's name."""
-    with Files() as files, tqdm(total=model.num_bytes, unit="B", unit_scale=True, desc="check") as bar:
+    with Files() as files, Progress(model.num_bytes, "check") as bar:
         for name, tensor in model.tensors.items():
             dtype, source = NUMPY_DTYPES[tensor.dtype], files.reader(tensor.path)
             buffer = memoryview(bytearray(min(CHUNK_BYTES, tensor.num_bytes)))
@@ -166,12 +166,11 @@ def inspect(path: str | Path, *, mesh: str = "", reads_values: bool = False) -> 
 
 def _print_values(model: ModelDirectory) -> bool:
     has_nan = False
-    with Files() as files, tqdm(total=model.num_bytes, unit="B", unit_scale=True, desc="read") as bar:
+    with Files() as files, Progress(model.num_bytes, "read") as bar:
         for tensor in model.tensors.values():
             value, num_nan = norm(tensor, files)
             has_nan |= num_nan > 0
-            bar.write(f"{value:14.6g}  {tensor.dtype:<5} {list(tensor.shape)!s:<20} {tensor.name}" + (
-                f"  WARNING: {num_nan} NaN" if num_nan else ""
-            ))  # fmt: skip
+            warning = f"  WARNING: {num_nan} NaN" if num_nan else ""
+            print(f"{value:14.6g}  {tensor.dtype:<5} {list(tensor.shape)!s:<20} {tensor.name}{warning}")
             bar.update(tensor.num_bytes)
     return has_nan

@@ -13,10 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
 from anyorder_jax.pretrained.directory import ModelDirectory, open_model
 from anyorder_jax.pretrained.names import TABLE
+from anyorder_jax.pretrained.progress import Progress
 from anyorder_jax.pretrained.shards import DTYPE_BYTES, STORED_NAMES, Spec, Stored
 from conversion.copying import Files, copy_range
 from conversion.writing import MAX_SHARD_BYTES, config_text, make_plan, written
@@ -140,7 +139,7 @@ def convert(
         from conversion.inspection import warn_of_nan  # NumPy, which moving bytes does not need
 
         warn_of_nan(model)
-    bar = tqdm(total=plan.num_bytes, unit="B", unit_scale=True, desc=layout, disable=not show_progress)
+    bar = Progress(plan.num_bytes, "merge" if layout == "merged" else "split", is_shown=show_progress)
     with bar, Files() as files, written(plan) as target:
         for move in all_moves:
             descriptor, offset = target.place(move.spec.name)

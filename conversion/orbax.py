@@ -18,20 +18,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from anyorder_jax import run_directory
 from anyorder_jax.config import Config, ModelSelection, freeze
 from anyorder_jax.model.config import ModelConfig
 from anyorder_jax.pretrained.directory import ModelDirectory, open_model, read_config
+from anyorder_jax.pretrained.progress import Progress
 from anyorder_jax.pretrained.reader import Reader
-from anyorder_jax.pretrained.tree import Leaf, as_tree, contiguous, leaves
+from anyorder_jax.pretrained.tree import Leaf, as_tree, bands, contiguous, leaves
 from conversion.copying import write_all
 from conversion.export import export_params, plan_export
 from conversion.staging import refuse_full, refuse_occupied, staged
-from conversion.threads import in_threads
+from conversion.threads import in_threads, scratch
 from conversion.writing import MAX_SHARD_BYTES, copy_files
-from conversion.zarr import Index, StoredArray, array_name, blocks_of, cells, chunk_shape, write_metadata
+from conversion.zarr import BLOCK_BYTES, Index, StoredArray, array_name, blocks_of, cells, chunk_shape, write_metadata
 
 DTYPES_NAME = "tensor_dtypes.json"
 _TOKENIZER_FILES = ("tokenizer", "special_tokens_map", "added_tokens", "vocab", "merges", "chat_template")
@@ -70,13 +70,14 @@ def _write_chunk(reader: Reader, leaf: Leaf, index: Index, chunk: Sequence[int],
     """Writes one chunk of a leaf's array; the last ones of a dim are as large on disk as the others."""
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
     try:
-        for block in blocks_of(leaf, index):
-            part = contiguous(as_tree(reader.read(leaf, block), leaf), leaf.dtype)
-            if part.shape[leaf.num_lead :] != tuple(chunk[leaf.num_lead :]):
-                whole = np.zeros((*part.shape[: leaf.num_lead], *chunk[leaf.num_lead :]), part.dtype)
+        for block in (band for whole in blocks_of(leaf, index) for band in bands(leaf, whole, BLOCK_BYTES)):
+            part = contiguous(as_tree(reader.read(leaf, block, scratch), leaf), leaf.dtype)
+            if part.shape[leaf.num_lead + 1 :] != tuple(chunk[leaf.num_lead + 1 :]):
+                whole = np.zeros((*part.shape[: leaf.num_lead + 1], *chunk[leaf.num_lead + 1 :]), part.dtype)
                 whole[tuple(map(slice, part.shape))] = part
                 part = whole
-            start = [slot.start for slot in block.where[: leaf.num_lead]] + [0] * (len(chunk) - leaf.num_lead)
+            start = [slot.start for slot in block.where[: leaf.num_lead + 1]]
+            start += [0] * (len(chunk) - len(start))
             offset = int(np.ravel_multi_index(start, chunk)) * leaf.dtype.itemsize
             write_all(descriptor, part.reshape(-1).view(np.uint8).data, offset)
         num_bytes = math.prod(chunk) * leaf.dtype.itemsize
@@ -97,7 +98,7 @@ def _write_tree(model: ModelDirectory, all_leaves: Sequence[Leaf], shards: Seque
         for file_name, index in cells(leaf.shape, chunk)
     ]
     total = sum(leaf.num_bytes for leaf in all_leaves)
-    with tqdm(total=total, unit="B", unit_scale=True, desc="to_orbax") as bar:
+    with Progress(total, "to_orbax") as bar:
         for num_bytes in in_threads(lambda item: _write_chunk(reader, *item), work):
             bar.update(num_bytes)
     reader.warn_of_nan()

@@ -24,7 +24,7 @@ import numpy as np
 from anyorder_jax.pretrained.tree import Block, Leaf, blocks, dtype_of, steps
 
 CHUNK_BYTES = 32 * 2**20
-_BLOCK_BYTES = 8 * 2**20  # read, turned and written while a processor's cache still holds it
+BLOCK_BYTES = 4 * 2**20  # read, turned and written while a processor's cache still holds it
 _CACHE_BYTES = 256 * 2**20  # of chunks that TensorStore has decoded
 
 Index = tuple[slice, ...]
@@ -57,7 +57,7 @@ def blocks_of(leaf: Leaf, index: Sequence[slice]) -> Iterator[Block]:
     """The blocks of a part of a leaf: some matrices each, or a chunk's rows of one where matrices are large."""
     body = [part.indices(dim) for part, dim in zip(index, leaf.shape, strict=True)][leaf.num_lead :]
     matrix_bytes = math.prod(stop - start for start, stop, _ in body) * leaf.dtype.itemsize
-    return blocks(leaf, index, _BLOCK_BYTES if matrix_bytes <= _BLOCK_BYTES else CHUNK_BYTES)
+    return blocks(leaf, index, max(BLOCK_BYTES, min(matrix_bytes, CHUNK_BYTES)))
 
 
 def write_metadata(folder: Path, all_leaves: Sequence[Leaf], chunks: Sequence[Sequence[int]]) -> None:

@@ -269,7 +269,8 @@ def test_a_disk_that_is_too_small_is_noticed_before_the_first_byte(tmp_path):
 
 
 PRELUDE = """
-import os, resource, signal, sys, tqdm
+import os, resource, signal, sys
+from anyorder_jax.pretrained.progress import Progress
 from conversion.__main__ import main
 """
 
@@ -314,12 +315,12 @@ def test_a_disk_that_fails_on_the_way_leaves_nothing(verb, limit, held, tmp_path
 STOP_AFTER_SOME = """
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell starts in the background
 seen = []
-def update(self, count, original=tqdm.std.tqdm.update):
+def update(self, count, original=Progress.update):
     seen.append(count)
     if len(seen) == 20:
         os.kill(os.getpid(), signal.{signal})
     return original(self, count)
-tqdm.std.tqdm.update = update
+Progress.update = update
 """
 
 
@@ -356,10 +357,10 @@ def test_memory_does_not_grow_with_the_checkpoint(tmp_path):
     write_huge(tmp_path / "source", 4 * 10**6)  # 256 MB
     code = """
 peak = []
-def update(self, count, original=tqdm.std.tqdm.update):
+def update(self, count, original=Progress.update):
     peak.append(int(open('/proc/self/status').read().split('RssAnon:')[1].split()[0]))
     return original(self, count)
-tqdm.std.tqdm.update = update
+Progress.update = update
 import atexit
 atexit.register(lambda: print(max(peak)))
 """

@@ -18,7 +18,7 @@ from anyorder_jax.model import transformer
 from anyorder_jax.model.presets import PRESETS
 from anyorder_jax.pretrained import load, names, tree
 from anyorder_jax.pretrained.load import load_params, read_model_config
-from conversion import zarr
+from conversion import orbax, zarr
 from conversion.__main__ import main
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -162,7 +162,8 @@ def test_to_orbax_and_back_is_the_same_checkpoint(monkeypatch, tmp_path, layout,
         assert main(["merge", "--input_path", str(source), "--output_path", str(tmp_path / "merged")]) == 0
         source = tmp_path / "merged"
     monkeypatch.setattr(zarr, "CHUNK_BYTES", chunk_bytes)
-    monkeypatch.setattr(zarr, "_BLOCK_BYTES", chunk_bytes // 3)
+    monkeypatch.setattr(zarr, "BLOCK_BYTES", chunk_bytes // 3)
+    monkeypatch.setattr(orbax, "BLOCK_BYTES", chunk_bytes // 3)
     run, back = tmp_path / "run", tmp_path / "back"
     assert main(["to_orbax", "--input_path", str(source), "--output_path", str(run), *mesh]) == 0
     to_hf = ["to_hf", "--checkpoint", str(run), "--layout", layout]

@@ -19,12 +19,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from anyorder_jax.model import transformer
 from anyorder_jax.model.config import ModelConfig
 from anyorder_jax.model.layers import Parameter
 from anyorder_jax.pretrained.directory import open_model, read_config
+from anyorder_jax.pretrained.progress import Progress
 from anyorder_jax.pretrained.reader import Reader
 from anyorder_jax.pretrained.tree import Leaf, as_tree, blocks, contiguous, leaves
 
@@ -143,13 +143,15 @@ def load_params(
     first = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     all_leaves = leaves(model.dims, jnp.dtype(dtype).name)
     _check_declared(all_leaves, model_config, dtype)
-    for leaf in tqdm(all_leaves, desc="load", unit="leaf", disable=not show_progress):
-        node = params
-        placed = shardings
-        for key in leaf.path[:-1]:
-            node = node.setdefault(key, {})
-            placed = None if placed is None else placed[key]
-        sharding = first if placed is None else placed[leaf.path[-1]]
-        node[leaf.path[-1]] = _load_leaf(reader, leaf, sharding)
+    with Progress(sum(leaf.num_bytes for leaf in all_leaves), f"load {directory}", is_shown=show_progress) as bar:
+        for leaf in all_leaves:
+            node = params
+            placed = shardings
+            for key in leaf.path[:-1]:
+                node = node.setdefault(key, {})
+                placed = None if placed is None else placed[key]
+            sharding = first if placed is None else placed[leaf.path[-1]]
+            node[leaf.path[-1]] = _load_leaf(reader, leaf, sharding)
+            bar.update(leaf.num_bytes)
     reader.warn_of_nan()
     return params

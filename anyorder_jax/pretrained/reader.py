@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -37,8 +38,11 @@ class Reader:
         whole: np.ndarray = np.ndarray(tensor.shape, NUMPY_DTYPES[tensor.dtype], self._maps[tensor.path], tensor.start)
         return whole[expert] if row.merged_hf and self.model.layout == "merged" else whole
 
-    def read(self, leaf: Leaf, block: Block) -> np.ndarray:
-        """A block as it lies on disk, copied: [layers, experts, halves, *stored dims] in the dtype on disk."""
+    def read(self, leaf: Leaf, block: Block, empty: Callable[..., np.ndarray] = np.empty) -> np.ndarray:
+        """A block as it lies on disk, copied: [layers, experts, halves, *stored dims] in the dtype on disk.
+
+        empty: (shape, dtype) -> the array to copy into.
+        """
         parts = {
             (i, e, h): self.view(leaf, row, layer, expert)[block.stored]
             for i, layer in enumerate(block.layers)
@@ -48,7 +52,7 @@ class Reader:
         dtypes = {part.dtype for part in parts.values()}
         dtype = dtypes.pop() if len(dtypes) == 1 else np.dtype(np.float32)
         shape = (len(block.layers), len(block.experts), len(leaf.rows), *parts[0, 0, 0].shape)
-        stored = np.empty(shape, dtype)
+        stored = empty(shape, dtype)
         for (i, e, h), part in parts.items():
             stored[i, e, h] = part
             if has_nan(stored[i, e, h]):

@@ -137,6 +137,24 @@ def blocks(leaf: Leaf, index: Sequence[slice], max_bytes: int) -> Iterator[Block
                 yield Block(some[0], some[1], own, (*outer, *inner))
 
 
+def bands(leaf: Leaf, block: Block, max_bytes: int) -> Iterator[Block]:
+    """Cuts a block of a single large matrix along the first dim that the matrix has in the tree: runs of its memory."""
+    sizes = [part.stop - part.start for part in block.where]
+    axis = leaf.num_lead
+    row_bytes = math.prod(sizes[axis + 1 :]) * leaf.dtype.itemsize
+    step = max(1, max_bytes // row_bytes)
+    if math.prod(sizes[:axis]) > 1 or sizes[axis] <= step:
+        yield block
+        return
+    stored_axis = 1 if leaf.is_transposed else 0
+    for first in range(0, sizes[axis], step):
+        count = min(step, sizes[axis] - first)
+        stored, where = list(block.stored), list(block.where)
+        for slots, at in ((stored, stored_axis), (where, axis)):
+            slots[at] = slice(slots[at].start + first, slots[at].start + first + count)
+        yield block._replace(stored=tuple(stored), where=tuple(where))
+
+
 def as_tree(stored: np.ndarray, leaf: Leaf) -> np.ndarray:
     """A view of stored numbers [layers, experts, halves, *stored dims] as the tree has them: the leaf's own dims."""
     turned = stored.transpose(0, 1, 4, 2, 3) if leaf.is_transposed else stored
