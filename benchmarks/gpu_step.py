@@ -25,7 +25,7 @@ import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
-from anyorder_jax import fit, keys, process, sharding, state, step
+from anyorder_jax import fit, flops, keys, process, sharding, state, step
 from anyorder_jax.config import Config, freeze
 from anyorder_jax.model import attention, layers, moe, transformer
 from anyorder_jax.model.config import ModelConfig
@@ -185,7 +185,7 @@ def main(argv: list[str]) -> None:
         model = dataclasses.replace(model, num_hidden_layers=num_layers.value)
     mesh = sharding.make_mesh(config.mesh)
     tokens = config.train.batch_size * config.data.row_length
-    flops = fit.flops_per_token(config, model)
+    counted = flops.per_token(config, model)
     peak = matrix_peak(config.model.compute_dtype, peak_size.value, repeats.value)
     print(
         f"{jax.devices()[0].device_kind} x {mesh.size}, {model.num_hidden_layers} layers; a product of "
@@ -194,10 +194,10 @@ def main(argv: list[str]) -> None:
     )
     seconds, gib = time_step(config, model, mesh, repeats.value)
     rate = tokens / seconds
-    share = rate * flops.total / mesh.size / peak
+    share = rate * counted.total / mesh.size / peak
     print(
         f"step of {tokens:,} tokens: {seconds * 1e3:.1f} ms, {rate:,.0f} tokens/s, "
-        f"{rate * flops.total / 1e12:.3g} TFLOP/s ({share:.1%} of the measured peak), peak memory {gib:.1f} GiB",
+        f"{rate * counted.total / 1e12:.3g} TFLOP/s ({share:.1%} of the measured peak), peak memory {gib:.1f} GiB",
         flush=True,
     )
     for name, part in time_parts(config, model, mesh, repeats.value, only.value).items():
