@@ -18,14 +18,15 @@ import re
 import subprocess
 import sys
 import time
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from absl import flags
 from ml_collections import config_flags
 
-from anyorder_jax import hardware, hlo, sharding, state, step
+from anyorder_jax import flops, hardware, hlo, sharding, state, step
 from anyorder_jax.config import Config, freeze, to_json
 from anyorder_jax.model import presets
 from anyorder_jax.model.config import ModelConfig
@@ -34,48 +35,6 @@ from anyorder_jax.pretrained.load import read_model_config
 from anyorder_jax.types import Batch
 
 GIB = 2**30
-
-
-class Flops(dict[str, float]):
-    """Floating point operations of a training step by part, for one token of the batch."""
-
-    @property
-    def total(self) -> float:
-        return sum(self.values())
-
-
-def flops_per_token(config: Config, model: ModelConfig) -> Flops:
-    """What the equations ask for, forward and backward (three times the forward), without recomputation:
-
-        2 * 3 * (weights that a token meets: attention, dense or shared MLP, router, k experts; the head)
-        + 12 * num_layers * keys * num_heads * head_dim             (scores and values)
-
-    keys: the row's length (every pair of a row, also across packed documents). Under block diffusion a token is read
-    twice, noisy and clean, and meets the clean keys before it and its own block: row length + block size for both. The
-    head counts for `loss.target_share` of the positions.
-    """
-    D, L = model.hidden_size, config.data.row_length
-    H, K, C = model.num_attention_heads, model.num_key_value_heads, model.head_dim
-    dense, moe = model.first_k_dense_replace, model.num_moe_layers
-    F = model.moe_intermediate_size
-    projections = D * (H + 2 * K) * C + H * C * D
-    feed_forward = dense * 3 * D * model.intermediate_size + moe * (
-        3 * D * F * (model.num_experts_per_tok + model.num_shared_experts) + D * model.num_experts
-    )
-    is_twice = config.train.objective == "block_diffusion"
-    keys = L + config.train.block_size if is_twice else L
-    return Flops(
-        linear=6.0 * (model.num_hidden_layers * projections + feed_forward) * (2 if is_twice else 1),
-        attention=12.0 * model.num_hidden_layers * keys * H * C,
-        head=6.0 * D * model.vocab_size * config.loss.target_share,
-    )
-
-
-def computed_per_token(config: Config, model: ModelConfig) -> float:
-    """`flops_per_token` and what rematerialisation repeats: the layers' forward pass once more, or nothing."""
-    flops = flops_per_token(config, model)
-    again = 0.0 if config.model.remat == "none" else (flops["linear"] + flops["attention"]) / 3
-    return flops.total + again
 
 
 def abstract_batch(config: Config, mesh: Any) -> Batch:
@@ -110,6 +69,7 @@ def compile_step(config: Config, machine: hardware.Target) -> dict[str, Any]:
     compiled = train_step.lower(abstract, abstract_batch(config, mesh)).compile()
     memory = compiled.memory_analysis()
     outputs = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    text = compiled.as_text()
     return {
         "compile_seconds": time.perf_counter() - start,
         "num_params": sum(math.prod(x.shape) for x in jax.tree.leaves(abstract.params)),
@@ -119,7 +79,8 @@ def compile_step(config: Config, machine: hardware.Target) -> dict[str, Any]:
         "arguments": memory.argument_size_in_bytes,
         "temporaries": memory.temp_size_in_bytes,
         "outputs": outputs,
-        "collectives": hlo.collectives(compiled.as_text()),
+        "collectives": hlo.collectives(text),
+        "kernels": hlo.kernels(text),
     }
 
 
@@ -163,15 +124,33 @@ def next_knob(config: Config) -> str:
     return "more devices: a larger --target, with --config.mesh.fsdp=-1"
 
 
-def report(config: Config, machine: hardware.Target, found: dict[str, Any]) -> tuple[str, bool]:
-    """(the text, whether it fits)."""
-    chip, model = machine.hardware, model_config_of(config)
+class Figures(NamedTuple):
+    """What the compiler found, weighed against the machine. gib: memory of one device by use. seconds: of one step at
+    the maker's peak rates, by what could bound it."""
+
+    gib: dict[str, float]
+    peak_gib: float
+    is_fitting: bool
+    tokens: int
+    seconds: dict[str, float]
+
+    @property
+    def slowest(self) -> str:
+        return max(self.seconds, key=lambda name: self.seconds[name])
+
+    @property
+    def tokens_per_second(self) -> float:
+        """At most, of the whole machine."""
+        return self.tokens / self.seconds[self.slowest]
+
+
+def weigh(config: Config, machine: hardware.Target, found: dict[str, Any]) -> Figures:
+    """The figures of a program that `compile_step` found."""
+    chip = machine.hardware
     gib = {name: found[name] / GIB for name in ("parameters", "optimizer", "arguments", "temporaries", "outputs")}
     peak = gib["arguments"] + gib["temporaries"] + gib["outputs"]
-    fits = peak <= chip.memory_gib
     tokens = config.train.batch_size * config.data.row_length
-    flops = flops_per_token(config, model)
-    computed = computed_per_token(config, model)
+    computed = flops.computed_per_token(config, model_config_of(config))
     sent = sum(size for _, size in found["collectives"].values())
     seconds = {
         "matrix products": tokens * computed / machine.num_devices / (chip.tflops * 1e12),
@@ -179,11 +158,18 @@ def report(config: Config, machine: hardware.Target, found: dict[str, Any]) -> t
         "memory": (2 * found["arguments"] + 4 * found["parameters"]) / (chip.memory_tbps * 1e12),
         "collectives": sent / (chip.link_gbps * 1e9),
     }
-    slowest = max(seconds, key=lambda name: seconds[name])
+    return Figures(gib, peak, peak <= chip.memory_gib, tokens, seconds)
+
+
+def report(config: Config, machine: hardware.Target, found: dict[str, Any]) -> str:
+    """For a reader."""
+    chip, figures = machine.hardware, weigh(config, machine, found)
+    gib, peak, fits = figures.gib, figures.peak_gib, figures.is_fitting
+    counted = flops.per_token(config, model_config_of(config))
     lines = [
         f"{config.model.path or config.model.preset}: {found['num_params'] / 1e9:.3f}B parameters on {machine.name}, "
         f"mesh {' x '.join(f'{k}={v}' for k, v in found['mesh'].items())}",
-        f"step: {config.train.batch_size} rows of {config.data.row_length} = {tokens:,} tokens in "
+        f"step: {config.train.batch_size} rows of {config.data.row_length} = {figures.tokens:,} tokens in "
         f"{config.train.accumulation_steps} micro-batch(es); {config.model.param_dtype} parameters, "
         f"{config.model.compute_dtype} activations, remat {config.model.remat}; compiled in "
         f"{found['compile_seconds']:.0f} s",
@@ -196,10 +182,12 @@ def report(config: Config, machine: hardware.Target, found: dict[str, Any]) -> t
         f"  results not in place {gib['outputs']:9.2f}",
         f"  peak                 {peak:9.2f}   of {chip.memory_gib}: {'fits' if fits else 'DOES NOT FIT'}",
         "",
-        f"GFLOP a token          {flops.total / 1e9:9.3f}   "
-        + ", ".join(f"{name} {value / 1e9:.3f}" for name, value in flops.items()),
+        f"GFLOP a token          {counted.total / 1e9:9.3f}   "
+        + ", ".join(f"{name} {value / 1e9:.3f}" for name, value in counted.items()),
         "  6 x weights met + 12 x layers x keys x heads x head dim, no recomputation; "
-        f"with it {computed / 1e9:.3f}",
+        f"with it {flops.computed_per_token(config, model_config_of(config)) / 1e9:.3f}",
+        "",
+        "kernels: " + (", ".join(f"{name} x {count}" for name, count in found["kernels"].items()) or "none"),
         "",
         "collectives a step and device",
         *[f"  {kind:20s} {count:5d} x {size / GIB:12.3f} GiB sent" for kind, (count, size)
@@ -207,13 +195,32 @@ def report(config: Config, machine: hardware.Target, found: dict[str, Any]) -> t
         *([] if found["collectives"] else ["  none"]),
         "",
         "roofline of a step at the maker's peak rates, ms",
-        *[f"  {name:20s} {value * 1e3:10.2f}" for name, value in seconds.items()],
-        f"  bound by {slowest}: at most {tokens / seconds[slowest]:,.0f} tokens/s, "
-        f"{tokens / seconds[slowest] / machine.num_devices:,.0f} a device",
+        *[f"  {name:20s} {value * 1e3:10.2f}" for name, value in figures.seconds.items()],
+        f"  bound by {figures.slowest}: at most {figures.tokens_per_second:,.0f} tokens/s, "
+        f"{figures.tokens_per_second / machine.num_devices:,.0f} a device",
     ]  # fmt: skip
     if not fits:
         lines += ["", f"{peak - chip.memory_gib:.2f} GiB too much. Next: {next_knob(config)}."]
-    return "\n".join(lines), fits
+    return "\n".join(lines)
+
+
+HEAD = """\
+| recipe | machine | mesh | step | state, GiB | temporaries | peak | of | GFLOP/token | bound: tokens/s a device | by |
+|---|---|---|---|---|---|---|---|---|---|---|"""
+
+
+def table(name: str, config: Config, machine: hardware.Target, found: dict[str, Any]) -> str:
+    """The README's table: its head and one recipe's row."""
+    figures = weigh(config, machine, found)
+    cells = (
+        f"`{name}`", machine.name, " x ".join(f"{k} {v}" for k, v in found["mesh"].items() if v > 1) or "1",
+        f"{config.train.batch_size} x {config.data.row_length:,}",
+        f"{figures.gib['parameters'] + figures.gib['optimizer']:.2f}", f"{figures.gib['temporaries']:.2f}",
+        f"{figures.peak_gib:.2f}", machine.hardware.memory_gib,
+        f"{flops.per_token(config, model_config_of(config)).total / 1e9:.2f}",
+        f"{figures.tokens_per_second / machine.num_devices:,.0f}", figures.slowest,
+    )  # fmt: skip
+    return HEAD + "\n| " + " | ".join(map(str, cells)) + " |"
 
 
 def explain_failure(config: Config, machine: hardware.Target, code: int, text: str) -> tuple[str, int]:
@@ -268,6 +275,7 @@ def main(argv: list[str]) -> int:
     values = flags.FlagValues()
     recipe = config_flags.DEFINE_config_file("config", None, "A recipe.", flag_values=values)
     target = flags.DEFINE_string("target", "", "h200x1, h100x8, v5e-64, v6e-16, v5p-8, cpux8, ...", flag_values=values)
+    form = flags.DEFINE_enum("format", "text", ["text", "markdown"], "Report or table row.", flag_values=values)
     try:
         values(argv)
         if recipe.value is None or not target.value:
@@ -281,9 +289,11 @@ def main(argv: list[str]) -> int:
         sentence, code = explain_failure(config, machine, code, errors)
         print(sentence, file=sys.stderr)
         return code
-    text, fits = report(config, machine, found)
-    print(text)
-    return 0 if fits else 1
+    if form.value == "markdown":
+        print(table(Path(config_flags.get_config_filename(values["config"])).stem, config, machine, found))
+    else:
+        print(report(config, machine, found))
+    return 0 if weigh(config, machine, found).is_fitting else 1
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""What a compiled program sends between devices, read from its text."""
+"""What a compiled program sends between devices and which kernels it calls, read from its text."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Iterator
 from typing import NamedTuple
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
@@ -16,6 +17,9 @@ _SHAPE = re.compile(r"\b([a-z]+\d*[a-z0-9]*)\[([\d,]*)\]")
 _CALLED = re.compile(
     r"(?:body|condition|calls|to_apply|branch_computations|called_computations)=(?:\{([^}]*)\}|(%?[\w.\-]+))"
 )
+_KERNEL = re.compile(r'custom_call_target="([^"]*(?:mosaic|tpu_custom_call|cudnn|triton)[^"]*)"')
+_OPERATION = re.compile(r'op_name="([^"]*)"')
+_NAME = re.compile(r"\w*(?:ragged|attention|mha)\w*")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 
 
@@ -33,23 +37,41 @@ def collectives(text: str) -> dict[str, Traffic]:
     Of n devices each sends (n-1)/n of the whole array for an all-gather, a reduce-scatter or an all-to-all, twice that
     for an all-reduce, and all it has for a permute.
     """
-    bodies, entry = _computations(text)
     counts: dict[str, int] = defaultdict(int)
     sizes: dict[str, float] = defaultdict(float)
+    for line, times in _run(text):
+        if found := _COLLECTIVE.search(line):
+            shape, kind, is_start = found.groups()
+            counts[kind] += times
+            sizes[kind] += times * _sent(kind, shape, bool(is_start), _group_size(line))
+    return {kind: Traffic(counts[kind], sizes[kind]) for kind in KINDS if counts[kind]}
 
-    def visit(name: str, times: int) -> None:
+
+def kernels(text: str) -> dict[str, int]:
+    """Hand-written kernels of an optimised HLO module -> how often one run calls them: by what they compute where the
+    program says so ("ragged_dot_sm90"), else by the compiler's word for such a call."""
+    counts: Counter[str] = Counter()
+    for line, times in _run(text):
+        if found := _KERNEL.search(line):
+            operation = _OPERATION.search(line)
+            names = _NAME.findall(operation[1]) if operation else []
+            counts[names[-1] if names else found[1]] += times
+    return dict(sorted(counts.items()))
+
+
+def _run(text: str) -> Iterator[tuple[str, int]]:
+    """Every line of the program, and how often one run executes it."""
+    bodies, entry = _computations(text)
+
+    def visit(name: str, times: int) -> Iterator[tuple[str, int]]:
         for line in bodies.get(name, ()):
-            if found := _COLLECTIVE.search(line):
-                shape, kind, is_start = found.groups()
-                counts[kind] += times
-                sizes[kind] += times * _sent(kind, shape, bool(is_start), _group_size(line))
+            yield line, times
             trips = int(match[1]) if (match := _TRIPS.search(line)) else 1
             for listed, one in _CALLED.findall(line):
                 for other in (listed or one).split(","):
-                    visit(other.strip().lstrip("%"), times * trips)
+                    yield from visit(other.strip().lstrip("%"), times * trips)
 
-    visit(entry, 1)
-    return {kind: Traffic(counts[kind], sizes[kind]) for kind in KINDS if counts[kind]}
+    return visit(entry, 1)
 
 
 def _computations(text: str) -> tuple[dict[str, list[str]], str]:

@@ -25,13 +25,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
+from anyorder_jax import sharding
 from anyorder_jax.config import LossConfig
 from anyorder_jax.model import transformer
 from anyorder_jax.types import Batch, Kind
 
 CHUNK_LOGITS = 2**26
-"""Logits of a chunk: 256 MiB in float32, 427 positions of a vocabulary of 157,184."""
+"""Logits of a chunk on one device: 256 MiB in float32, 427 positions of a vocabulary of 157,184."""
 
 GROUPS = ("observation", "action", "other")
 """Kinds of units as the "kind" normalisation and the metrics see them."""
@@ -134,10 +136,17 @@ def _over_chunks(one: Any, start: Any, chunks: Chunk) -> Any:
     return jax.lax.scan(one, start, chunks, unroll=len(chunks[0]) == 1)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _gathered(head_DV: jax.Array, dtype: Any, mesh: Mesh | None) -> jax.Array:
+    """The head as the products take it, whole on every device (but for `tensor`): gathered once, not in every chunk."""
+    return sharding.constrain(head_DV.astype(dtype), (None, "vocab"), mesh)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _chunks_cost(
-    chunks: Chunk, head_DV: jax.Array, confidence_weight: float
+    chunks: Chunk, head_DV: jax.Array, confidence_weight: float, mesh: Mesh | None
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    head_DV = _gathered(head_DV, chunks[0].dtype, mesh)
+
     def one(total: jax.Array, chunk: Chunk) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         hidden, targets, weights = chunk
         cost, seen = _chunk_cost(hidden, head_DV, targets, weights, confidence_weight)
@@ -146,20 +155,27 @@ def _chunks_cost(
     return _over_chunks(one, jnp.zeros(()), chunks)
 
 
-def _chunks_cost_forward(chunks: Chunk, head_DV: jax.Array, confidence_weight: float) -> tuple[Any, Any]:
-    gradient = jax.value_and_grad(_chunk_cost, argnums=(0, 1), has_aux=True)
+def _chunks_cost_forward(
+    chunks: Chunk, head_DV: jax.Array, confidence_weight: float, mesh: Mesh | None
+) -> tuple[Any, Any]:
+    cost_of = functools.partial(_chunk_cost, confidence_weight=confidence_weight)
+    by_shard = jax.vmap(jax.value_and_grad(cost_of, argnums=(0, 1), has_aux=True), in_axes=(0, None, 0, 0))
+    whole_DV = _gathered(head_DV, chunks[0].dtype, mesh)
+
+    def kept(grad_head_GDV: jax.Array) -> jax.Array:  # every shard sums its own; they meet once, behind the loop
+        return sharding.constrain(grad_head_GDV, ("row_shard", None, "vocab"), mesh)
 
     def one(total: Any, chunk: Chunk) -> tuple[Any, Any]:
         hidden, targets, weights = chunk
-        (cost, seen), (grad_hidden, grad_head) = gradient(hidden, head_DV, targets, weights, confidence_weight)
-        return (total[0] + cost, total[1] + grad_head.astype(jnp.float32)), (seen, grad_hidden)
+        (cost_G, seen), (grad_hidden, grad_GDV) = by_shard(hidden, whole_DV, targets, weights)
+        return (total[0] + cost_G.sum(), kept(total[1] + grad_GDV.astype(jnp.float32))), (seen, grad_hidden)
 
-    start = jnp.zeros(()), jnp.zeros(head_DV.shape, jnp.float32)
-    (cost, grad_head), (seen, grad_hidden) = _over_chunks(one, start, chunks)
-    return (cost, seen), (grad_hidden, grad_head.astype(head_DV.dtype))
+    start = jnp.zeros(()), kept(jnp.zeros((chunks[0].shape[1], *head_DV.shape), jnp.float32))
+    (cost, grad_GDV), (seen, grad_hidden) = _over_chunks(one, start, chunks)
+    return (cost, seen), (grad_hidden, grad_GDV.sum(0).astype(head_DV.dtype))
 
 
-def _chunks_cost_backward(confidence_weight: float, saved: Any, cotangents: Any) -> tuple[Any, jax.Array]:
+def _chunks_cost_backward(confidence_weight: float, mesh: Mesh | None, saved: Any, cotangents: Any) -> tuple[Any, Any]:
     grad_hidden, grad_head = saved
     scale = cotangents[0]
     return (grad_hidden * scale.astype(grad_hidden.dtype), None, None), grad_head * scale.astype(grad_head.dtype)
@@ -169,7 +185,11 @@ _chunks_cost.defvjp(_chunks_cost_forward, _chunks_cost_backward)
 
 
 def head_loss(
-    asked: Asked, head_DV: jax.Array, confidence_weight: float = 0.0, chunk_logits: int = CHUNK_LOGITS
+    asked: Asked,
+    head_DV: jax.Array,
+    confidence_weight: float = 0.0,
+    chunk_logits: int = CHUNK_LOGITS,
+    mesh: Mesh | None = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The module's sum over the gathered positions.
 
@@ -177,14 +197,15 @@ def head_loss(
       asked: of `gather_targets`.
       head_DV: the output matrix, any float dtype; its gradient is summed over chunks in float32.
       confidence_weight: c of the module's text.
-      chunk_logits: logits that may exist at once.
+      chunk_logits: logits that may exist at once for a shard of rows (on its device).
+      mesh: where the shards lie (None: one device). The head is gathered and its gradient summed over devices once.
 
     Returns:
       (float32 [], the loss; float32 [G, K], cross-entropies; bool [G, K], was the likeliest token right). The last two
       carry no gradient.
     """
     G, K = asked.targets_GK.shape
-    num_chunks = min(K, math.ceil(G * K * head_DV.shape[1] / chunk_logits))
+    num_chunks = min(K, math.ceil(K * head_DV.shape[1] / chunk_logits))
     size = math.ceil(K / num_chunks)
 
     def cut(x: jax.Array) -> jax.Array:
@@ -192,7 +213,7 @@ def head_loss(
         return jnp.pad(x, padding).reshape(G, num_chunks, size, *x.shape[2:]).swapaxes(0, 1)
 
     chunks = cut(asked.hidden_GKD), cut(asked.targets_GK), cut(asked.weights_GK)
-    cost, (nll_NGC, is_right_NGC) = _chunks_cost(chunks, head_DV, confidence_weight)
+    cost, (nll_NGC, is_right_NGC) = _chunks_cost(chunks, head_DV, confidence_weight, mesh)
     nll_GK, is_right_GK = (x.swapaxes(0, 1).reshape(G, -1)[:, :K] for x in (nll_NGC, is_right_NGC))
     return cost, jax.lax.stop_gradient(nll_GK), is_right_GK
 

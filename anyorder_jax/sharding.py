@@ -1,7 +1,8 @@
 """The mesh, the rules that place arrays on it, and nothing else: the only file that says `PartitionSpec`.
 
 A weight is declared once with logical axis names (model/transformer.py). RULES turns each name into mesh axes; the
-first rule that fits wins. A dimension that its mesh axes do not divide stays whole on every device of that axis.
+first rule of a name that fits wins: its mesh axes divide the dimension, and no earlier dimension has taken one of them.
+A dimension without such a rule stays whole on every device.
 """
 
 from __future__ import annotations
@@ -27,11 +28,14 @@ RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("embed", ("fsdp",)),
     ("heads", ("tensor",)),
     ("width", ("tensor",)),  # the inner width of an MLP or an expert
+    # Whole experts before parts of each: gathering them puts one device's behind another's and turns nothing round.
+    ("expert", ("expert", "fsdp")),
     ("expert", ("expert",)),
     ("router", ()),  # the router's outputs: every device routes its own tokens
     ("gate_up", ()),  # the pair (gate, up)
     ("head_width", ()),
     ("norm", ()),
+    ("row_shard", BATCH_AXES),  # no weight's: what every device has of its own, one entry each
 )
 
 
@@ -72,18 +76,25 @@ def spec_of(axes: Sequence[str | None], shape: Sequence[int], mesh: Mesh) -> Par
     Raises:
       ValueError: for a logical axis that no rule covers.
     """
-    rules = dict(RULES)
     entries: list[Any] = []
+    taken: set[str] = set()
     for name, dim in zip(axes, shape, strict=True):
-        if name is not None and name not in rules:
+        choices = [mesh_axes for rule, mesh_axes in RULES if rule == name]
+        if name is not None and not choices:
             raise ValueError(
                 f"sharding: no rule covers the logical axis {name!r}. Add one to RULES in sharding.py (an empty tuple "
-                f"replicates); the rules are {sorted(rules)}."
+                f"replicates); the rules are {sorted({rule for rule, _ in RULES})}."
             )
-        mesh_axes = () if name is None else rules[name]
-        fits = dim % math.prod(mesh.shape[a] for a in mesh_axes) == 0
-        entries.append(mesh_axes if mesh_axes and fits else None)
+        fitting = (c for c in choices if dim % math.prod(mesh.shape[a] for a in c) == 0 and not taken & set(c))
+        mesh_axes = next(fitting, ())
+        taken.update(mesh_axes)
+        entries.append(mesh_axes or None)
     return PartitionSpec(*entries)
+
+
+def constrain(x: jax.Array, axes: Sequence[str | None], mesh: Mesh | None) -> jax.Array:
+    """`x`, laid out by the rules for these logical axes; without a mesh wherever it is."""
+    return x if mesh is None else jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec_of(axes, x.shape, mesh)))
 
 
 def weight_shardings(parameters: Any, mesh: Mesh) -> Any:
@@ -95,14 +106,16 @@ def weight_shardings(parameters: Any, mesh: Mesh) -> Any:
     )
 
 
-def expert_specs() -> tuple[Any, Any]:
+def expert_specs(num_experts: int, mesh: Mesh) -> tuple[Any, Any]:
     """How the inputs and outputs of one device's share of `moe.routed` lie on the mesh.
 
     Inputs: x [B, L, D]; the weights (router [D, E], bias [E], gate_up [E, D, 2, F], down [E, F, D]). Outputs: the sum
-    [T, D]; the routing's three [T, ...]; the load [E]. Weights that are split over `fsdp` are gathered on the way in.
+    [T, D]; the routing's three [T, ...]; the load [E]. Experts lie as the rules split them; where that is over `fsdp`,
+    the share gathers them itself. Weights that `fsdp` splits elsewhere are gathered on the way in.
     """
     rows, whole = PartitionSpec(BATCH_AXES), PartitionSpec()
-    gate_up, down = PartitionSpec("expert", None, None, "tensor"), PartitionSpec("expert", "tensor")
+    experts = spec_of(("expert",), (num_experts,), mesh)[0]
+    gate_up, down = PartitionSpec(experts, None, None, "tensor"), PartitionSpec(experts, "tensor")
     return (rows, (whole, whole, gate_up, down)), (rows, (rows, rows, rows), PartitionSpec("expert"))
 
 

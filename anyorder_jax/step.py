@@ -44,7 +44,7 @@ def batch_loss(
     asked = gather_targets(
         hidden_BLD[:, :length], batch, weights, sharding.num_row_shards(mesh), config.loss.target_share
     )
-    loss, nll, is_right = head_loss(asked, params["head"], config.loss.confidence_weight)
+    loss, nll, is_right = head_loss(asked, params["head"], config.loss.confidence_weight, mesh=mesh)
     sums = group_sums(nll, is_right, asked) | {"targets_dropped": asked.num_dropped.astype(jnp.float32)}
     return loss, {**sums, "expert_load": load_NE.astype(jnp.float32)}
 

@@ -3,11 +3,13 @@
     python benchmarks/gpu_step.py --config=configs/llada2_mini_h200.py --num_layers=4     # few layers first
     python benchmarks/gpu_step.py --config=configs/llada2_mini_h200.py                    # all 20
     python benchmarks/gpu_step.py --config=configs/llada2_mini_h200.py --num_layers=4 --torch   # and a PyTorch layer
+    python benchmarks/gpu_step.py --config=configs/llada2_mini_h200.py --config.train.objective=block_diffusion
 
-Prints tokens/s and TFLOP/s of the whole step (model FLOPs by `fit`'s formula, without recomputation), their share of
-the matrix peak that the chip is measured to reach here, peak memory, the time of each part (forward and backward, one
-layer), and with --torch the same layer in PyTorch with its best fused kernels on the same device. Any other key of the
-recipe can be set as for `train`: `--config.train.batch_size=4`.
+Prints tokens/s (clean ones under block diffusion) and TFLOP/s of the whole step (model FLOPs by `fit`'s formula,
+without recomputation), their share of the matrix peak that the chip is measured to reach here, peak memory, the time of
+each part (forward and backward, of one layer and of the head), and with --torch the same layer in PyTorch with its best
+fused kernels on the same device. Any other key of the recipe can be set as for `train`:
+`--config.train.batch_size=4`.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
-from anyorder_jax import fit, keys, process, sharding, state, step
+from anyorder_jax import fit, flops, keys, loss, process, sharding, state, step
 from anyorder_jax.config import Config, freeze
 from anyorder_jax.model import attention, layers, moe, transformer
 from anyorder_jax.model.config import ModelConfig
@@ -90,7 +92,7 @@ def time_step(config: Config, model: ModelConfig, mesh: Any, repeats: int) -> tu
 
 
 def time_parts(config: Config, model: ModelConfig, mesh: Any, repeats: int, only: str) -> dict[str, float]:
-    """Seconds of one layer's parts whose name holds `only`, forward and backward, on this batch's rows."""
+    """Seconds of one layer's parts and of the head, whose name holds `only`: forward and backward on a micro-batch."""
     dtype = jnp.dtype(config.model.compute_dtype)
     B, L = config.train.batch_size // config.train.accumulation_steps, config.data.row_length
     D, C, E, F = model.hidden_size, model.head_dim, model.num_experts, model.moe_intermediate_size
@@ -98,13 +100,21 @@ def time_parts(config: Config, model: ModelConfig, mesh: Any, repeats: int, only
     key = jax.random.key(0)
     normal = lambda *shape: (0.02 * jax.random.normal(key, shape)).astype(dtype)  # noqa: E731
     x = normal(B, L, D) * 50
-    documents = jnp.asarray(random_batch(config, model).segment_ids[:B])
 
     def heads(number: int, length: int) -> jax.Array:
         return normal(B, length, number, C)
 
     def attend(kind: Any) -> Callable[..., jax.Array]:
         return lambda q, k, v: attention.attend(q, k, v, kind, mesh=mesh)
+
+    rows: Batch = jax.tree.map(lambda rows: jnp.asarray(rows[:B]), random_batch(config, model))
+
+    def cost(x: jax.Array, head: jax.Array) -> jax.Array:
+        share = config.loss.target_share
+        asked = loss.gather_targets(
+            x, rows, loss.target_weights(rows, config.loss), sharding.num_row_shards(mesh), share
+        )
+        return loss.head_loss(asked, head, config.loss.confidence_weight, mesh=mesh)[0]
 
     weights = moe.Weights(normal(D, E), jnp.zeros(E), normal(E, D, 2, F), normal(E, F, D))
     qkv, output = normal(D, (H + 2 * K) * C), normal(H * C, D)
@@ -113,13 +123,16 @@ def time_parts(config: Config, model: ModelConfig, mesh: Any, repeats: int, only
         "attention projections": (
             lambda x, a, b: layers.project(layers.project(x, a)[..., : H * C], b), (x, qkv, output),
         ),
-        "attention, packed documents": (attend(attention.Segments(documents)), (heads(H, L), heads(K, L), heads(K, L))),
+        "attention, packed documents": (
+            attend(attention.Segments(rows.segment_ids)), (heads(H, L), heads(K, L), heads(K, L)),
+        ),
         "attention, everybody": (attend(attention.Full()), (heads(H, L), heads(K, L), heads(K, L))),
         "attention, block diffusion of 2L": (
             attend(attention.BlockDiffusion(32)), (heads(H, 2 * L), heads(K, 2 * L), heads(K, 2 * L)),
         ),
         "routed experts": (lambda x, w: moe.routed(model, x, w, mesh)[0], (x, weights)),
         "shared expert": (layers.mlp, (x, *shared)),
+        "head and loss": (cost, (x, normal(D, model.vocab_size))),
     }  # fmt: skip
     found = {}
     for name, (function, arguments) in ((name, part) for name, part in parts.items() if only in name):
@@ -185,7 +198,7 @@ def main(argv: list[str]) -> None:
         model = dataclasses.replace(model, num_hidden_layers=num_layers.value)
     mesh = sharding.make_mesh(config.mesh)
     tokens = config.train.batch_size * config.data.row_length
-    flops = fit.flops_per_token(config, model)
+    counted = flops.per_token(config, model)
     peak = matrix_peak(config.model.compute_dtype, peak_size.value, repeats.value)
     print(
         f"{jax.devices()[0].device_kind} x {mesh.size}, {model.num_hidden_layers} layers; a product of "
@@ -194,14 +207,14 @@ def main(argv: list[str]) -> None:
     )
     seconds, gib = time_step(config, model, mesh, repeats.value)
     rate = tokens / seconds
-    share = rate * flops.total / mesh.size / peak
+    share = rate * counted.total / mesh.size / peak
     print(
         f"step of {tokens:,} tokens: {seconds * 1e3:.1f} ms, {rate:,.0f} tokens/s, "
-        f"{rate * flops.total / 1e12:.3g} TFLOP/s ({share:.1%} of the measured peak), peak memory {gib:.1f} GiB",
+        f"{rate * counted.total / 1e12:.3g} TFLOP/s ({share:.1%} of the measured peak), peak memory {gib:.1f} GiB",
         flush=True,
     )
     for name, part in time_parts(config, model, mesh, repeats.value, only.value).items():
-        print(f"  {name:34s} {part * 1e3:9.3f} ms forward and backward, one layer", flush=True)
+        print(f"  {name:34s} {part * 1e3:9.3f} ms forward and backward, once", flush=True)
     ours = time_layer(config, model, mesh, repeats.value)
     print(f"  {'a whole layer':34s} {ours * 1e3:9.3f} ms")
     if with_torch.value:

@@ -1,7 +1,11 @@
-"""LLaDA2.0-flash (102.9B) on 64 H100: AdamW in float32, everything split over all 64 devices (fsdp).
+"""LLaDA2.0-flash (102.9B), full fine-tune on 64 H100 (eight hosts of eight).
 
-python -m anyorder_jax.fit --config=configs/llada2_flash_h100x64.py --target=h100x64
-srun python -m anyorder_jax.train --config=configs/llada2_flash_h100x64.py --config.model.path=DIRECTORY
+    python -m anyorder_jax.fit --config=configs/llada2_flash_h100x64.py --target=h100x64
+    srun python -m anyorder_jax.train --config=configs/llada2_flash_h100x64.py --config.model.path=DIRECTORY
+
+AdamW with parameters and moments in float32. The eight GPUs of a host hold different experts (expert = 8) and exchange
+tokens over NVLink; hosts split every weight (fsdp = 8): what crosses the slow network is an eighth of a layer's experts
+instead of all.
 
 Not compiled for its target yet: no figures.
 """
@@ -16,5 +20,5 @@ def get_config(variant=""):
     config.model.remat = "full"
     config.data.row_length = 4096
     config.train.batch_size = 64
-    config.mesh.data, config.mesh.fsdp = 1, -1
+    config.mesh.data, config.mesh.fsdp, config.mesh.expert = 1, -1, 8
     return config

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import pytest
 from jax import lax
 
-from anyorder_jax import fit, hardware, hlo, sharding
+from anyorder_jax import fit, flops, hardware, hlo, sharding
 from anyorder_jax.config import Config, DataConfig, MeshConfig, ModelSelection, TrainConfig
 from anyorder_jax.model import presets
 
@@ -35,15 +35,15 @@ def test_other_names_are_refused(name, said):
 def test_flops_are_those_of_the_published_model():
     """GFLOP a token of mini at 4096: linear 4.73, head 1.93, attention 2.01 (counted by hand from the report)."""
     config = Config(data=DataConfig(row_length=4096), model=ModelSelection(preset="llada2_mini"))
-    flops = fit.flops_per_token(config, presets.get("llada2_mini"))
-    assert flops["linear"] / 1e9 == pytest.approx(4.73, abs=0.01)
-    assert flops["head"] / 1e9 == pytest.approx(1.93, abs=0.01)
-    assert flops["attention"] / 1e9 == pytest.approx(2.01, abs=0.01)
+    counted = flops.per_token(config, presets.get("llada2_mini"))
+    assert counted["linear"] / 1e9 == pytest.approx(4.73, abs=0.01)
+    assert counted["head"] / 1e9 == pytest.approx(1.93, abs=0.01)
+    assert counted["attention"] / 1e9 == pytest.approx(2.01, abs=0.01)
     twice = dataclasses.replace(config, train=TrainConfig(objective="block_diffusion"))
-    assert fit.flops_per_token(twice, presets.get("llada2_mini")).total / 1e9 == pytest.approx(13.4, abs=0.05)
+    assert flops.per_token(twice, presets.get("llada2_mini")).total / 1e9 == pytest.approx(13.4, abs=0.05)
     full = dataclasses.replace(config, model=dataclasses.replace(config.model, remat="full"))
-    assert fit.computed_per_token(full, presets.get("llada2_mini")) == pytest.approx(
-        flops.total + (flops["linear"] + flops["attention"]) / 3
+    assert flops.computed_per_token(full, presets.get("llada2_mini")) == pytest.approx(
+        counted.total + (counted["linear"] + counted["attention"]) / 3
     )
 
 
@@ -88,6 +88,21 @@ ENTRY %main (a: bf16[8,16]) -> bf16[8,16] {
     }
 
 
+def test_kernels_of_a_program_by_name_and_as_often_as_they_run():
+    text = """HloModule step
+%turn (p: bf16[8,16]) -> bf16[8,16] {
+  %a = bf16[8,16] custom-call(%x), custom_call_target="mosaic_gpu_v2", metadata={op_name="jit(step)/ragged_dot_sm90/f"}
+  %b = bf16[8,16] custom-call(%x), custom_call_target="tpu_custom_call", metadata={op_name="jit(step)/body"}
+  %c = bf16[8,16] custom-call(%x), custom_call_target="__cublas$gemm"
+}
+ENTRY %main (a: bf16[8,16]) -> bf16[8,16] {
+  %loop = bf16[8,16] while(%t), condition=%c, body=%turn, backend_config={"known_trip_count":{"n":"3"}}
+  %a = bf16[8,16] custom-call(%x), custom_call_target="mosaic_gpu_v2", metadata={op_name="jit(step)/ragged_dot_sm90/f"}
+}
+"""
+    assert hlo.kernels(text) == {"ragged_dot_sm90": 4, "tpu_custom_call": 3}
+
+
 def test_rows_that_do_not_split_are_refused(devices):
     config = Config(train=TrainConfig(batch_size=12, accumulation_steps=3))
     with pytest.raises(ValueError, match=r"4 rows in a micro-batch do not split over 8 devices.*multiple of 24"):
@@ -112,10 +127,14 @@ def test_the_command_on_eight_pretend_devices():
 def test_a_step_that_does_not_fit_names_the_next_knob(monkeypatch):
     found = {
         "compile_seconds": 1.0, "num_params": 10**9, "mesh": {"data": 1}, "parameters": 2**30, "optimizer": 2**31,
-        "arguments": 3 * 2**30, "temporaries": 200 * 2**30, "outputs": 0, "collectives": {},
+        "arguments": 3 * 2**30, "temporaries": 200 * 2**30, "outputs": 0, "collectives": {}, "kernels": {},
     }  # fmt: skip
-    text, fits = fit.report(Config(), hardware.target("h200x1"), found)
-    assert not fits and "64.00 GiB too much. Next: recompute activations: --config.model.remat=full." in text
+    machine = hardware.target("h200x1")
+    text = fit.report(Config(), machine, found)
+    assert "64.00 GiB too much. Next: recompute activations: --config.model.remat=full." in text
+    assert not fit.weigh(Config(), machine, found).is_fitting
+    head, _, row = (line.split("|") for line in fit.table("any_order", Config(), machine, found).splitlines())
+    assert len(head) == len(row) and row[1:5] == [" `any_order` ", " h200x1 ", " 1 ", " 8 x 232 "]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ FLOORS = [
     {"types", "config", "keys", "process", "digest", "hardware", "hlo"},
     {"data", "masking", "environments", "sharding", "metrics"},
     {"model"},
-    {"loss", "optimizer", "pretrained", "task", "run_directory"},
+    {"loss", "optimizer", "flops", "pretrained", "task", "run_directory"},
     {"state"},
     {"step", "decode", "checkpoint"},
     {"evaluation"},

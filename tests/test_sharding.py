@@ -27,7 +27,9 @@ def axes_of(spec):
 def test_rules_place_weights_and_leave_odd_dims_whole(devices):
     mesh = sharding.make_mesh(MeshConfig(data=1, fsdp=2, expert=2, tensor=2), devices)
     spec = sharding.spec_of(("layer", "expert", "embed", "gate_up", "width"), (3, 8, 16, 2, 6), mesh)
-    assert axes_of(spec) == (None, ("expert",), ("fsdp",), None, ("tensor",))
+    assert axes_of(spec) == (None, ("expert", "fsdp"), None, None, ("tensor",))
+    odd = sharding.spec_of(("layer", "expert", "embed"), (3, 6, 16), mesh)  # no 4 equal parts: half of each expert
+    assert axes_of(odd) == (None, ("expert",), ("fsdp",))
     assert axes_of(sharding.spec_of(("embed", "width"), (7, 6), mesh)) == (None, ("tensor",))
 
 

@@ -1,12 +1,15 @@
 """One update: the same on every mesh, the same for every split into micro-batches, harmless when not finite."""
 
 import dataclasses
+import runpy
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-from anyorder_jax.config import OptimizerConfig, TrainConfig
+from anyorder_jax import sharding
+from anyorder_jax.config import OptimizerConfig, TrainConfig, freeze
 from runs import MeshConfig, Trainer, random_batch, tiny_config
 
 BATCHES = [random_batch(seed) for seed in range(6)]
@@ -29,19 +32,31 @@ def test_the_loss_falls(alone):
     assert losses[-1] < 0.7 * losses[0]
 
 
+MESHES = [
+    (2, MeshConfig(data=2)),
+    (2, MeshConfig(data=1, fsdp=2)),
+    (2, MeshConfig(data=1, expert=2)),
+    (2, MeshConfig(data=1, tensor=2)),
+    (4, MeshConfig(data=1, fsdp=2, expert=2)),
+    (8, MeshConfig(data=1, fsdp=2, expert=2, tensor=2)),
+    (8, MeshConfig(data=1, fsdp=8)),
+]
+
+
+def axes_split(mesh):
+    return frozenset(axis for axis in sharding.AXES if getattr(mesh, axis) != 1)
+
+
+@pytest.mark.parametrize("recipe", sorted(Path(__file__).parents[1].glob("configs/*.py")), ids=lambda p: p.stem)
+def test_every_recipe_splits_a_mesh_that_is_tried_here(recipe):
+    mesh = freeze(runpy.run_path(str(recipe))["get_config"]()).mesh
+    assert axes_split(mesh) in {axes_split(tried) for _, tried in MESHES}
+
+
 @pytest.mark.parametrize(
-    ("count", "mesh"),
-    [
-        (2, MeshConfig(data=2)),
-        (2, MeshConfig(data=1, fsdp=2)),
-        (2, MeshConfig(data=1, expert=2)),
-        (2, MeshConfig(data=1, tensor=2)),
-        (4, MeshConfig(data=2, expert=2)),
-        (8, MeshConfig(data=1, fsdp=2, expert=2, tensor=2)),
-        (8, MeshConfig(data=8)),
-    ],
+    ("count", "mesh"), MESHES,
     ids=lambda v: str(v) if isinstance(v, int) else f"d{v.data}f{v.fsdp}e{v.expert}t{v.tensor}",
-)
+)  # fmt: skip
 def test_every_mesh_trains_like_one_device(alone, devices, count, mesh):
     trainer = Trainer(tiny_config(mesh=mesh), devices[:count])
     losses = trainer.run(BATCHES)

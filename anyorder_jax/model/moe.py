@@ -252,7 +252,8 @@ def routed(
 ) -> tuple[jax.Array, Routing, jax.Array]:
     """Routes every token and sums its experts, on one device or on a mesh.
 
-    On a mesh every device routes its own rows. Partners along `expert` hold E / size experts each: they
+    On a mesh every device routes its own rows. Partners along `fsdp` hold a part of the experts each, and gather them;
+    the gradients are scattered back (reduce-scatter). Partners along `expert` hold E / size experts each: they
     gather one another's tokens, add what their own experts say, and scatter the sums back (all-gather,
     reduce-scatter). Partners along `tensor` hold a part of every expert's width and add up. `check_vma` is
     off in `shard_map`, because with it a sort's indices lose their gradient silently (jax 0.10 and 0.11).
@@ -267,6 +268,8 @@ def routed(
         x_TD = x_BLD.reshape(-1, x_BLD.shape[-1])
         routing = route(config, x_TD, router_DE, expert_bias_E, x_BLD.shape[1])
         slots = (x_TD, routing.expert_TK, routing.weight_TK)
+        if mesh is not None and down_EFD.shape[0] < num_experts_here:
+            gate_up_ED2F, down_EFD = lax.all_gather((gate_up_ED2F, down_EFD), "fsdp", tiled=True)
         first: jax.Array | int = 0
         if over_experts:
             slots = lax.all_gather(slots, "expert", tiled=True)
@@ -288,6 +291,7 @@ def routed(
     mesh = None if mesh is None or mesh.size == 1 else mesh
     over_experts = mesh is not None and mesh.shape["expert"] > 1
     over_width = mesh is not None and mesh.shape["tensor"] > 1
+    num_experts_here = weights.down_EFD.shape[0] // (1 if mesh is None else mesh.shape["expert"])
     if mesh is None:
         y_TD, routing, load_E = here(x_BLD, tuple(weights))
         return y_TD, Routing(*routing), load_E
@@ -297,5 +301,5 @@ def routed(
             f"config.mesh: {E} experts of width {F} do not split over expert={mesh.shape['expert']}, "
             f"tensor={mesh.shape['tensor']}. Choose divisors."
         )
-    y_TD, routing, load_E = sharding.on_devices(here, mesh, *sharding.expert_specs())(x_BLD, tuple(weights))
+    y_TD, routing, load_E = sharding.on_devices(here, mesh, *sharding.expert_specs(E, mesh))(x_BLD, tuple(weights))
     return y_TD, Routing(*routing), load_E
