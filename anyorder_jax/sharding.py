@@ -31,6 +31,7 @@ RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("router", ()),  # the router's outputs: every device routes its own tokens
     ("gate_up", ()),  # the pair (gate, up)
     ("head_width", ()),
+    ("rank", ()),  # of LoRA's factors
     ("norm", ()),
 )
 
@@ -95,15 +96,17 @@ def weight_shardings(parameters: Any, mesh: Mesh) -> Any:
     )
 
 
-def expert_specs() -> tuple[Any, Any]:
+def expert_specs(num_weights: int) -> tuple[Any, Any]:
     """How the inputs and outputs of one device's share of `moe.routed` lie on the mesh.
 
-    Inputs: x [B, L, D]; the weights (router [D, E], bias [E], gate_up [E, D, 2, F], down [E, F, D]). Outputs: the sum
-    [T, D]; the routing's three [T, ...]; the load [E]. Weights that are split over `fsdp` are gathered on the way in.
+    Inputs: x [B, L, D]; the first `num_weights` of (router [D, E], bias [E], gate_up [E, D, 2, F], down [E, F, D],
+    LoRA's a [E, D, 2, r] and b [E, r, 2, F] of the one, a [E, F, 1, r] and b [E, r, 1, D] of the other). Outputs: the
+    sum [T, D]; the routing's three [T, ...]; the load [E]. What is split over `fsdp` is gathered on the way in.
     """
     rows, whole = PartitionSpec(BATCH_AXES), PartitionSpec()
-    gate_up, down = PartitionSpec("expert", None, None, "tensor"), PartitionSpec("expert", "tensor")
-    return (rows, (whole, whole, gate_up, down)), (rows, (rows, rows, rows), PartitionSpec("expert"))
+    experts, last, first = (PartitionSpec("expert", *rest) for rest in ((), (None, None, "tensor"), ("tensor",)))
+    weights = (whole, whole, last, first, experts, last, first, experts)
+    return (rows, weights[:num_weights]), (rows, (rows, rows, rows), experts)
 
 
 def attention_specs() -> tuple[PartitionSpec, PartitionSpec]:
