@@ -23,11 +23,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from absl import flags
+from flax import traverse_util
 from ml_collections import config_flags
 
 from anyorder_jax import hardware, hlo, sharding, state, step
 from anyorder_jax.config import Config, freeze, to_json
-from anyorder_jax.model import presets
+from anyorder_jax.model import lora, presets, transformer
 from anyorder_jax.model.config import ModelConfig
 from anyorder_jax.optimizer import make_optimizer
 from anyorder_jax.pretrained.load import read_model_config
@@ -50,6 +51,7 @@ def flops_per_token(config: Config, model: ModelConfig) -> Flops:
         2 * 3 * (weights that a token meets: attention, dense or shared MLP, router, k experts; the head)
         + 12 * num_layers * keys * num_heads * head_dim             (scores and values)
 
+    With LoRA 2 * 2 for the weights, which get no gradient, and 2 * 3 for the factors that a token meets.
     keys: the row's length (every pair of a row, also across packed documents). Under block diffusion a token is read
     twice, noisy and clean, and meets the clean keys before it and its own block: row length + block size for both. The
     head counts for `loss.target_share` of the positions.
@@ -64,18 +66,34 @@ def flops_per_token(config: Config, model: ModelConfig) -> Flops:
     )
     is_twice = config.train.objective == "block_diffusion"
     keys = L + config.train.block_size if is_twice else L
-    return Flops(
-        linear=6.0 * (model.num_hidden_layers * projections + feed_forward) * (2 if is_twice else 1),
+    each = 4.0 if config.lora.rank else 6.0
+    flops = Flops(
+        linear=each * (model.num_hidden_layers * projections + feed_forward) * (2 if is_twice else 1),
         attention=12.0 * model.num_hidden_layers * keys * H * C,
-        head=6.0 * D * model.vocab_size * config.loss.target_share,
+        head=each * D * model.vocab_size * config.loss.target_share,
     )
+    if config.lora.rank:
+        flops["factors"] = 6.0 * factors_met(config, model) * (2 if is_twice else 1)
+    return flops
+
+
+def factors_met(config: Config, model: ModelConfig) -> int:
+    """How many of LoRA's numbers a token is multiplied with."""
+    declared, _ = lora.split(transformer.parameters(model, config.model.param_dtype, config.lora))
+    total = 0
+    for factor in traverse_util.flatten_dict(declared).values():
+        size = math.prod(factor.shape)
+        is_routed = "expert" in factor.axes
+        total += size * model.num_experts_per_tok // model.num_experts if is_routed else size
+    return total
 
 
 def computed_per_token(config: Config, model: ModelConfig) -> float:
     """`flops_per_token` and what rematerialisation repeats: the layers' forward pass once more, or nothing."""
     flops = flops_per_token(config, model)
-    again = 0.0 if config.model.remat == "none" else (flops["linear"] + flops["attention"]) / 3
-    return flops.total + again
+    passes = 2 if config.lora.rank else 3  # of the weights, forward and backward
+    again = flops["linear"] / passes + flops["attention"] / 3 + flops.get("factors", 0.0) / 3
+    return flops.total + (0.0 if config.model.remat == "none" else again)
 
 
 def abstract_batch(config: Config, mesh: Any) -> Batch:
@@ -102,9 +120,10 @@ def compile_step(config: Config, machine: hardware.Target) -> dict[str, Any]:
     model = model_config_of(config)
     mesh = sharding.make_mesh(config.mesh, hardware.devices(machine))
     check_rows(config, mesh)
-    shapes = state.abstract_params(model, mesh, config.model.param_dtype)
+    shapes = state.abstract_params(model, mesh, config.model.param_dtype, config.lora)
     optimizer, _ = make_optimizer(config.optimizer, config.train.num_steps, shapes)
-    abstract, placed = state.state_shardings(model, optimizer, mesh, config.model.param_dtype)
+    abstract, placed = state.state_shardings(model, optimizer, mesh, config.model.param_dtype, config.lora)
+    trained, frozen = lora.split(abstract.params)
     train_step: Any = step.make_train_step(config, model, optimizer, mesh, placed)
     start = time.perf_counter()
     compiled = train_step.lower(abstract, abstract_batch(config, mesh)).compile()
@@ -113,8 +132,10 @@ def compile_step(config: Config, machine: hardware.Target) -> dict[str, Any]:
     return {
         "compile_seconds": time.perf_counter() - start,
         "num_params": sum(math.prod(x.shape) for x in jax.tree.leaves(abstract.params)),
+        "num_trained": sum(math.prod(x.shape) for x in jax.tree.leaves(trained)),
         "mesh": dict(mesh.shape),
         "parameters": bytes_per_device(abstract.params),
+        "frozen": bytes_per_device(frozen),
         "optimizer": bytes_per_device(abstract.opt_state),
         "arguments": memory.argument_size_in_bytes,
         "temporaries": memory.temp_size_in_bytes,
@@ -146,6 +167,8 @@ def next_knob(config: Config) -> str:
         return "recompute activations: --config.model.remat=full"
     if config.model.compute_dtype != "bfloat16":
         return "compute in 16 bit: --config.model.compute_dtype=bfloat16"
+    if config.lora.rank and not config.lora.base_dtype:
+        return "frozen matrices in 8 bit: --config.lora.base_dtype=int8"
     if config.model.param_dtype != "bfloat16":
         return (
             "weights in 16 bit: --config.model.param_dtype=bfloat16 --config.optimizer.moment_dtype=bfloat16 "
@@ -163,6 +186,15 @@ def next_knob(config: Config) -> str:
     return "more devices: a larger --target, with --config.mesh.fsdp=-1"
 
 
+def held(config: Config, found: dict[str, Any]) -> str:
+    """How the parameters are held, in words."""
+    if not config.lora.rank:
+        return f"{config.model.param_dtype} parameters"
+    matrices = f"{config.lora.base_dtype} matrices, others " if config.lora.base_dtype else ""
+    trained = f"{found['num_trained'] / 1e9:.3f}B float32 factors of rank {config.lora.rank} trained"
+    return f"frozen {matrices}{config.model.param_dtype}; {trained}"
+
+
 def report(config: Config, machine: hardware.Target, found: dict[str, Any]) -> tuple[str, bool]:
     """(the text, whether it fits)."""
     chip, model = machine.hardware, model_config_of(config)
@@ -175,8 +207,8 @@ def report(config: Config, machine: hardware.Target, found: dict[str, Any]) -> t
     sent = sum(size for _, size in found["collectives"].values())
     seconds = {
         "matrix products": tokens * computed / machine.num_devices / (chip.tflops * 1e12),
-        # parameters, gradients and moments are read and written once, weights read in three passes
-        "memory": (2 * found["arguments"] + 4 * found["parameters"]) / (chip.memory_tbps * 1e12),
+        # what is trained, its gradients and moments are read and written once, all weights read in three passes
+        "memory": (2 * found["arguments"] + 4 * found["parameters"] - 3 * found["frozen"]) / (chip.memory_tbps * 1e12),
         "collectives": sent / (chip.link_gbps * 1e9),
     }
     slowest = max(seconds, key=lambda name: seconds[name])
@@ -184,7 +216,7 @@ def report(config: Config, machine: hardware.Target, found: dict[str, Any]) -> t
         f"{config.model.path or config.model.preset}: {found['num_params'] / 1e9:.3f}B parameters on {machine.name}, "
         f"mesh {' x '.join(f'{k}={v}' for k, v in found['mesh'].items())}",
         f"step: {config.train.batch_size} rows of {config.data.row_length} = {tokens:,} tokens in "
-        f"{config.train.accumulation_steps} micro-batch(es); {config.model.param_dtype} parameters, "
+        f"{config.train.accumulation_steps} micro-batch(es); {held(config, found)}, "
         f"{config.model.compute_dtype} activations, remat {config.model.remat}; compiled in "
         f"{found['compile_seconds']:.0f} s",
         "",
@@ -198,7 +230,8 @@ def report(config: Config, machine: hardware.Target, found: dict[str, Any]) -> t
         "",
         f"GFLOP a token          {flops.total / 1e9:9.3f}   "
         + ", ".join(f"{name} {value / 1e9:.3f}" for name, value in flops.items()),
-        "  6 x weights met + 12 x layers x keys x heads x head dim, no recomputation; "
+        f"  {'4 x frozen weights + 6 x factors' if config.lora.rank else '6 x weights'} met + 12 x layers x keys x "
+        "heads x head dim, no recomputation; "
         f"with it {computed / 1e9:.3f}",
         "",
         "collectives a step and device",

@@ -191,8 +191,8 @@ def _rule(config: OptimizerConfig) -> optax.GradientTransformation:
 def make_optimizer(
     config: OptimizerConfig, num_steps: int, params: Any
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """The gradient transformation for what is trained (`lora.split`) of a tree like `params` (arrays or shapes), and its
-    schedule for the log."""
+    """The gradient transformation for what is trained of a tree like `params` (arrays or shapes; see `lora.split`), and
+    its schedule for the log."""
     params, _ = lora.split(params)
     schedule = make_schedule(config, num_steps)
     rule = optax.chain(

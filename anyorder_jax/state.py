@@ -84,6 +84,15 @@ def create(
     return jax.jit(init, out_shardings=placed)(key)
 
 
+def with_factors(
+    base: Any, model_config: ModelConfig, placed: TrainState, param_dtype: Any, key: jax.Array, lora_config: LoRAConfig
+) -> Any:
+    """The parameters of a LoRA run at step 0: frozen weights that were loaded, and fresh factors."""
+    declared, _ = lora.split(transformer.parameters(model_config, param_dtype, lora_config))
+    draw = jax.jit(lambda key: transformer.draw(declared, key), out_shardings=lora.split(placed.params)[0])
+    return {**base, **draw(key)}
+
+
 def from_params(params: Any, optimizer: optax.GradientTransformation, placed: TrainState) -> TrainState:
     """A state at step 0 around weights that were loaded (already placed like `placed.params`)."""
     opt_state = jax.jit(optimizer.init, out_shardings=placed.opt_state)(lora.split(params)[0])

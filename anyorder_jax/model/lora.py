@@ -115,8 +115,13 @@ def hold(base: Tree, config: LoRAConfig) -> Tree:
     return traverse_util.unflatten_dict({path: hold_weight(path[-1], x, config) for path, x in flat.items()})
 
 
+def is_in_bits(node: Any) -> bool:
+    """Whether a node of the tree is a matrix in 8 bits."""
+    return isinstance(node, Mapping) and "bits" in node
+
+
 def _wide(name: str, held: Any, num_stacked: int, dtype: Any) -> jax.Array:
-    if not isinstance(held, Mapping):
+    if not is_in_bits(held):
         return held
     scale = jnp.expand_dims(held["scale"], num_stacked + _num_lead(name))
     return (held["bits"].astype(jnp.float32) * scale).astype(dtype)
@@ -168,12 +173,12 @@ def fold(params: Tree, config: LoRAConfig) -> Tree:
     """
     if not config.rank:
         return params
-    own, base = (traverse_util.flatten_dict(tree, is_leaf=_is_held) for tree in split(params))
+    own, base = (traverse_util.flatten_dict(x, is_leaf=lambda _, node: is_in_bits(node)) for x in split(params))
     dtype = params["embedding"].dtype
 
     def folded(path: tuple[str, ...], held: Any) -> jax.Array:
         pair = {key: own["lora", *path, key] for key in "ab"} if ("lora", *path, "a") in own else None
-        if pair is None and not isinstance(held, Mapping):
+        if pair is None and not is_in_bits(held):
             return held
 
         def one(layer: tuple[Any, Any]) -> jax.Array:
@@ -187,7 +192,3 @@ def fold(params: Tree, config: LoRAConfig) -> Tree:
         return jax.lax.map(one, (held, pair))
 
     return traverse_util.unflatten_dict({path: folded(path, held) for path, held in base.items()})
-
-
-def _is_held(_path: Any, node: Any) -> bool:
-    return isinstance(node, Mapping) and "bits" in node
