@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from anyorder_jax import checkpoint, loss
-from anyorder_jax.model import transformer
+from anyorder_jax.model import lora, transformer
 from anyorder_jax.model.attention import BlockDiffusion, Full
 from anyorder_jax.model.config import ModelConfig
 from anyorder_jax.pretrained.directory import open_model
@@ -274,7 +274,8 @@ def verify(
         model_config = read_model_config(model)
         params = load_params(model, model_config, None, dtype, show_progress=True)
     else:
-        _, model_config, params, _ = checkpoint.load_for_inference(model)
+        config, model_config, params, _ = checkpoint.load_for_inference(model)
+        params = lora.fold(params, config.lora)
     found = compute(model_config, params, arrays, dtype=dtype, block_size=block_size)
     num_parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
     if dtype == "float32" and {"labels", "bd_input_ids"} <= arrays.keys():

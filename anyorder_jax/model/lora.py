@@ -39,6 +39,7 @@ MATRICES = dict(
 )
 """The weights that each of `config.lora.targets` names; all of them can be held in 8 bits."""
 
+ALL_MATRICES = frozenset(name for own in MATRICES.values() for name in own)
 LARGEST = 127
 Tree = dict[str, Any]
 
@@ -56,10 +57,6 @@ def is_targeted(name: str, config: LoRAConfig) -> bool:
     return config.rank > 0 and any(name in MATRICES[target] for target in config.targets.split(","))
 
 
-def _is_matrix(name: str) -> bool:
-    return any(name in own for own in MATRICES.values())
-
-
 def _num_lead(name: str) -> int:
     """Dims of a layer's own weight before [in, .., out]: experts."""
     return int(name in MATRICES["experts"])
@@ -72,7 +69,7 @@ def declare(declared: Tree, config: LoRAConfig) -> Tree:
     flat, factors = {}, {}
     for path, weight in traverse_util.flatten_dict(declared).items():
         name = path[-1]
-        if not _is_matrix(name):
+        if name not in ALL_MATRICES:
             flat[path] = weight
             continue
         i = 1 + _num_lead(name)  # the dim of inputs
@@ -104,7 +101,7 @@ def quantise(weight: jax.Array, in_dim: int) -> Tree:
 
 def hold_weight(name: str, weight: jax.Array, config: LoRAConfig) -> Any:
     """A stacked weight [N, ..] as the configuration wants it held: itself, or bits and scales."""
-    if config.base_dtype == "int8" and _is_matrix(name):
+    if config.base_dtype == "int8" and name in ALL_MATRICES:
         return quantise(weight, 1 + _num_lead(name))
     return weight
 
