@@ -295,8 +295,10 @@ def load_base(config: Config, model_config: ModelConfig, mesh: Mesh) -> tuple[An
 
     def hold(path: tuple[str, ...], weight: jax.Array) -> Any:
         digests["/".join(path)] = digest.of_arrays([weight])[0]
+        if not lora.is_in_bits(placed[path]):
+            return weight
         shardings = jax.tree.map(lambda s: s.sharding, placed[path])
-        return jax.jit(partial(lora.hold_weight, path[-1], config=config.lora), out_shardings=shardings)(weight)
+        return jax.jit(partial(lora.quantise, in_dim=lora.in_dim(path[-1])), out_shardings=shardings)(weight)
 
     shapes = abstract_params(model_config, mesh, dtype)
     if config.model.path:

@@ -30,7 +30,7 @@ def of_arrays(tree: Any) -> list[int]:
 def of_part(part: np.ndarray, index: Sequence[slice], shape: Sequence[int]) -> int:
     """What the part `index` of an array of this shape adds to the array's digest: those of all parts sum to it."""
     bits = part.view(f"u{part.itemsize}").astype(np.uint32)
-    place, stride = np.uint32(1), 2  # 2 i + 1
+    place, stride = np.ones((), np.uint32), 2  # 2 i + 1
     for dim in reversed(range(part.ndim)):
         steps = np.arange(index[dim].start, index[dim].stop, dtype=np.uint64) * np.uint64(stride % 2**32)
         place = place + steps.astype(np.uint32).reshape(-1, *(1,) * (part.ndim - 1 - dim))

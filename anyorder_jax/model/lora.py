@@ -62,6 +62,11 @@ def _num_lead(name: str) -> int:
     return int(name in MATRICES["experts"])
 
 
+def in_dim(name: str) -> int:
+    """Which dim of a stacked weight [N, (E,) in, .., out] counts inputs."""
+    return 1 + _num_lead(name)
+
+
 def declare(declared: Tree, config: LoRAConfig) -> Tree:
     """The tree of a model's declared weights, with factors, and with bits and scales in place of matrices."""
     if not config.rank:
@@ -72,7 +77,7 @@ def declare(declared: Tree, config: LoRAConfig) -> Tree:
         if name not in ALL_MATRICES:
             flat[path] = weight
             continue
-        i = 1 + _num_lead(name)  # the dim of inputs
+        i = in_dim(name)
         shape, axes, r = weight.shape, weight.axes, (config.rank,)
         if is_targeted(name, config):
             a = (*shape[: i + 1], *shape[i + 1 : -1], *r), (*axes[:-1], "rank"), uniform(shape[i])
@@ -99,17 +104,13 @@ def quantise(weight: jax.Array, in_dim: int) -> Tree:
     return {"bits": jnp.round(wide / scale).astype(jnp.int8), "scale": scale.squeeze(in_dim)}
 
 
-def hold_weight(name: str, weight: jax.Array, config: LoRAConfig) -> Any:
-    """A stacked weight [N, ..] as the configuration wants it held: itself, or bits and scales."""
-    if config.base_dtype == "int8" and name in ALL_MATRICES:
-        return quantise(weight, 1 + _num_lead(name))
-    return weight
-
-
 def hold(base: Tree, config: LoRAConfig) -> Tree:
-    """`hold_weight` of every weight of a plain model's tree."""
+    """A plain model's tree as the configuration wants it held: matrices as bits and scales, or as they are."""
+    if config.base_dtype != "int8":
+        return base
     flat = traverse_util.flatten_dict(base)
-    return traverse_util.unflatten_dict({path: hold_weight(path[-1], x, config) for path, x in flat.items()})
+    held = {path: quantise(x, in_dim(path[-1])) if path[-1] in ALL_MATRICES else x for path, x in flat.items()}
+    return traverse_util.unflatten_dict(held)
 
 
 def is_in_bits(node: Any) -> bool:
@@ -155,10 +156,10 @@ def pairs(layer: Tree, config: LoRAConfig, dtype: Any) -> dict[str, Pair]:
     """One layer's factors as its products use them."""
     found = {}
     for name, own in layer.items():
-        in_dim = _num_lead(name)
+        lead = _num_lead(name)
         a, b = own["a"], own["b"] * (config.alpha / config.rank)
-        if a.ndim == in_dim + 2:  # one matrix, not two side by side
-            a, b = jnp.expand_dims(a, in_dim + 1), jnp.expand_dims(b, in_dim + 1)
+        if a.ndim == lead + 2:  # one matrix, not two side by side
+            a, b = jnp.expand_dims(a, lead + 1), jnp.expand_dims(b, lead + 1)
         found[name] = Pair(a.astype(dtype), b.astype(dtype))
     return found
 
