@@ -1,6 +1,7 @@
 """LoRA: the base's numbers at the start, the merged model's gradients, only factors trained; the base in 8 bits."""
 
 import functools
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import pytest
 from anyorder_jax.config import LoRAConfig
 from anyorder_jax.model import lora, moe, transformer
 from anyorder_jax.model.attention import Full
+from anyorder_jax.pretrained.load import load_params, read_model_config
 from runs import MASK, MeshConfig, Trainer, random_batch, tiny_config, tiny_model
 
 MODEL = tiny_model()
@@ -18,13 +20,13 @@ POSITIONS = jnp.broadcast_to(jnp.arange(8), (2, 8))
 CONFIGS = {"base": LoRAConfig(rank=4, alpha=6.0), "int8": LoRAConfig(rank=4, alpha=6.0, base_dtype="int8")}
 
 
-def parameters(config, b_scale=0.0):
-    """Random weights; B is zero, as training starts, or random."""
+def parameters(config):
+    """Random weights, with B as it is at no start: not zero."""
     params = transformer.init(MODEL, jax.random.key(0), "float32", config)
     noise = np.random.default_rng(1)
     for group in params["lora"].values():
         for own in group.values():
-            own["b"] = jnp.asarray(b_scale * noise.normal(size=own["b"].shape), jnp.float32)
+            own["b"] = jnp.asarray(0.05 * noise.normal(size=own["b"].shape), jnp.float32)
     return params
 
 
@@ -34,7 +36,7 @@ def logits(params, config):
 
 
 def test_the_first_output_is_the_bases_bit_for_bit():
-    params = parameters(CONFIGS["base"])
+    params = transformer.init(MODEL, jax.random.key(0), "float32", CONFIGS["base"])
     plain = transformer.init(MODEL, jax.random.key(0), "float32")
     np.testing.assert_array_equal(logits(params, CONFIGS["base"]), logits(plain, LoRAConfig()))
     with pytest.raises(ValueError, match="hold no factors"):
@@ -44,7 +46,7 @@ def test_the_first_output_is_the_bases_bit_for_bit():
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_outputs_and_gradients_are_those_of_the_merged_model(config):
     """W + alpha / rank * A B written out as a dense model, differentiated with respect to A and B."""
-    factors, base = lora.split(parameters(config, b_scale=0.05))
+    factors, base = lora.split(parameters(config))
     weights = jnp.asarray(np.random.default_rng(2).normal(size=(*TOKENS.shape, MODEL.vocab_size)), jnp.float32)
 
     def beside(factors):
@@ -127,6 +129,29 @@ def test_eight_bits_are_within_half_a_step_of_every_output():
     back = lora.widen({"expert_gate_up": jax.tree.map(lambda x: x[0], held)}, jnp.float32)["expert_gate_up"]
     assert (np.abs(back - weight[0]) <= 0.5001 * np.asarray(held["scale"])[0][:, None]).all()
     assert (np.asarray(back)[1, :, 1, 2] == 0).all()
+
+
+def test_eight_bits_beside_bfloat16_on_the_references_numbers():
+    """Logits of golden/a: what 8 bits of the matrices change is of the size of what bfloat16 changes."""
+    golden = Path(__file__).parent / "golden" / "a"
+    config = read_model_config(golden / "split_bf16")
+    params = load_params(golden / "split_bf16", config)
+    with np.load(golden / "expected.npz") as file:
+        tokens, expected = jnp.asarray(file["input_ids"], jnp.int32), file["full_logits"]
+    positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+    lora_config = LoRAConfig(rank=1, base_dtype="int8")
+    fresh = lora.split(transformer.parameters(config, "float32", lora_config))[0]
+    held = {**lora.hold(params, lora_config), **transformer.draw(fresh, jax.random.key(0))}
+
+    def median(params, lora_config, dtype):
+        output = transformer.apply(
+            config, params, tokens, positions, Full(), compute_dtype=jnp.dtype(dtype), lora_config=lora_config
+        )
+        return float(np.median(np.abs(output.logits_BLV - expected)))
+
+    eight, sixteen = median(held, lora_config, "float32"), median(params, LoRAConfig(), "bfloat16")
+    print(f"median difference of golden/a logits: int8 matrices {eight:.4f}, bfloat16 {sixteen:.4f}")
+    assert 0.01 < eight < 2 * sixteen
 
 
 @pytest.mark.parametrize(
