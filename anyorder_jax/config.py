@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 from anyorder_jax.types import GRANULARITIES
 
 ORDERS = ("any_order", "causal", "prefix", "suffix", "forward", "inverse", "goal")
+LORA_TARGETS = ("attention", "dense", "shared", "experts")
 
 
 def _require(condition: bool, where: str, expected: str, value: object) -> None:
@@ -143,6 +144,37 @@ class ModelSelection:
             self.remat in ("none", "full", "dots", "save_moe_out"),
             "model.remat", "'none', 'full', 'dots' or 'save_moe_out'", self.remat,
         )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class LoRAConfig:
+    """Low-rank factors beside frozen weights (arXiv 2106.09685): y = x W + alpha / rank * (x A) B. Only they are
+    trained.
+
+    Factors are float32 always: they are few, and bfloat16 would lose small updates.
+    """
+
+    rank: int = 0  # r; 0: off, all weights are trained
+    alpha: float = 32.0
+    targets: str = "attention,dense,shared,experts"  # which matrices get factors: any of these four
+    base_dtype: str = ""  # of the frozen matrices of the layers: "int8", or empty for model.param_dtype
+
+    def __post_init__(self) -> None:
+        _require(self.rank >= 0, "lora.rank", "an integer >= 1, or 0 for off", self.rank)
+        _require(self.alpha > 0, "lora.alpha", "a number > 0", self.alpha)
+        names = self.targets.split(",")
+        _require(
+            set(names) <= set(LORA_TARGETS) and len(set(names)) == len(names),
+            "lora.targets", f"names out of {', '.join(LORA_TARGETS)}, with commas between them", self.targets,
+        )  # fmt: skip
+        _require(self.base_dtype in ("", "int8"), "lora.base_dtype", "'int8' or ''", self.base_dtype)
+        _require(
+            not self.base_dtype or self.rank > 0,
+            "lora.base_dtype", "'' without factors (lora.rank = 0): 8 bits cannot be trained", self.base_dtype,
+        )  # fmt: skip
+
+
+NO_LORA = LoRAConfig()
 
 
 @dataclass(frozen=True)
@@ -291,6 +323,7 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     masking: MaskingConfig = field(default_factory=MaskingConfig)
     model: ModelSelection = field(default_factory=ModelSelection)
+    lora: LoRAConfig = field(default_factory=LoRAConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     train: TrainConfig = field(default_factory=TrainConfig)

@@ -28,7 +28,7 @@ from ml_collections import config_flags
 
 from anyorder_jax import flops, hardware, hlo, sharding, state, step
 from anyorder_jax.config import Config, freeze, to_json
-from anyorder_jax.model import presets
+from anyorder_jax.model import lora, presets
 from anyorder_jax.model.config import ModelConfig
 from anyorder_jax.optimizer import make_optimizer
 from anyorder_jax.pretrained.load import read_model_config
@@ -61,9 +61,10 @@ def compile_step(config: Config, machine: hardware.Target) -> dict[str, Any]:
     model = model_config_of(config)
     mesh = sharding.make_mesh(config.mesh, hardware.devices(machine))
     check_rows(config, mesh)
-    shapes = state.abstract_params(model, mesh, config.model.param_dtype)
+    shapes = state.abstract_params(model, mesh, config.model.param_dtype, config.lora)
     optimizer, _ = make_optimizer(config.optimizer, config.train.num_steps, shapes)
-    abstract, placed = state.state_shardings(model, optimizer, mesh, config.model.param_dtype)
+    abstract, placed = state.state_shardings(model, optimizer, mesh, config.model.param_dtype, config.lora)
+    trained, frozen = lora.split(abstract.params)
     train_step: Any = step.make_train_step(config, model, optimizer, mesh, placed)
     start = time.perf_counter()
     compiled = train_step.lower(abstract, abstract_batch(config, mesh)).compile()
@@ -73,8 +74,10 @@ def compile_step(config: Config, machine: hardware.Target) -> dict[str, Any]:
     return {
         "compile_seconds": time.perf_counter() - start,
         "num_params": sum(math.prod(x.shape) for x in jax.tree.leaves(abstract.params)),
+        "num_trained": sum(math.prod(x.shape) for x in jax.tree.leaves(trained)),
         "mesh": dict(mesh.shape),
         "parameters": bytes_per_device(abstract.params),
+        "frozen": bytes_per_device(frozen),
         "optimizer": bytes_per_device(abstract.opt_state),
         "arguments": memory.argument_size_in_bytes,
         "temporaries": memory.temp_size_in_bytes,
@@ -107,6 +110,8 @@ def next_knob(config: Config) -> str:
         return "recompute activations: --config.model.remat=full"
     if config.model.compute_dtype != "bfloat16":
         return "compute in 16 bit: --config.model.compute_dtype=bfloat16"
+    if config.lora.rank and not config.lora.base_dtype:
+        return "frozen matrices in 8 bit: --config.lora.base_dtype=int8"
     if config.model.param_dtype != "bfloat16":
         return (
             "weights in 16 bit: --config.model.param_dtype=bfloat16 --config.optimizer.moment_dtype=bfloat16 "
@@ -122,6 +127,15 @@ def next_knob(config: Config) -> str:
     if config.train.batch_size > 1:
         return "fewer rows in a batch: halve --config.train.batch_size"
     return "more devices: a larger --target, with --config.mesh.fsdp=-1"
+
+
+def held(config: Config, found: dict[str, Any]) -> str:
+    """How the parameters are held, in words."""
+    if not config.lora.rank:
+        return f"{config.model.param_dtype} parameters"
+    matrices = f"{config.lora.base_dtype} matrices, others " if config.lora.base_dtype else ""
+    trained = f"{found['num_trained'] / 1e9:.3f}B float32 factors of rank {config.lora.rank} trained"
+    return f"frozen {matrices}{config.model.param_dtype}; {trained}"
 
 
 class Figures(NamedTuple):
@@ -154,8 +168,8 @@ def weigh(config: Config, machine: hardware.Target, found: dict[str, Any]) -> Fi
     sent = sum(size for _, size in found["collectives"].values())
     seconds = {
         "matrix products": tokens * computed / machine.num_devices / (chip.tflops * 1e12),
-        # parameters, gradients and moments are read and written once, weights read in three passes
-        "memory": (2 * found["arguments"] + 4 * found["parameters"]) / (chip.memory_tbps * 1e12),
+        # what is trained, its gradients and moments are read and written once, all weights read in three passes
+        "memory": (2 * found["arguments"] + 4 * found["parameters"] - 3 * found["frozen"]) / (chip.memory_tbps * 1e12),
         "collectives": sent / (chip.link_gbps * 1e9),
     }
     return Figures(gib, peak, peak <= chip.memory_gib, tokens, seconds)
@@ -170,7 +184,7 @@ def report(config: Config, machine: hardware.Target, found: dict[str, Any]) -> s
         f"{config.model.path or config.model.preset}: {found['num_params'] / 1e9:.3f}B parameters on {machine.name}, "
         f"mesh {' x '.join(f'{k}={v}' for k, v in found['mesh'].items())}",
         f"step: {config.train.batch_size} rows of {config.data.row_length} = {figures.tokens:,} tokens in "
-        f"{config.train.accumulation_steps} micro-batch(es); {config.model.param_dtype} parameters, "
+        f"{config.train.accumulation_steps} micro-batch(es); {held(config, found)}, "
         f"{config.model.compute_dtype} activations, remat {config.model.remat}; compiled in "
         f"{found['compile_seconds']:.0f} s",
         "",
@@ -184,7 +198,8 @@ def report(config: Config, machine: hardware.Target, found: dict[str, Any]) -> s
         "",
         f"GFLOP a token          {counted.total / 1e9:9.3f}   "
         + ", ".join(f"{name} {value / 1e9:.3f}" for name, value in counted.items()),
-        "  6 x weights met + 12 x layers x keys x heads x head dim, no recomputation; "
+        f"  {'4 x frozen weights + 6 x factors' if config.lora.rank else '6 x weights'} met + 12 x layers x keys x "
+        "heads x head dim, no recomputation; "
         f"with it {flops.computed_per_token(config, model_config_of(config)) / 1e9:.3f}",
         "",
         "kernels: " + (", ".join(f"{name} x {count}" for name, count in found["kernels"].items()) or "none"),

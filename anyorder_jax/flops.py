@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
+from flax import traverse_util
+
 from anyorder_jax.config import Config
+from anyorder_jax.model import lora, transformer
 from anyorder_jax.model.config import ModelConfig
 
 
@@ -20,6 +25,7 @@ def per_token(config: Config, model: ModelConfig) -> Flops:
         2 * 3 * (weights that a token meets: attention, dense or shared MLP, router, k experts; the head)
         + 12 * num_layers * keys * num_heads * head_dim             (scores and values)
 
+    With LoRA 2 * 2 for the weights, which get no gradient, and 2 * 3 for the factors that a token meets.
     keys: the row's length (every pair of a row, also across packed documents). Under block diffusion a token is read
     twice, noisy and clean, and meets the clean keys before it and its own block: row length + block size for both. The
     head counts for `loss.target_share` of the positions.
@@ -34,15 +40,31 @@ def per_token(config: Config, model: ModelConfig) -> Flops:
     )
     is_twice = config.train.objective == "block_diffusion"
     keys = L + config.train.block_size if is_twice else L
-    return Flops(
-        linear=6.0 * (model.num_hidden_layers * projections + feed_forward) * (2 if is_twice else 1),
+    each = 4.0 if config.lora.rank else 6.0
+    flops = Flops(
+        linear=each * (model.num_hidden_layers * projections + feed_forward) * (2 if is_twice else 1),
         attention=12.0 * model.num_hidden_layers * keys * H * C,
-        head=6.0 * D * model.vocab_size * config.loss.target_share,
+        head=each * D * model.vocab_size * config.loss.target_share,
     )
+    if config.lora.rank:
+        flops["factors"] = 6.0 * factors_met(config, model) * (2 if is_twice else 1)
+    return flops
+
+
+def factors_met(config: Config, model: ModelConfig) -> int:
+    """How many of LoRA's numbers a token is multiplied with."""
+    declared, _ = lora.split(transformer.parameters(model, config.model.param_dtype, config.lora))
+    total = 0
+    for factor in traverse_util.flatten_dict(declared).values():
+        size = math.prod(factor.shape)
+        is_routed = "expert" in factor.axes
+        total += size * model.num_experts_per_tok // model.num_experts if is_routed else size
+    return total
 
 
 def computed_per_token(config: Config, model: ModelConfig) -> float:
     """`per_token` and what rematerialisation repeats: the layers' forward pass once more, or nothing."""
     flops = per_token(config, model)
-    again = 0.0 if config.model.remat == "none" else (flops["linear"] + flops["attention"]) / 3
-    return flops.total + again
+    passes = 2 if config.lora.rank else 3  # of the weights, forward and backward
+    again = flops["linear"] / passes + flops["attention"] / 3 + flops.get("factors", 0.0) / 3
+    return flops.total + (0.0 if config.model.remat == "none" else again)

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import optax
 
 from anyorder_jax.config import OptimizerConfig
+from anyorder_jax.model import lora
 
 FROZEN = ((r"expert_bias$", True), (r"", False))
 """The router's expert bias is a buffer in the reference: it chooses experts and is never trained."""
@@ -190,7 +191,9 @@ def _rule(config: OptimizerConfig) -> optax.GradientTransformation:
 def make_optimizer(
     config: OptimizerConfig, num_steps: int, params: Any
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """The gradient transformation for a tree like `params` (arrays or shapes), and its schedule for the log."""
+    """The gradient transformation for what is trained of a tree like `params` (arrays or shapes; see `lora.split`), and
+    its schedule for the log."""
+    params, _ = lora.split(params)
     schedule = make_schedule(config, num_steps)
     rule = optax.chain(
         optax.clip_by_global_norm(config.clip_norm),

@@ -2,10 +2,11 @@
 
 RUN/config.json                the resolved configuration
 RUN/tokenizer/                 what AutoTokenizer.from_pretrained opens
-RUN/checkpoints/STEP/params    the model's tree, also read alone (evaluation, export)
+RUN/checkpoints/STEP/params    the model's tree (with LoRA the factors), also read alone (evaluation, export)
 RUN/checkpoints/STEP/optimizer the optimizer's tree
 RUN/checkpoints/STEP/data      where the data iterator stands
 RUN/checkpoints/STEP/meta      configuration, the model's config.json, fingerprint of the data, digests of all items
+                               (with LoRA also of the frozen weights, which are not stored again)
 RUN/damaged/STEP               a checkpoint that could not be read, set aside when an older one was used instead
 """
 

@@ -10,21 +10,22 @@ import optax
 from jax.sharding import Mesh
 
 from anyorder_jax import sharding
-from anyorder_jax.model import transformer
+from anyorder_jax.config import NO_LORA, LoRAConfig
+from anyorder_jax.model import lora, transformer
 from anyorder_jax.model.config import ModelConfig
 
 
 class TrainState(NamedTuple):
-    """step: int32 [], updates done. params: the model's tree. opt_state: the optimizer's."""
+    """step: int32 [], updates done. params: the model's tree. opt_state: the optimizer's, of what is trained."""
 
     step: jax.Array
     params: Any
     opt_state: Any
 
 
-def abstract_params(model_config: ModelConfig, mesh: Mesh, param_dtype: Any) -> Any:
+def abstract_params(model_config: ModelConfig, mesh: Mesh, param_dtype: Any, lora_config: LoRAConfig = NO_LORA) -> Any:
     """The model's tree as `ShapeDtypeStruct`s that say where each weight lies on the mesh."""
-    parameters = transformer.parameters(model_config, param_dtype)
+    parameters = transformer.parameters(model_config, param_dtype, lora_config)
     return jax.tree.map(
         lambda p, s: jax.ShapeDtypeStruct(p.shape, p.dtype, sharding=s),
         parameters, sharding.weight_shardings(parameters, mesh), is_leaf=lambda p: hasattr(p, "axes"),
@@ -32,10 +33,14 @@ def abstract_params(model_config: ModelConfig, mesh: Mesh, param_dtype: Any) -> 
 
 
 def state_shardings(
-    model_config: ModelConfig, optimizer: optax.GradientTransformation, mesh: Mesh, param_dtype: Any
+    model_config: ModelConfig,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    param_dtype: Any,
+    lora_config: LoRAConfig = NO_LORA,
 ) -> tuple[TrainState, TrainState]:
     """(shapes, shardings) of the state, without allocating it. A moment lies where its weight lies."""
-    shapes = abstract_params(model_config, mesh, param_dtype)
+    shapes = abstract_params(model_config, mesh, param_dtype, lora_config)
     whole = sharding.replicated(mesh)
     by_path = {_dict_keys(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(shapes)}
 
@@ -48,7 +53,7 @@ def state_shardings(
             lies = sharding.fitting(weight.sharding, moment.shape)
         return jax.ShapeDtypeStruct(moment.shape, moment.dtype, sharding=lies)
 
-    opt_shapes = jax.tree_util.tree_map_with_path(place, jax.eval_shape(optimizer.init, shapes))
+    opt_shapes = jax.tree_util.tree_map_with_path(place, jax.eval_shape(optimizer.init, lora.split(shapes)[0]))
     step: Any = jax.ShapeDtypeStruct((), jnp.int32, sharding=whole)
     state = TrainState(step, shapes, opt_shapes)
     return state, jax.tree.map(lambda leaf: leaf.sharding, state)
@@ -67,18 +72,28 @@ def create(
     mesh: Mesh,
     param_dtype: Any,
     key: jax.Array,
+    lora_config: LoRAConfig = NO_LORA,
 ) -> TrainState:
     """A fresh state: weights drawn from their declared initialisers, made where they will live."""
-    _, placed = state_shardings(model_config, optimizer, mesh, param_dtype)
+    _, placed = state_shardings(model_config, optimizer, mesh, param_dtype, lora_config)
 
     def init(key: jax.Array) -> TrainState:
-        params = transformer.init(model_config, key, param_dtype)
-        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+        params = transformer.init(model_config, key, param_dtype, lora_config)
+        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(lora.split(params)[0]))
 
     return jax.jit(init, out_shardings=placed)(key)
 
 
+def with_factors(
+    base: Any, model_config: ModelConfig, placed: TrainState, param_dtype: Any, key: jax.Array, lora_config: LoRAConfig
+) -> Any:
+    """The parameters of a LoRA run at step 0: frozen weights that were loaded, and fresh factors."""
+    declared, _ = lora.split(transformer.parameters(model_config, param_dtype, lora_config))
+    draw = jax.jit(lambda key: transformer.draw(declared, key), out_shardings=lora.split(placed.params)[0])
+    return {**base, **draw(key)}
+
+
 def from_params(params: Any, optimizer: optax.GradientTransformation, placed: TrainState) -> TrainState:
     """A state at step 0 around weights that were loaded (already placed like `placed.params`)."""
-    opt_state = jax.jit(optimizer.init, out_shardings=placed.opt_state)(params)
+    opt_state = jax.jit(optimizer.init, out_shardings=placed.opt_state)(lora.split(params)[0])
     return TrainState(jax.device_put(jnp.zeros((), jnp.int32), placed.step), params, opt_state)

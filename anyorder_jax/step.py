@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from anyorder_jax import keys, sharding
 from anyorder_jax.config import Config
 from anyorder_jax.loss import gather_targets, group_sums, head_loss, target_weights
-from anyorder_jax.model import transformer
+from anyorder_jax.model import lora, transformer
 from anyorder_jax.model.attention import Attention, BlockDiffusion, Segments
 from anyorder_jax.model.config import ModelConfig
 from anyorder_jax.optimizer import apply_updates
@@ -40,6 +40,7 @@ def batch_loss(
     hidden_BLD, load_NE, _ = transformer.hidden(
         model_config, params, tokens, positions, attention,
         compute_dtype=jnp.dtype(config.model.compute_dtype), remat=config.model.remat, mesh=mesh,
+        lora_config=config.lora,
     )  # fmt: skip
     asked = gather_targets(
         hidden_BLD[:, :length], batch, weights, sharding.num_row_shards(mesh), config.loss.target_share
@@ -67,11 +68,16 @@ def make_train_step(
 
     `batch` holds accumulation_steps micro-batches, one after another. Targets are counted over all of them first, so
     that summed gradients are those of the large batch. A step whose loss or gradient is not finite, or whose loss is
-    above `loss_limit`, changes nothing; `metrics["is_applied"]` says so.
+    above `loss_limit`, changes nothing; `metrics["is_applied"]` says so. With LoRA gradients and updates are those of
+    the factors alone.
     """
     num_micro = config.train.accumulation_steps
-    frozen_row = None if config.optimizer.update_pad_embedding else model_config.pad_token_id
-    gradient = jax.value_and_grad(batch_loss, has_aux=True)
+    is_row_frozen = not config.optimizer.update_pad_embedding and not config.lora.rank
+
+    def loss_of(trained: Any, frozen: Any, batch: Batch, weights: jax.Array) -> tuple[jax.Array, Metrics]:
+        return batch_loss({**trained, **frozen}, batch, weights, config, model_config, mesh)
+
+    gradient = jax.value_and_grad(loss_of, has_aux=True)
 
     def split(x: jax.Array) -> jax.Array:
         x = x.reshape(num_micro, x.shape[0] // num_micro, *x.shape[1:])
@@ -79,29 +85,30 @@ def make_train_step(
 
     def step(state: TrainState, batch: Batch, loss_limit: float = jnp.inf) -> tuple[TrainState, Metrics]:
         weights = target_weights(batch, config.loss)
+        trained, frozen = lora.split(state.params)
         if num_micro == 1:
-            (loss, sums), grads = gradient(state.params, batch, weights, config, model_config, mesh)
+            (loss, sums), grads = gradient(trained, frozen, batch, weights)
         else:
 
             def add(total: Any, micro: tuple[Batch, jax.Array]) -> tuple[Any, None]:
-                one = gradient(state.params, *micro, config, model_config, mesh)
+                one = gradient(trained, frozen, *micro)
                 return jax.tree.map(jnp.add, total, one), None
 
             micros = jax.tree.map(split, (batch, weights))
             first = jax.tree.map(lambda x: x[0], micros)
-            shapes = jax.eval_shape(lambda p, m: gradient(p, *m, config, model_config, mesh), state.params, first)
+            shapes = jax.eval_shape(gradient, trained, frozen, *first)
             zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
             ((loss, sums), grads), _ = jax.lax.scan(add, zeros, micros)
-        if frozen_row is not None:  # torch's padding_idx: used, but without a gradient
-            grads["embedding"] = grads["embedding"].at[frozen_row].set(0)
+        if is_row_frozen:  # torch's padding_idx: used, but without a gradient
+            grads["embedding"] = grads["embedding"].at[model_config.pad_token_id].set(0)
         grad_norm = optax.tree.norm(grads)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        updates, opt_state = optimizer.update(grads, state.opt_state, trained)
         rounding = jax.random.fold_in(keys.key(config.seed, "rounding"), state.step)
-        params = apply_updates(state.params, updates, rounding if config.optimizer.stochastic_rounding else None)
-        updated = TrainState(state.step + 1, params, opt_state)
+        params = apply_updates(trained, updates, rounding if config.optimizer.stochastic_rounding else None)
         is_applied = jnp.isfinite(loss) & jnp.isfinite(grad_norm) & (loss <= loss_limit)
-        kept = jax.tree.map(lambda new, old: jnp.where(is_applied, new, old), updated, state)
-        state = TrainState(updated.step, kept.params, kept.opt_state)
+        updated, before = (params, opt_state), (trained, state.opt_state)
+        params, opt_state = jax.tree.map(lambda new, old: jnp.where(is_applied, new, old), updated, before)
+        state = TrainState(state.step + 1, {**params, **frozen}, opt_state)
         metrics = expert_statistics(sums.pop("expert_load")) | sums
         metrics |= {"loss": loss, "grad_norm": grad_norm, "is_applied": is_applied}
         return state, metrics

@@ -27,7 +27,7 @@ from anyorder_jax.data import pipeline
 from anyorder_jax.loss import GROUPS
 from anyorder_jax.masking.sampler import AnyOrderMaskSampler
 from anyorder_jax.metrics import RunLogger
-from anyorder_jax.model import presets
+from anyorder_jax.model import lora, presets
 from anyorder_jax.model.config import ModelConfig
 from anyorder_jax.optimizer import make_optimizer
 from anyorder_jax.task import Task, collect, directory_of, is_collected, open_task
@@ -83,12 +83,15 @@ def refuse_other_run(config: Config, meta: Mapping[str, Any], fingerprint: Mappi
     """Raises ValueError when the checkpoint in `workdir` was made from other settings or other data."""
     saved, now = dataclasses.asdict(freeze(meta["config"])), dataclasses.asdict(config)
     free = {"mesh", "log", "checkpoint"}  # do not change what is learned
+    moved = {("data", "num_threads"), ("data", "prefetch")}
+    if config.lora.rank:
+        moved.add(("model", "path"))  # the digests of the frozen weights tell whether they are the same
     changed = [
         f"{section}.{name}: {saved[section][name]!r} -> {value!r}"
         for section, values in now.items()
         if section not in free and isinstance(values, dict)
         for name, value in values.items()
-        if saved[section][name] != value and (section, name) not in {("data", "num_threads"), ("data", "prefetch")}
+        if saved[section][name] != value and (section, name) not in moved
     ]
     if saved["seed"] != now["seed"]:
         changed.append(f"seed: {saved['seed']} -> {now['seed']}")
@@ -133,9 +136,9 @@ class Run:
             block_size=pipeline.block_size_of(config), **ids,
         )  # fmt: skip
         dtype = config.model.param_dtype
-        shapes = state.abstract_params(self.model_config, self.mesh, dtype)
+        shapes = state.abstract_params(self.model_config, self.mesh, dtype, config.lora)
         self.optimizer, self.schedule = make_optimizer(config.optimizer, config.train.num_steps, shapes)
-        self.shapes, placed = state.state_shardings(self.model_config, self.optimizer, self.mesh, dtype)
+        self.shapes, placed = state.state_shardings(self.model_config, self.optimizer, self.mesh, dtype, config.lora)
         self.train_step = step.make_train_step(config, self.model_config, self.optimizer, self.mesh, placed)
         self.validation_step = step.make_validation_step(config, self.model_config, self.mesh)
         self.checkpointer = checkpoint.Checkpointer(workdir, config.checkpoint, say)
@@ -147,19 +150,30 @@ class Run:
         config = self.config
         self.window_at_start: dict[str, Any] = {}
         self.spikes = SpikeGuard(config.train.spike_factor, config.train.spike_window)
-        restored = self.checkpointer.restore_newest(
-            self.shapes, lambda meta: refuse_other_run(config, meta, self.task.fingerprint, self.workdir)
-        )
+        base: dict[str, Any] = {}
+        if config.lora.rank:
+            base, self.meta["base"] = checkpoint.load_base(config, self.model_config, self.mesh)
+
+        def check(meta: Mapping[str, Any]) -> None:
+            refuse_other_run(config, meta, self.task.fingerprint, self.workdir)
+            if config.lora.rank:
+                checkpoint.refuse_other_base(meta, self.meta["base"], config.model.path)
+
+        restored = self.checkpointer.restore_newest(_stored(self.shapes), check)
         if restored is not None:
             self.batches.set_state(restored.data["batches"])
             self.window_at_start = restored.data["window"]
             self.spikes.losses = [tuple(pair) for pair in restored.data["losses"]] if "losses" in restored.data else []
             say(f"Resuming {self.workdir} at step {int(restored.state.step)}.")
-            return restored.state
+            return restored.state._replace(params={**restored.state.params, **base})
+        key = keys.key(config.seed, "init")
+        if base:
+            dtype = config.model.param_dtype
+            params = state.with_factors(base, self.model_config, placed, dtype, key, config.lora)
+            return state.from_params(params, self.optimizer, placed)
         if config.model.path:
             params = checkpoint.load_params(config.model.path, self.model_config, self.shapes.params)
             return state.from_params(params, self.optimizer, placed)
-        key = keys.key(config.seed, "init")
         return state.create(self.model_config, self.optimizer, self.mesh, config.model.param_dtype, key)
 
     def validate(self) -> dict[str, float]:
@@ -175,9 +189,14 @@ class Run:
     def save(self, window: Window, validation_loss: float | None = None) -> None:
         """Starts saving everything that the next process needs to go on as if nothing had happened."""
         data = {"batches": self.batches.get_state(), "window": window.contents(), "losses": self.spikes.losses}
-        self.checkpointer.save(self.state, data, self.meta, validation_loss)
+        self.checkpointer.save(_stored(self.state), data, self.meta, validation_loss)
         if self.config.checkpoint.remote and jax.process_index() == 0:
             checkpoint.copy_to_remote(self.workdir, self.config.checkpoint.remote)
+
+
+def _stored(whole: state.TrainState) -> state.TrainState:
+    """What a checkpoint holds of a state: the parameters that are trained, and the rest."""
+    return whole._replace(params=lora.split(whole.params)[0])
 
 
 def summarise(totals: dict[str, float], num: int) -> dict[str, float]:

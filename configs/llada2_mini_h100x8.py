@@ -5,8 +5,8 @@
 
 AdamW with parameters and moments in float32, split over all devices (fsdp).
 
-Compiled with full logits and experts split along their width: 45.6 of 79.1 GiB a device (BUILD_NOTES.md); as it is now not
-yet.
+Compiled with full logits and experts split along their width: 45.6 of 79.1 GiB a device (BUILD_NOTES.md); as it is
+now not yet.
 """
 
 from anyorder_jax.config import defaults

@@ -137,7 +137,11 @@ def _add_to_hf(verbs: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--checkpoint", required=True, help="a run directory, or one of its checkpoints/STEP")
     parser.add_argument("--output_path", required=True, help="new directory (must not hold anything yet)")
-    parser.add_argument("--layout", required=True, choices=("merged", "split"), help="how experts are stored")
+    parser.add_argument(
+        "--layout", required=True, choices=("merged", "split", "adapter"),
+        help="how experts are stored; adapter: only the factors of a LoRA run, as a PEFT adapter directory (the others "
+        "have them folded in)",
+    )  # fmt: skip
     parser.add_argument(
         "--dtype", choices=("bfloat16", "float32"), default="",
         help="store every tensor in this dtype, expert_bias included; default: as the run started, else as it trains",
@@ -150,6 +154,11 @@ def _add_to_hf(verbs: argparse._SubParsersAction) -> None:
 
 
 def _to_hf(args: argparse.Namespace) -> int:
+    if args.layout == "adapter":
+        from conversion.adapter import write_adapter
+
+        write_adapter(args.checkpoint, args.output_path, dtype=args.dtype, is_dry_run=args.dry_run)
+        return 0
     from conversion.orbax import to_hf
 
     to_hf(

@@ -42,7 +42,7 @@ def _specs(
     return sorted(found, key=lambda spec: ".experts." not in spec.name)  # stable
 
 
-class _Writer:
+class Writer:
     """Puts blocks of the tree into the open shards of a model directory. Threads may share one."""
 
     def __init__(self, target: Target, layout: str, num_dense: int, dtypes: Mapping[str, np.dtype]) -> None:
@@ -64,7 +64,7 @@ class _Writer:
 
     def _write_row(self, leaf: Leaf, row: names.Row, block: Block, values: np.ndarray) -> None:
         """values: [layers, experts, *stored dims]. Experts of a merged layer are neighbours; split ones stand alone."""
-        first = self._num_dense if leaf.path[0] == "moe" else 0
+        first = self._num_dense if "moe" in leaf.path else 0
         row_bytes = values[0, 0, :1].nbytes
         offset = block.stored[0].start * row_bytes  # within each tensor, of which the block may hold some rows
         for layer, experts in zip(block.layers, values, strict=True):
@@ -115,6 +115,7 @@ def export_params(
     config: Mapping[str, Any] | None = None,
     carried: Mapping[Path, Path] | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
+    finish: Callable[[], None] = lambda: None,
 ) -> None:
     """Writes the model as a split or merged checkpoint; each thread holds a few blocks of at most 32 MiB.
 
@@ -127,6 +128,7 @@ def export_params(
       dtypes: name of a table row -> the safetensors dtype that its tensors had when they were loaded.
       config: values of the `config.json` to carry along (None: `model_config.to_hf()`).
       carried: other files: relative path -> where it is now.
+      finish: called when all parts have been read; may raise.
 
     Raises:
       ValueError: when the directory holds something, or the disk has not the room.
@@ -141,15 +143,14 @@ def export_params(
     }
     work = [(leaf, block) for leaf in all_leaves for block in blocks_of(leaf, [slice(0, dim) for dim in leaf.shape])]
     with Progress(plan.num_bytes, "to_hf") as bar, written(plan) as target:
-        writer = _Writer(target, layout, model_config.first_k_dense_replace, numpy_dtypes)
+        writer = Writer(target, layout, model_config.first_k_dense_replace, numpy_dtypes)
 
         def convert(item: tuple[Leaf, Block]) -> int:
             leaf, block = item
-            lead = tuple(slice(part.start, part.stop) for part in (block.layers, block.experts))[: leaf.num_lead]
-            index = (*lead, *block.where[leaf.num_lead :])
-            return writer.write(leaf, block, read(leaf, index))
+            return writer.write(leaf, block, read(leaf, block.place_in(leaf)))
 
         for num_bytes in in_threads(convert, work):
             bar.update(num_bytes)
+        finish()
     for name in sorted(writer.nan_names):
         warnings.warn(f"{directory}: {name} holds NaN.", stacklevel=2)

@@ -108,18 +108,25 @@ def _print_memory(model_config: Any, mesh: str) -> None:
 def _inspect_run(path: str | Path, mesh: str) -> int:
     """Prints what a run's newest checkpoint (or the one named) holds, from the descriptions of its arrays."""
     from anyorder_jax import run_directory
+    from anyorder_jax.config import freeze
     from anyorder_jax.model.config import ModelConfig
     from anyorder_jax.pretrained.tree import leaves
+    from conversion.adapter import factor_leaves
     from conversion.zarr import StoredArray, array_name
 
     run, step = run_directory.find(path)
     folder = run / "checkpoints" / str(step)
     meta = run_directory.read_meta(folder)
     model_config, param_dtype = ModelConfig.from_hf(meta["model"]), meta["config"]["model"]["param_dtype"]
+    lora_config = freeze(meta["config"]).lora
     print(f"{run}: step {step}, parameters in {param_dtype}")
+    all_leaves = leaves(names.Dims.from_config(model_config.to_hf(), "the model"), param_dtype)
+    if lora_config.rank:
+        print(f"LoRA factors of rank {lora_config.rank}; frozen: {meta['config']['model']['path'] or 'random weights'}")
+        all_leaves = factor_leaves(all_leaves, lora_config)
     print(f"{'weight':<32} {'dtype':<9} {'shape':<28} {'parameters':>16} {'GB':>9}")
     total, num_bytes, amiss = 0, 0, []
-    for leaf in leaves(names.Dims.from_config(model_config.to_hf(), "the model"), param_dtype):
+    for leaf in all_leaves:
         try:
             array = StoredArray(folder / "params", leaf.path)
         except ValueError:

@@ -13,7 +13,7 @@ import functools
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,9 +25,9 @@ from anyorder_jax.model.config import ModelConfig
 from anyorder_jax.pretrained.directory import ModelDirectory, open_model, read_config
 from anyorder_jax.pretrained.progress import Progress
 from anyorder_jax.pretrained.reader import Reader
-from anyorder_jax.pretrained.tree import Leaf, as_tree, bands, contiguous, leaves
+from anyorder_jax.pretrained.tree import Leaf, as_tree, bands, contiguous, dtype_of, leaves
 from conversion.copying import write_all
-from conversion.export import export_params, plan_export
+from conversion.export import Read, export_params, plan_export
 from conversion.staging import refuse_full, refuse_occupied, staged
 from conversion.threads import in_threads, scratch
 from conversion.writing import MAX_SHARD_BYTES, copy_files
@@ -201,6 +201,38 @@ def _reader(folder: Path) -> Any:
     return lambda leaf, index: stored(leaf).read(index)
 
 
+def _run_reader(folder: Path) -> tuple[Read, Callable[[], None]]:
+    """(reads parts of the weights that a run's step stands for: LoRA's factors folded in; what to call at the end)."""
+    meta = run_directory.read_meta(folder)
+    config, model_config = freeze(meta["config"]), ModelConfig.from_hf(meta["model"])
+    if not config.lora.rank:
+        return _reader(folder / "params"), lambda: None
+    from conversion.adapter import Folded, read_directory, read_drawn  # import JAX and the model
+
+    if not config.model.path:
+        base = read_drawn(config, model_config)
+    elif run_directory.is_run(config.model.path):
+        base = _other_run_reader(config.model.path)
+    else:
+        base = read_directory(config.model.path)
+    folded = Folded(base, folder / "params", config.lora, meta["base"])
+    return folded, folded.finish
+
+
+def _other_run_reader(path: str) -> Read:
+    """Reads parts of a run's weights, in the dtype of the leaf instead of the run's own."""
+    run, step = run_directory.find(path)
+    folder = run / "checkpoints" / str(step)
+    dtype = dtype_of(freeze(run_directory.read_meta(folder)["config"]).model.param_dtype)
+    read, _ = _run_reader(folder)
+
+    def cast(leaf: Leaf, index: Index) -> np.ndarray:
+        own = leaf if leaf.path[-1] == "expert_bias" else leaf._replace(dtype=dtype)
+        return read(own, index).astype(dtype).astype(leaf.dtype)
+
+    return cast
+
+
 def to_hf(
     path: str | Path,
     output_path: str | Path,
@@ -210,7 +242,8 @@ def to_hf(
     max_shard_bytes: int = MAX_SHARD_BYTES,
     is_dry_run: bool = False,
 ) -> None:
-    """Writes a run's newest checkpoint (or the one named) as a split or merged model directory.
+    """Writes a run's newest checkpoint (or the one named) as a split or merged model directory; LoRA's factors are
+    folded into the weights.
 
     Raises:
       FileNotFoundError: when there is no checkpoint.
@@ -231,4 +264,5 @@ def to_hf(
         print(plan_export(model_config, output_path, layout, **arguments).describe())
         return
     _keep_freed_memory()
-    export_params(_reader(folder / "params"), model_config, output_path, layout, **arguments)
+    read, finish = _run_reader(folder)
+    export_params(read, model_config, output_path, layout, finish=finish, **arguments)

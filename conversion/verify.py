@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from anyorder_jax import checkpoint, loss, run_directory
-from anyorder_jax.model import transformer
+from anyorder_jax.model import lora, transformer
 from anyorder_jax.model.attention import BlockDiffusion, Full, can_attend
 from anyorder_jax.model.config import ModelConfig
 from anyorder_jax.pretrained.directory import open_model
@@ -129,6 +129,7 @@ def _load(model: str | Path, dtype: str) -> tuple[ModelConfig, transformer.Param
         model_config = read_model_config(model)
         return model_config, load_params(model, model_config, None, dtype, show_progress=True), str(model)
     config, model_config, params, _ = checkpoint.load_for_inference(model, param_dtype=dtype)
+    params = lora.fold(params, config.lora)
     origin = config.model.path if run_directory.find(model)[1] == 0 else ""
     is_there = bool(origin) and _is_model_directory(origin) and read_model_config(origin) == model_config
     if origin and not is_there:

@@ -63,11 +63,11 @@ class Trainer:
         self.model_config = model_config or tiny_model()
         self.mesh = sharding.make_mesh(config.mesh, devices or jax.devices()[:1])
         dtype = config.model.param_dtype
-        shapes = state.abstract_params(self.model_config, self.mesh, dtype)
+        shapes = state.abstract_params(self.model_config, self.mesh, dtype, config.lora)
         optimizer, _ = make_optimizer(config.optimizer, config.train.num_steps, shapes)
-        self.shapes, placed = state.state_shardings(self.model_config, optimizer, self.mesh, dtype)
+        self.shapes, placed = state.state_shardings(self.model_config, optimizer, self.mesh, dtype, config.lora)
         self.train_step = step.make_train_step(config, self.model_config, optimizer, self.mesh, placed)
-        self.state = state.create(self.model_config, optimizer, self.mesh, dtype, keys.key(0, "init"))
+        self.state = state.create(self.model_config, optimizer, self.mesh, dtype, keys.key(0, "init"), config.lora)
 
     def run(self, batches) -> list[float]:
         losses = []

@@ -70,7 +70,7 @@ class Model:
             segment_ids_BL = (positions_BL < lengths_B[:, None]).astype(jnp.int32)
             return transformer.apply(
                 model_config, params, tokens_BL, positions_BL, Segments(segment_ids_BL),
-                compute_dtype=jnp.dtype(config.model.compute_dtype),
+                compute_dtype=jnp.dtype(config.model.compute_dtype), lora_config=config.lora,
             ).logits_BLV  # fmt: skip
 
         def score(

@@ -37,6 +37,15 @@ def declare(sizes: dict[str, int], dtype: Any, init: Initializer) -> nnx.Param:
     return nnx.Param(shape, axes=tuple(sizes), init=init)
 
 
+def uniform(fan_in: int) -> Initializer:
+    """U(+-1/sqrt(fan_in)): torch's kaiming_uniform(a=sqrt(5)); the reference's router, and PEFT's A."""
+
+    def init(key: jax.Array, shape: Sequence[int], dtype: Any) -> jax.Array:
+        return jax.random.uniform(key, shape, dtype, -(fan_in**-0.5), fan_in**-0.5)
+
+    return init
+
+
 def rms_norm(x: jax.Array, weight_D: jax.Array, eps: float) -> jax.Array:
     """x / sqrt(mean(x^2) + eps) over the last dim in float32, cast to x's dtype, then times the weight (as
     LLaDA2).
@@ -78,18 +87,42 @@ def gated(gate_up: jax.Array) -> jax.Array:
     return jax.nn.silu(gate_up[..., 0, :]) * gate_up[..., 1, :]
 
 
-def project(x: jax.Array, weight: jax.Array) -> jax.Array:
-    """x [..., D] times weight [D, ...], cast to x's dtype: [..., (weight's other dims flattened)].
+class Pair(NamedTuple):
+    """LoRA's factors of one weight in one layer, in the dtype of the activations, b times alpha / rank.
+
+    a [in, n, r] and b [r, n, out], for n matrices that lie side by side: gate and up are 2. Experts: [E, ...] each.
+    """
+
+    a: jax.Array
+    b: jax.Array
+
+
+def low_rank(x: jax.Array, pair: Pair, dot: Callable[[jax.Array, jax.Array], jax.Array]) -> jax.Array:
+    """(x A) B for rows x [T, in]: [T, n * out]. `dot` is what multiplies rows by the weight itself."""
+    a, b = pair
+    num_matrices, rank = a.shape[-2:]
+    hidden = dot(x, a.reshape(*a.shape[:-2], num_matrices * rank))
+    parts = jnp.split(hidden, num_matrices, axis=-1)
+    return jnp.concatenate([dot(part, b[..., n, :]) for n, part in enumerate(parts)], axis=-1)
+
+
+def project(x: jax.Array, weight: jax.Array, pair: Pair | None = None) -> jax.Array:
+    """x [..., D] times weight [D, ...], cast to x's dtype: [..., (weight's other dims flattened)]; plus LoRA's part.
 
     One product of two matrices: with more dims XLA transposes the activations for the weight's gradient on a
     CPU.
     """
     D = weight.shape[0]
-    y = x.reshape(-1, D) @ weight.astype(x.dtype).reshape(D, -1)
+    rows = x.reshape(-1, D)
+    y = rows @ weight.astype(x.dtype).reshape(D, -1)
+    if pair is not None:
+        y = y + low_rank(rows, pair, jnp.matmul)
     return y.reshape(*x.shape[:-1], y.shape[-1])
 
 
-def mlp(x: jax.Array, gate_up_D2F: jax.Array, down_FD: jax.Array) -> jax.Array:
+def mlp(
+    x: jax.Array, gate_up_D2F: jax.Array, down_FD: jax.Array, gate_up_pair: Pair | None, down_pair: Pair | None
+) -> jax.Array:
     """down(silu(gate x) * up x): [..., D] -> [..., D], gate and up in one product."""
-    hidden = project(x, gate_up_D2F)
-    return project(gated(hidden.reshape(*x.shape[:-1], *gate_up_D2F.shape[1:])), down_FD)
+    hidden = project(x, gate_up_D2F, gate_up_pair)
+    return project(gated(hidden.reshape(*x.shape[:-1], *gate_up_D2F.shape[1:])), down_FD, down_pair)

@@ -11,6 +11,7 @@ token chooses, E experts, F expert width, R rows of the dispatched buffer.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -21,7 +22,7 @@ from jax.sharding import Mesh
 from anyorder_jax import sharding
 from anyorder_jax.model.config import ModelConfig
 from anyorder_jax.model.grouped import best_backend, grouped_dot
-from anyorder_jax.model.layers import gated
+from anyorder_jax.model.layers import Pair, gated, low_rank
 
 
 class Routing(NamedTuple):
@@ -219,10 +220,11 @@ def experts(
     down_EFD: jax.Array,
     first_expert: jax.Array | int = 0,
     backend: str = "tiles",
+    factors: Sequence[jax.Array] = (),
 ) -> tuple[jax.Array, jax.Array]:
     """The weighted sum of every token's experts, as far as they are here: first_expert and the E-1 after it.
 
-    `backend` is `grouped_dot`'s. Only "tiles" rounds groups up.
+    `backend` is `grouped_dot`'s. Only "tiles" rounds groups up. `factors`: the last four of `Weights`, or none.
 
     Returns:
       (float32 [T, D], int32 [E] tokens sent to each expert).
@@ -233,18 +235,27 @@ def experts(
     layout = plan(expert_TK, E, tile, first_expert, by_sort=not is_tiled)
     dot = functools.partial(grouped_dot, group_sizes_E=layout.group_sizes_E, tile=tile, backend=backend)
     x_RD = dispatch(x_TD, layout)
-    hidden_R2F = dot(x_RD, gate_up_ED2F.astype(x_TD.dtype).reshape(E, D, 2 * F)).reshape(-1, 2, F)
-    y_RD = dot(gated(hidden_R2F), down_EFD.astype(x_TD.dtype))
+    hidden_RG = dot(x_RD, gate_up_ED2F.astype(x_TD.dtype).reshape(E, D, 2 * F))
+    if factors:
+        hidden_RG = hidden_RG + low_rank(x_RD, Pair(*factors[:2]), dot)
+    hidden_RF = gated(hidden_RG.reshape(-1, 2, F))
+    y_RD = dot(hidden_RF, down_EFD.astype(x_TD.dtype))
+    if factors:
+        y_RD = y_RD + low_rank(hidden_RF, Pair(*factors[2:]), dot)
     return combine(y_RD, weight_TK, layout), layout.load_E
 
 
 class Weights(NamedTuple):
-    """One layer's router and experts."""
+    """One layer's router and experts; with LoRA on experts a `layers.Pair` for each of the two stacks."""
 
     router_DE: jax.Array
     expert_bias_E: jax.Array
     gate_up_ED2F: jax.Array
     down_EFD: jax.Array
+    gate_up_a: jax.Array | None = None
+    gate_up_b: jax.Array | None = None
+    down_a: jax.Array | None = None
+    down_b: jax.Array | None = None
 
 
 def routed(
@@ -264,17 +275,18 @@ def routed(
     """
 
     def here(x_BLD: jax.Array, weights: tuple[jax.Array, ...]) -> tuple[jax.Array, tuple[jax.Array, ...], jax.Array]:
-        router_DE, expert_bias_E, gate_up_ED2F, down_EFD = weights
+        router_DE, expert_bias_E, gate_up_ED2F, down_EFD, *factors = weights
         x_TD = x_BLD.reshape(-1, x_BLD.shape[-1])
         routing = route(config, x_TD, router_DE, expert_bias_E, x_BLD.shape[1])
         slots = (x_TD, routing.expert_TK, routing.weight_TK)
         if mesh is not None and down_EFD.shape[0] < num_experts_here:
-            gate_up_ED2F, down_EFD = lax.all_gather((gate_up_ED2F, down_EFD), "fsdp", tiled=True)
+            mine = gate_up_ED2F, down_EFD, *factors
+            gate_up_ED2F, down_EFD, *factors = lax.all_gather(mine, "fsdp", tiled=True)
         first: jax.Array | int = 0
         if over_experts:
             slots = lax.all_gather(slots, "expert", tiled=True)
             first = lax.axis_index("expert") * down_EFD.shape[0]
-        y_TD, load_E = experts(*slots, gate_up_ED2F, down_EFD, first, backend)
+        y_TD, load_E = experts(*slots, gate_up_ED2F, down_EFD, first, backend, factors)
         if over_width:
             y_TD = lax.psum(y_TD, "tensor")
         if over_experts:
@@ -288,12 +300,13 @@ def routed(
     weights = weights._replace(
         gate_up_ED2F=weights.gate_up_ED2F.astype(x_BLD.dtype), down_EFD=weights.down_EFD.astype(x_BLD.dtype)
     )
+    arrays = tuple(array for array in weights if array is not None)
     mesh = None if mesh is None or mesh.size == 1 else mesh
     over_experts = mesh is not None and mesh.shape["expert"] > 1
     over_width = mesh is not None and mesh.shape["tensor"] > 1
     num_experts_here = weights.down_EFD.shape[0] // (1 if mesh is None else mesh.shape["expert"])
     if mesh is None:
-        y_TD, routing, load_E = here(x_BLD, tuple(weights))
+        y_TD, routing, load_E = here(x_BLD, arrays)
         return y_TD, Routing(*routing), load_E
     E, F = weights.down_EFD.shape[:2]
     if E % mesh.shape["expert"] or F % mesh.shape["tensor"]:
@@ -301,5 +314,6 @@ def routed(
             f"config.mesh: {E} experts of width {F} do not split over expert={mesh.shape['expert']}, "
             f"tensor={mesh.shape['tensor']}. Choose divisors."
         )
-    y_TD, routing, load_E = sharding.on_devices(here, mesh, *sharding.expert_specs(E, mesh))(x_BLD, tuple(weights))
+    specs = sharding.expert_specs(len(arrays), E, mesh)
+    y_TD, routing, load_E = sharding.on_devices(here, mesh, *specs)(x_BLD, arrays)
     return y_TD, Routing(*routing), load_E

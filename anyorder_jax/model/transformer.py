@@ -12,13 +12,15 @@ donation, sharding and checkpoints see nothing else. Layers of a kind are stacke
       attention_output [N, H*C, D] (_bias)               expert_down [N, E, F, D]
       post_attention_norm [N, D]                         shared_gate_up [N, D, 2, S]   (with a shared expert)
       gate_up [N, D, 2, I]     down [N, I, D]            shared_down [N, S, D]
+
+With LoRA a third branch, `lora/`, holds the factors that are trained, and matrices may be held in 8 bits: `lora.py`.
 """
 
 from __future__ import annotations
 
 import functools
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -27,11 +29,13 @@ from flax import nnx, traverse_util
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import Mesh
 
-from anyorder_jax.model import moe
+from anyorder_jax.config import NO_LORA, LoRAConfig
+from anyorder_jax.model import lora, moe
 from anyorder_jax.model.attention import Attention, attend
 from anyorder_jax.model.config import ModelConfig
 from anyorder_jax.model.layers import (
     Initializer,
+    Pair,
     Parameter,
     Rotary,
     declare,
@@ -40,9 +44,12 @@ from anyorder_jax.model.layers import (
     rms_norm,
     rotary,
     rotate,
+    uniform,
 )
 
 Params = dict[str, Any]
+Pairs = Mapping[str, Pair]
+"""LoRA's factors of a layer, by the name of their weight."""
 
 MAX_UNROLLED_LAYERS = 4
 """A stack of up to this many layers is unrolled: without the loop that stacks saved activations a CPU step of
@@ -96,29 +103,33 @@ class Layer(nnx.Module):
         return declare({"layer": self.num_layers, **sizes}, dtype or self.dtype, init)
 
     def feed_forward(
-        self, x_BLD: jax.Array, mesh: Mesh | None
+        self, x_BLD: jax.Array, mesh: Mesh | None, pairs: Pairs
     ) -> tuple[jax.Array, moe.Routing | None, jax.Array | None]:
         raise NotImplementedError  # a layer is a DenseLayer or an MoELayer; each says its own
 
     def __call__(
-        self, x_BLD: jax.Array, angles: Rotary, attention: Attention, mesh: Mesh | None
+        self, x_BLD: jax.Array, angles: Rotary, attention: Attention, mesh: Mesh | None, pairs: Pairs
     ) -> tuple[jax.Array, moe.Routing | None, jax.Array | None]:
         """Returns (x_BLD, routing, tokens per expert); the last two are None in a dense layer."""
         eps = self.config.rms_norm_eps
-        x_BLD = x_BLD + self.attention(rms_norm(x_BLD, self.input_norm[...], eps), angles, attention, mesh)
-        y_BLD, routing, load_E = self.feed_forward(rms_norm(x_BLD, self.post_attention_norm[...], eps), mesh)
+        x_BLD = x_BLD + self.attention(rms_norm(x_BLD, self.input_norm[...], eps), angles, attention, mesh, pairs)
+        y_BLD, routing, load_E = self.feed_forward(rms_norm(x_BLD, self.post_attention_norm[...], eps), mesh, pairs)
         return x_BLD + y_BLD, routing, load_E
 
-    def attention(self, x_BLD: jax.Array, angles: Rotary, attention: Attention, mesh: Mesh | None) -> jax.Array:
+    def attention(
+        self, x_BLD: jax.Array, angles: Rotary, attention: Attention, mesh: Mesh | None, pairs: Pairs
+    ) -> jax.Array:
         config = self.config
         B, L, _ = x_BLD.shape
         H, K, C = config.num_attention_heads, config.num_key_value_heads, config.head_dim
-        qkv = _affine(x_BLD, self.query_key_value, self.query_key_value_bias).reshape(B, L, H + 2 * K, C)
+        qkv = _affine(x_BLD, self.query_key_value, self.query_key_value_bias, pairs.get("query_key_value"))
+        qkv = qkv.reshape(B, L, H + 2 * K, C)
         q_BLHC, k_BLKC, v_BLKC = jnp.split(qkv, (H, H + K), axis=2)
         q_BLHC = rotate(rms_norm(q_BLHC, self.query_norm[...], config.rms_norm_eps), angles)
         k_BLKC = rotate(rms_norm(k_BLKC, self.key_norm[...], config.rms_norm_eps), angles)
         mixed_BLHC = attend(q_BLHC, k_BLKC, v_BLKC, attention, mesh=mesh)
-        return _affine(mixed_BLHC.reshape(B, L, H * C), self.attention_output, self.attention_output_bias)
+        mixed_BLO = mixed_BLHC.reshape(B, L, H * C)
+        return _affine(mixed_BLO, self.attention_output, self.attention_output_bias, pairs.get("attention_output"))
 
 
 class DenseLayer(Layer):
@@ -129,8 +140,8 @@ class DenseLayer(Layer):
         self.gate_up = self.weight(_normal(config), embed=config.hidden_size, gate_up=2, width=config.intermediate_size)
         self.down = self.weight(_normal(config), width=config.intermediate_size, embed=config.hidden_size)
 
-    def feed_forward(self, x_BLD: jax.Array, mesh: Mesh | None) -> tuple[jax.Array, None, None]:
-        return mlp(x_BLD, self.gate_up[...], self.down[...]), None, None
+    def feed_forward(self, x_BLD: jax.Array, mesh: Mesh | None, pairs: Pairs) -> tuple[jax.Array, None, None]:
+        return mlp(x_BLD, self.gate_up[...], self.down[...], pairs.get("gate_up"), pairs.get("down")), None, None
 
 
 class MoELayer(Layer):
@@ -140,19 +151,25 @@ class MoELayer(Layer):
         super().__init__(config, num_layers, dtype)
         D, E, F = config.hidden_size, config.num_experts, config.moe_intermediate_size
         S = F * config.num_shared_experts
-        self.router = self.weight(_uniform(D), embed=D, router=E)
+        self.router = self.weight(uniform(D), embed=D, router=E)
         self.expert_bias = self.weight(_zeros, dtype=jnp.float32, router=E)
         self.expert_gate_up = self.weight(_normal(config), expert=E, embed=D, gate_up=2, width=F)
         self.expert_down = self.weight(_normal(config), expert=E, width=F, embed=D)
         self.shared_gate_up = self.weight(_normal(config), embed=D, gate_up=2, width=S) if S else None
         self.shared_down = self.weight(_normal(config), width=S, embed=D) if S else None
 
-    def feed_forward(self, x_BLD: jax.Array, mesh: Mesh | None) -> tuple[jax.Array, moe.Routing, jax.Array]:
-        weights = moe.Weights(self.router[...], self.expert_bias[...], self.expert_gate_up[...], self.expert_down[...])
+    def feed_forward(
+        self, x_BLD: jax.Array, mesh: Mesh | None, pairs: Pairs
+    ) -> tuple[jax.Array, moe.Routing, jax.Array]:
+        weights = moe.Weights(
+            self.router[...], self.expert_bias[...], self.expert_gate_up[...], self.expert_down[...],
+            *pairs.get("expert_gate_up", ()), *pairs.get("expert_down", ()),
+        )  # fmt: skip
         y_TD, routing, load_E = moe.routed(self.config, x_BLD, weights, mesh)
         y_BLD = checkpoint_name(y_TD.astype(x_BLD.dtype), "moe_out").reshape(x_BLD.shape)
         if self.shared_gate_up is not None and self.shared_down is not None:
-            y_BLD = y_BLD + mlp(x_BLD, self.shared_gate_up[...], self.shared_down[...])
+            shared_pairs = pairs.get("shared_gate_up"), pairs.get("shared_down")
+            y_BLD = y_BLD + mlp(x_BLD, self.shared_gate_up[...], self.shared_down[...], *shared_pairs)
         return y_BLD, routing, load_E
 
 
@@ -173,43 +190,39 @@ def _normal(config: ModelConfig) -> Initializer:
     return jax.nn.initializers.normal(config.initializer_range)
 
 
-def _uniform(fan_in: int) -> Initializer:
-    """U(+-1/sqrt(fan_in)): the reference's router, torch's kaiming_uniform(a=sqrt(5))."""
-
-    def init(key: jax.Array, shape: Any, dtype: Any) -> jax.Array:
-        return jax.random.uniform(key, shape, dtype, -(fan_in**-0.5), fan_in**-0.5)
-
-    return init
-
-
-def _affine(x: jax.Array, weight: nnx.Param, bias: nnx.Param | None) -> jax.Array:
-    y = project(x, weight[...])
+def _affine(x: jax.Array, weight: nnx.Param, bias: nnx.Param | None, pair: Pair | None) -> jax.Array:
+    y = project(x, weight[...], pair)
     return y if bias is None else y + jnp.broadcast_to(bias[...].astype(x.dtype), y.shape)
 
 
-def parameters(config: ModelConfig, param_dtype: Any) -> Params:
+def parameters(config: ModelConfig, param_dtype: Any, lora_config: LoRAConfig = NO_LORA) -> Params:
     """The tree of declared weights (`Parameter` leaves), without making any.
 
-    `expert_bias` is float32 whatever `param_dtype` is.
+    `expert_bias` and LoRA's factors are float32 whatever `param_dtype` is.
     """
     _, declared = nnx.split(LLaDA2(config, jnp.dtype(param_dtype)))
     flat = {}
     for path, variable in nnx.to_flat_state(declared):
         shape = variable.get_value()
         flat[tuple(map(str, path))] = Parameter(shape.shape, shape.dtype, variable.axes, variable.init)
-    return traverse_util.unflatten_dict(flat)
+    return lora.declare(traverse_util.unflatten_dict(flat), lora_config)
 
 
-def init(config: ModelConfig, key: jax.Array, param_dtype: Any) -> Params:
+def init(config: ModelConfig, key: jax.Array, param_dtype: Any, lora_config: LoRAConfig = NO_LORA) -> Params:
     """Random weights. A weight's draw depends on the key and its path only, not on which others there are."""
+    base = draw(parameters(config, param_dtype), key)
+    return {**lora.hold(base, lora_config), **draw(lora.split(parameters(config, param_dtype, lora_config))[0], key)}
+
+
+def draw(declared: Params, key: jax.Array) -> Params:
+    """Random weights for (a part of) a tree of declared ones."""
 
     def make(path: Any, parameter: Parameter) -> jax.Array:
         name = "/".join(step.key for step in path)
         own_key = jax.random.fold_in(key, zlib.crc32(name.encode()))
         return parameter.init(own_key, parameter.shape, parameter.dtype)
 
-    is_leaf = lambda node: isinstance(node, Parameter)  # noqa: E731
-    return jax.tree_util.tree_map_with_path(make, parameters(config, param_dtype), is_leaf=is_leaf)
+    return jax.tree_util.tree_map_with_path(make, declared, is_leaf=lambda node: isinstance(node, Parameter))
 
 
 def _rematerialised(body: Callable, remat: str) -> Callable:
@@ -234,19 +247,21 @@ def _rematerialised(body: Callable, remat: str) -> Callable:
 
 
 def _run(
-    layers: Layer, weights: Params, x_BLD: jax.Array, angles: Rotary, attention: Attention,
-    *, remat: str, collect: bool, mesh: Mesh | None,
+    layers: Layer, weights: Params, factors: Params, x_BLD: jax.Array, angles: Rotary, attention: Attention,
+    *, remat: str, collect: bool, mesh: Mesh | None, lora_config: LoRAConfig,
 ) -> tuple[jax.Array, Any]:  # fmt: skip
     """Scans over stacked layers. Returns (x_BLD, (tokens per expert, (outputs, routing) with `collect`) by
     layer)."""
     graphdef, _ = nnx.split(layers)
 
-    def one(x_BLD: jax.Array, weights: Params) -> tuple[jax.Array, Any]:
-        x_BLD, routing, load_E = nnx.merge(graphdef, weights)(x_BLD, angles, attention, mesh)
+    def one(x_BLD: jax.Array, own: tuple[Params, Params]) -> tuple[jax.Array, Any]:
+        layer = nnx.merge(graphdef, lora.widen(own[0], layers.dtype))
+        pairs = lora.pairs(own[1], lora_config, layers.dtype)
+        x_BLD, routing, load_E = layer(x_BLD, angles, attention, mesh, pairs)
         return x_BLD, (load_E, (x_BLD, routing) if collect else None)
 
     unroll = layers.num_layers if layers.num_layers <= MAX_UNROLLED_LAYERS else 1
-    return jax.lax.scan(_rematerialised(one, remat), x_BLD, weights, unroll=unroll)
+    return jax.lax.scan(_rematerialised(one, remat), x_BLD, (weights, factors), unroll=unroll)
 
 
 def hidden(
@@ -260,17 +275,19 @@ def hidden(
     remat: str = "none",
     collect: bool = False,
     mesh: Mesh | None = None,
+    lora_config: LoRAConfig = NO_LORA,
 ) -> tuple[jax.Array, jax.Array, Trace | None]:
     """All but the head; see `apply`. Returns (hidden_BLD after the final norm, expert_load_NE, trace)."""
-    run = functools.partial(_run, remat=remat, collect=collect, mesh=mesh)
+    run = functools.partial(_run, remat=remat, collect=collect, mesh=mesh, lora_config=lora_config)
+    factors = lora.factors(params, lora_config)
     declared = LLaDA2(config, compute_dtype)
     angles = rotary(positions_BL, config.rotary_dim, config.rope_theta, compute_dtype)
     x_BLD = params["embedding"][tokens_BL].astype(compute_dtype)
     outputs = [x_BLD[None]]
     if "dense" in params:
-        x_BLD, (_, collected) = run(declared.dense, params["dense"], x_BLD, angles, attention)
+        x_BLD, (_, collected) = run(declared.dense, params["dense"], factors.dense, x_BLD, angles, attention)
         outputs += [collected[0]] if collect else []
-    x_BLD, (load_NE, collected) = run(declared.moe, params["moe"], x_BLD, angles, attention)
+    x_BLD, (load_NE, collected) = run(declared.moe, params["moe"], factors.moe, x_BLD, angles, attention)
     x_BLD = rms_norm(x_BLD, params["final_norm"], config.rms_norm_eps)
     if not collect:
         return x_BLD, load_NE, None
@@ -295,6 +312,7 @@ def apply(
     remat: str = "none",
     collect: bool = False,
     mesh: Mesh | None = None,
+    lora_config: LoRAConfig = NO_LORA,
 ) -> Output:
     """The forward pass: logits for every position, in one bidirectional pass.
 
@@ -309,12 +327,13 @@ def apply(
       remat: what the backward pass recomputes; see `_rematerialised`.
       collect: also return the `Trace`.
       mesh: where rows and experts are split (None: one device); see `moe.routed`.
+      lora_config: how LoRA's factors were declared, where `params` holds some.
 
     Raises:
-      ValueError: for segment ids of another shape, or an unknown `remat`.
+      ValueError: for segment ids of another shape, an unknown `remat`, or factors that `lora_config` does not describe.
     """
     hidden_BLD, load_NE, trace = hidden(
         config, params, tokens_BL, positions_BL, attention,
-        compute_dtype=compute_dtype, remat=remat, collect=collect, mesh=mesh,
+        compute_dtype=compute_dtype, remat=remat, collect=collect, mesh=mesh, lora_config=lora_config,
     )  # fmt: skip
     return Output(hidden_BLD, head(params, hidden_BLD), load_NE, trace)

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import traverse_util
 
 from anyorder_jax.model import transformer
 from anyorder_jax.model.config import ModelConfig
@@ -29,6 +30,20 @@ from anyorder_jax.pretrained.reader import Reader
 from anyorder_jax.pretrained.tree import Leaf, as_tree, blocks, contiguous, leaves
 
 CHUNK_BYTES = 64 * 2**20
+
+Hold = Callable[[tuple[str, ...], jax.Array], Any]
+"""(path of a weight, the weight) -> what stands for it in the tree."""
+
+
+def as_it_is(_path: tuple[str, ...], weight: jax.Array) -> jax.Array:
+    """The weight."""
+    return weight
+
+
+def hold_all(params: transformer.Params, hold: Hold) -> transformer.Params:
+    """`hold` of every weight of a tree."""
+    flat = traverse_util.flatten_dict(params)
+    return traverse_util.unflatten_dict({path: hold(path, flat.pop(path)) for path in list(flat)})
 
 
 @functools.partial(jax.jit, donate_argnums=0)
@@ -117,6 +132,7 @@ def load_params(
     model_config: ModelConfig,
     shardings: Any = None,
     dtype: Any = jnp.float32,
+    hold: Hold = as_it_is,
     *,
     show_progress: bool = False,
 ) -> transformer.Params:
@@ -130,6 +146,7 @@ def load_params(
       model_config: what `config.json` must describe.
       shardings: a tree of shardings like the parameters, or None for the first device.
       dtype: of the parameters (`expert_bias` is float32 always).
+      hold: gets every weight as soon as it is loaded, and gives what stands for it in the tree.
 
     Raises:
       ValueError: for a bad checkpoint (see `directory.open_model`), or one of another model than
@@ -151,7 +168,7 @@ def load_params(
                 node = node.setdefault(key, {})
                 placed = None if placed is None else placed[key]
             sharding = first if placed is None else placed[leaf.path[-1]]
-            node[leaf.path[-1]] = _load_leaf(reader, leaf, sharding)
+            node[leaf.path[-1]] = hold(leaf.path, _load_leaf(reader, leaf, sharding))
             bar.update(leaf.num_bytes)
     reader.warn_of_nan()
     return params

@@ -91,6 +91,11 @@ class Block(NamedTuple):
     stored: tuple[slice, ...]
     where: tuple[slice, ...]
 
+    def place_in(self, leaf: Leaf) -> tuple[slice, ...]:
+        """Where the block lies in the whole leaf, for a shard that is the whole leaf."""
+        lead = tuple(slice(part.start, part.stop) for part in (self.layers, self.experts))
+        return (*lead[: leaf.num_lead], *self.where[leaf.num_lead :])
+
 
 def divisor(number: int, most: int) -> int:
     """The largest divisor of `number` that is at most `most` (`most` itself where divisors are few: primes)."""

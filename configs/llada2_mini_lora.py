@@ -1,0 +1,28 @@
+"""LLaDA2.0-mini (16.3B) on one 48 GB card: LoRA of rank 16 on every matrix, the frozen base in 8 bits.
+
+    python -m anyorder_jax.fit --config=configs/llada2_mini_lora.py --target=h100x1
+    python -m anyorder_jax.train --config=configs/llada2_mini_lora.py --config.model.path=DIRECTORY
+
+0.60B factors in float32, a pair for each of 256 experts; `--config.lora.targets=attention,dense,shared` leaves 5.6M.
+Counted from shapes, GiB: frozen base 15.8, factors 2.2, moments 4.5, gradients 2.2 (4.5 while micro-batches are
+summed), one layer in bfloat16 1.5: 28.5 of 44. Activations, logits and what the compiler adds come on top: an estimate,
+neither compiled nor run. On GPUs other than Hopper the kernels are those that run everywhere: right, and slow.
+"""
+
+from anyorder_jax.config import defaults
+
+
+def get_config(variant=""):
+    config = defaults(variant)
+    config.model.preset = "llada2_mini"
+    config.model.compute_dtype = "bfloat16"
+    config.model.param_dtype = "bfloat16"
+    config.model.remat = "full"
+    config.lora.rank = 16
+    config.lora.base_dtype = "int8"
+    config.optimizer.learning_rate = 2e-4
+    config.optimizer.end_learning_rate = 2e-5
+    config.data.row_length = 4096
+    config.train.batch_size = 8
+    config.train.accumulation_steps = 8
+    return config
