@@ -109,11 +109,12 @@ class World:
           moment: "start": while it starts; "training": after a random number of updates and a random part of one;
             "save": in the next asynchronous save.
         """
+        life = self.seconds(count)
         left_behind, logged = self.unfinished_saves(name), len(lines(self.folder / name))
         more = self.rng.randint(1, self.steps // 2)
         processes = self.start(name, count=count)
         victim = self.rng.choice(processes)
-        end = time.monotonic() + self.rng.uniform(0.02, 0.5) * self.seconds(count)
+        end = time.monotonic() + self.rng.uniform(0.02, 0.5) * life
         has_come = {
             "start": lambda: time.monotonic() > end,
             "training": lambda: len(lines(self.folder / name)) >= logged + more,
