@@ -112,7 +112,7 @@ def test_the_command_on_eight_pretend_devices():
 def test_a_step_that_does_not_fit_names_the_next_knob(monkeypatch):
     found = {
         "compile_seconds": 1.0, "num_params": 10**9, "mesh": {"data": 1}, "parameters": 2**30, "optimizer": 2**31,
-        "frozen": 0, "arguments": 3 * 2**30, "temporaries": 200 * 2**30, "outputs": 0, "collectives": {},
+        "frozen": 0, "host": 0, "arguments": 3 * 2**30, "temporaries": 200 * 2**30, "outputs": 0, "collectives": {},
     }  # fmt: skip
     text, fits = fit.report(Config(), hardware.target("h200x1"), found)
     assert not fits and "64.00 GiB too much. Next: recompute activations: --config.model.remat=full." in text
