@@ -183,6 +183,7 @@ class OptimizerConfig:
 
     name: str = "adamw"  # "adamw", "adamw8bit" or "adafactor": optimizer.py says when
     moment_dtype: str = "float32"  # of adamw; "bfloat16" halves its state
+    offload: bool = False  # moments wait in the host's memory (pinned) and are on the device during the update only
     stochastic_rounding: bool = False  # of bfloat16 weights (model.param_dtype), in place of float32 masters
     learning_rate: float = 2e-3
     end_learning_rate: float = 1e-4

@@ -63,7 +63,10 @@ def compile_step(config: Config, machine: hardware.Target) -> dict[str, Any]:
     check_rows(config, mesh)
     shapes = state.abstract_params(model, mesh, config.model.param_dtype, config.lora)
     optimizer, _ = make_optimizer(config.optimizer, config.train.num_steps, shapes)
-    abstract, placed = state.state_shardings(model, optimizer, mesh, config.model.param_dtype, config.lora)
+    abstract, placed = state.state_shardings(
+        model, optimizer, mesh, config.model.param_dtype, config.lora, config.optimizer.offload
+    )
+    on_host = [x for x in jax.tree.leaves(abstract.opt_state) if sharding.is_on_host(x.sharding)]
     trained, frozen = lora.split(abstract.params)
     train_step: Any = step.make_train_step(config, model, optimizer, mesh, placed)
     start = time.perf_counter()
@@ -78,7 +81,8 @@ def compile_step(config: Config, machine: hardware.Target) -> dict[str, Any]:
         "mesh": dict(mesh.shape),
         "parameters": bytes_per_device(abstract.params),
         "frozen": bytes_per_device(frozen),
-        "optimizer": bytes_per_device(abstract.opt_state),
+        "optimizer": bytes_per_device(abstract.opt_state) - bytes_per_device(on_host),
+        "host": bytes_per_device(on_host),
         "arguments": memory.argument_size_in_bytes,
         "temporaries": memory.temp_size_in_bytes,
         "outputs": outputs,
@@ -124,6 +128,8 @@ def next_knob(config: Config) -> str:
         return f"smaller micro-batches: --config.train.accumulation_steps={config.train.accumulation_steps * 2}"
     if config.optimizer.name == "adamw8bit":
         return "hardly any moments: --config.optimizer.name=adafactor"
+    if not config.optimizer.offload:
+        return "moments on the host: --config.optimizer.offload=True"
     if config.train.batch_size > 1:
         return "fewer rows in a batch: halve --config.train.batch_size"
     return "more devices: a larger --target, with --config.mesh.fsdp=-1"
@@ -190,7 +196,8 @@ def report(config: Config, machine: hardware.Target, found: dict[str, Any]) -> s
         "",
         "memory of one device, GiB",
         f"  parameters           {gib['parameters']:9.2f}",
-        f"  optimizer            {gib['optimizer']:9.2f}",
+        f"  optimizer            {gib['optimizer']:9.2f}"
+        + (f"   and {found['host'] / GIB:.2f} on the host" if found["host"] else ""),
         f"  batch and the rest   {gib['arguments'] - gib['parameters'] - gib['optimizer']:9.2f}",
         f"  temporaries          {gib['temporaries']:9.2f}",
         f"  results not in place {gib['outputs']:9.2f}",

@@ -142,6 +142,23 @@ def fitting(wanted: NamedSharding, shape: Sequence[int]) -> NamedSharding:
     return NamedSharding(wanted.mesh, PartitionSpec(*entries))
 
 
+def on_host(placed: NamedSharding) -> NamedSharding:
+    """The same part of the array for every device, in the host's pinned memory."""
+    return placed.with_memory_kind("pinned_host")
+
+
+def is_on_host(placed: Any) -> bool:
+    """Whether arrays with this sharding wait on the host."""
+    return placed.memory_kind == "pinned_host"
+
+
+def fetch(tree: Any, placed: Any) -> Any:
+    """Inside a jitted function: what waits on the host, brought to the devices; `placed` is the tree's shardings."""
+    return jax.tree.map(
+        lambda x, s: jax.device_put(x, s.with_memory_kind("device")) if is_on_host(s) else x, tree, placed
+    )
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """Whole on every device."""
     return NamedSharding(mesh, PartitionSpec())

@@ -38,8 +38,10 @@ def state_shardings(
     mesh: Mesh,
     param_dtype: Any,
     lora_config: LoRAConfig = NO_LORA,
+    offload: bool = False,
 ) -> tuple[TrainState, TrainState]:
-    """(shapes, shardings) of the state, without allocating it. A moment lies where its weight lies."""
+    """(shapes, shardings) of the state, without allocating it. A moment lies where its weight lies, with `offload` on
+    the host."""
     shapes = abstract_params(model_config, mesh, param_dtype, lora_config)
     whole = sharding.replicated(mesh)
     by_path = {_dict_keys(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(shapes)}
@@ -51,6 +53,7 @@ def state_shardings(
             weight is not None and weight.ndim == moment.ndim
         ):  # its scales, fewer by block, are split as far as they can
             lies = sharding.fitting(weight.sharding, moment.shape)
+        lies = sharding.on_host(lies) if offload and moment.ndim else lies
         return jax.ShapeDtypeStruct(moment.shape, moment.dtype, sharding=lies)
 
     opt_shapes = jax.tree_util.tree_map_with_path(place, jax.eval_shape(optimizer.init, lora.split(shapes)[0]))
@@ -73,9 +76,10 @@ def create(
     param_dtype: Any,
     key: jax.Array,
     lora_config: LoRAConfig = NO_LORA,
+    offload: bool = False,
 ) -> TrainState:
     """A fresh state: weights drawn from their declared initialisers, made where they will live."""
-    _, placed = state_shardings(model_config, optimizer, mesh, param_dtype, lora_config)
+    _, placed = state_shardings(model_config, optimizer, mesh, param_dtype, lora_config, offload)
 
     def init(key: jax.Array) -> TrainState:
         params = transformer.init(model_config, key, param_dtype, lora_config)

@@ -102,11 +102,12 @@ def make_train_step(
         if is_row_frozen:  # torch's padding_idx: used, but without a gradient
             grads["embedding"] = grads["embedding"].at[model_config.pad_token_id].set(0)
         grad_norm = optax.tree.norm(grads)
-        updates, opt_state = optimizer.update(grads, state.opt_state, trained)
+        old_opt_state = sharding.fetch(state.opt_state, placed.opt_state)
+        updates, opt_state = optimizer.update(grads, old_opt_state, trained)
         rounding = jax.random.fold_in(keys.key(config.seed, "rounding"), state.step)
         params = apply_updates(trained, updates, rounding if config.optimizer.stochastic_rounding else None)
         is_applied = jnp.isfinite(loss) & jnp.isfinite(grad_norm) & (loss <= loss_limit)
-        updated, before = (params, opt_state), (trained, state.opt_state)
+        updated, before = (params, opt_state), (trained, old_opt_state)
         params, opt_state = jax.tree.map(lambda new, old: jnp.where(is_applied, new, old), updated, before)
         state = TrainState(state.step + 1, {**params, **frozen}, opt_state)
         metrics = expert_statistics(sums.pop("expert_load")) | sums

@@ -138,7 +138,9 @@ class Run:
         dtype = config.model.param_dtype
         shapes = state.abstract_params(self.model_config, self.mesh, dtype, config.lora)
         self.optimizer, self.schedule = make_optimizer(config.optimizer, config.train.num_steps, shapes)
-        self.shapes, placed = state.state_shardings(self.model_config, self.optimizer, self.mesh, dtype, config.lora)
+        self.shapes, placed = state.state_shardings(
+            self.model_config, self.optimizer, self.mesh, dtype, config.lora, config.optimizer.offload
+        )
         self.train_step = step.make_train_step(config, self.model_config, self.optimizer, self.mesh, placed)
         self.validation_step = step.make_validation_step(config, self.model_config, self.mesh)
         self.checkpointer = checkpoint.Checkpointer(workdir, config.checkpoint, say)
@@ -174,7 +176,10 @@ class Run:
         if config.model.path:
             params = checkpoint.load_params(config.model.path, self.model_config, self.shapes.params)
             return state.from_params(params, self.optimizer, placed)
-        return state.create(self.model_config, self.optimizer, self.mesh, config.model.param_dtype, key)
+        return state.create(
+            self.model_config, self.optimizer, self.mesh, config.model.param_dtype, key,
+            offload=config.optimizer.offload,
+        )  # fmt: skip
 
     def validate(self) -> dict[str, float]:
         """Loss, and NLL and accuracy by kind of unit, over the fixed validation rows."""

@@ -65,9 +65,10 @@ class Trainer:
         dtype = config.model.param_dtype
         shapes = state.abstract_params(self.model_config, self.mesh, dtype, config.lora)
         optimizer, _ = make_optimizer(config.optimizer, config.train.num_steps, shapes)
-        self.shapes, placed = state.state_shardings(self.model_config, optimizer, self.mesh, dtype, config.lora)
+        more = config.lora, config.optimizer.offload
+        self.shapes, placed = state.state_shardings(self.model_config, optimizer, self.mesh, dtype, *more)
         self.train_step = step.make_train_step(config, self.model_config, optimizer, self.mesh, placed)
-        self.state = state.create(self.model_config, optimizer, self.mesh, dtype, keys.key(0, "init"), config.lora)
+        self.state = state.create(self.model_config, optimizer, self.mesh, dtype, keys.key(0, "init"), *more)
 
     def run(self, batches) -> list[float]:
         losses = []

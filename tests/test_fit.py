@@ -127,7 +127,8 @@ def test_the_command_on_eight_pretend_devices():
 def test_a_step_that_does_not_fit_names_the_next_knob(monkeypatch):
     found = {
         "compile_seconds": 1.0, "num_params": 10**9, "mesh": {"data": 1}, "parameters": 2**30, "optimizer": 2**31,
-        "frozen": 0, "arguments": 3 * 2**30, "temporaries": 200 * 2**30, "outputs": 0, "collectives": {}, "kernels": {},
+        "frozen": 0, "host": 0, "arguments": 3 * 2**30, "temporaries": 200 * 2**30, "outputs": 0, "collectives": {},
+        "kernels": {},
     }  # fmt: skip
     machine = hardware.target("h200x1")
     text = fit.report(Config(), machine, found)

@@ -126,6 +126,7 @@ def test_eight_bits_are_within_half_a_step_of_every_output():
     weight[0, 1, :, 1, 2] = 0
     held = lora.quantise(jnp.asarray(weight), 2)
     assert held["bits"].dtype == jnp.int8 and held["scale"].shape == (3, 5, 2, 4)
+    assert (jnp.abs(held["bits"]).max(2) == np.where(weight.any(2), 127, 0)).all()  # the whole range is used
     back = lora.widen({"expert_gate_up": jax.tree.map(lambda x: x[0], held)}, jnp.float32)["expert_gate_up"]
     assert (np.abs(back - weight[0]) <= 0.5001 * np.asarray(held["scale"])[0][:, None]).all()
     assert (np.asarray(back)[1, :, 1, 2] == 0).all()

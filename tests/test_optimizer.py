@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anyorder_jax import optimizer
+from anyorder_jax import digest, optimizer
 from anyorder_jax.config import ModelSelection, OptimizerConfig
 from runs import MeshConfig, Trainer, random_batch, tiny_config
 
@@ -59,6 +59,17 @@ def test_quantised_moments_lie_with_their_weights_on_a_mesh(devices):
     assert bits.sharding == weight.sharding and not bits.sharding.is_fully_replicated
     alone = Trainer(config_of("8 bits"))
     np.testing.assert_allclose(trainer.run([BATCH] * 3), alone.run([BATCH] * 3), rtol=1e-2)
+
+
+def test_moments_that_wait_on_the_host_change_nothing():
+    plain = config_of("bfloat16 moments")
+    offloaded = dataclasses.replace(plain, optimizer=dataclasses.replace(plain.optimizer, offload=True))
+    trainers = [Trainer(config) for config in (plain, offloaded)]
+    losses = [trainer.run([BATCH] * 3) for trainer in trainers]
+    assert losses[0] == losses[1]
+    kinds = [{x.sharding.memory_kind for x in jax.tree.leaves(t.state.opt_state) if x.ndim} for t in trainers]
+    assert kinds == [{"device"}, {"pinned_host"}]
+    assert digest.of_arrays(trainers[0].state.opt_state) == digest.of_arrays(trainers[1].state.opt_state)
 
 
 def test_our_adam_in_float32_is_optaxs():
