@@ -65,7 +65,8 @@ def kill(world: World, count: int = 1) -> str:
     if count > 1:
         for has_trained, when in ((True, "in training"), (False, "before the first update")):
             waited = [k.waited for _, k in done if k.has_trained == has_trained]
-            told += f"; killed {when} ({len(waited)}), the other left after at most {max(waited, default=0):.1f} s"
+            if waited:
+                told += f"; killed {when} ({len(waited)}), the other left after at most {max(waited):.1f} s"
     return told
 
 

@@ -67,6 +67,14 @@ def test_the_place_told_by_variables_is_read_or_refused(environ, expected):
         assert process.explicit_place(environ) == expected
 
 
+def test_how_long_to_wait_for_the_others_is_read_or_refused():
+    assert process.connect_seconds({}) == process.CONNECT_SECONDS
+    assert process.connect_seconds({"ANYORDER_CONNECT_SECONDS": "45"}) == 45
+    for text in ("0", "-1", "soon", ""):
+        with pytest.raises(ValueError, match=r"ANYORDER_CONNECT_SECONDS=.*expected a positive number of seconds"):
+            process.connect_seconds({"ANYORDER_CONNECT_SECONDS": text})
+
+
 @pytest.mark.parametrize(
     ("visible", "tasks", "nodes", "local", "extra", "expected"),
     [

@@ -196,7 +196,7 @@ def set_up(slurm):
     }  # fmt: skip
     model, output = ROOT / "tests" / "golden" / "a" / "merged_bf16", slurm.folder / "set_up"
     command = ["bash", "launch/setup_and_test.sh", model, output]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1200, check=False)
     return done, output
 
 
