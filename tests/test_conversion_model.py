@@ -4,6 +4,7 @@ import dataclasses
 import filecmp
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 import checkpoints
-from anyorder_jax import checkpoint, run_directory, sharding, state
+from anyorder_jax import checkpoint, run_directory, sharding, state, train
 from anyorder_jax.config import CheckpointConfig, Config, MeshConfig, ModelSelection
 from anyorder_jax.model import transformer
 from anyorder_jax.model.presets import PRESETS
@@ -325,6 +326,14 @@ def test_another_model_is_refused(tmp_path):
     source = checkpoints.write(tmp_path / "source", CONFIG)
     with pytest.raises(ValueError, match="expected ModelConfig"):
         load_params(source, PRESETS["tiny"])
+
+
+def test_rows_longer_than_the_model_knows_are_refused(tmp_path):
+    source = checkpoints.write(tmp_path / "source", CONFIG)  # 40 rows of the embedding, 128 positions
+    config = dataclasses.replace(Config(), model=ModelSelection(path=str(source)))
+    task = SimpleNamespace(vocabulary=SimpleNamespace(size=40))
+    with pytest.raises(ValueError, match=r"row_length: 232 is more than the max_position_embeddings = 128 of"):
+        train.model_config_of(config, task)
 
 
 def test_an_unknown_mesh_is_refused(tmp_path, capsys):
