@@ -55,6 +55,8 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._bar is not None:
+            if kind is None:
+                self._bar.update(self._total - self._bar.n)  # headers are not counted
             self._bar.close()
         elif kind is None:
             self.say(f"{self._what}: {self._done / 1e9:.3f} GB in {time.perf_counter() - self._start:.1f} s")
