@@ -70,6 +70,11 @@ def model_config_of(config: Config, task: Task) -> ModelConfig:
                 f"config.model.path: {config.model.path} has {model_config.vocab_size} embedding rows, but the "
                 f"tokenizer needs {task.vocabulary.size}. Use the tokenizer that belongs to the model."
             )
+        if config.data.row_length > model_config.max_position_embeddings:
+            raise ValueError(
+                f"config.data.row_length: {config.data.row_length} is more than the max_position_embeddings = "
+                f"{model_config.max_position_embeddings} of {config.model.path}. Make rows shorter."
+            )
         return model_config
     return dataclasses.replace(
         presets.get(config.model.preset),

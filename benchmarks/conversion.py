@@ -119,7 +119,7 @@ def measure(command: Sequence[str], source: Path, output: Path) -> dict[str, flo
     return {"seconds": seconds, "synced_seconds": time.perf_counter() - start, "cpu_seconds": cpu_seconds, **peak}
 
 
-def run(directory: Path, num_bytes: int, rounds: int) -> dict[str, dict[str, float]]:
+def run(directory: Path, num_bytes: int, rounds: int, is_orbax: bool) -> dict[str, dict[str, float]]:
     """Measures every command `rounds` times, each right after a `cp`; medians and peaks."""
     source, copy, merged, split = (directory / name for name in ("source", "copy", "merged", "split"))
     size = write_checkpoint(source, num_bytes)
@@ -137,6 +137,7 @@ def run(directory: Path, num_bytes: int, rounds: int) -> dict[str, dict[str, flo
             [*tool, "to_hf", "--checkpoint", str(held), "--output_path", str(back), "--layout", "split"], held, back
         ),
     }  # fmt: skip
+    commands = {name: command for name, command in commands.items() if ("to_" in name) == is_orbax}
     done_with = {"split": (split, merged), "to_hf": (back, held)}  # so that memory is left to the others
     found: dict[str, list[dict[str, float]]] = {name: [] for name in ("cp -r", *commands)}
     for _ in range(rounds):
@@ -165,12 +166,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gigabytes", type=float, default=4.0, help="size of the checkpoint (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--orbax", action="store_true", help="to_orbax and to_hf (default: merge and split)")
     parser.add_argument("--directory", help="where to write: four times the size (default: a temporary directory)")
     parser.add_argument("--json", help="file for the numbers")
     args = parser.parse_args()
     directory = Path(tempfile.mkdtemp(prefix="conversion-benchmark-", dir=args.directory))
     try:
-        table = run(directory, int(args.gigabytes * 1e9), args.rounds)
+        table = run(directory, int(args.gigabytes * 1e9), args.rounds, args.orbax)
     finally:
         shutil.rmtree(directory)
     print(f"{'seconds':<10}{'best':>9}{'median':>9}{'synced':>9}{'core':>9}{'x its cp':>9}  anonymous MiB  file MiB")

@@ -46,6 +46,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         path = unquote(urlsplit(self.path).path)
         self.server.requests.append((self.command, path))
+        self.server.tokens.add(self.headers.get("Authorization"))
         files = self.files()
         if path.startswith(f"/api/models/{REPO}/tree/"):
             entries = [
@@ -60,7 +61,23 @@ class Hub(http.server.BaseHTTPRequestHandler):
         if path.startswith(f"/{REPO}/resolve/") and name in files:
             data = files[name]
             served = data[:-1] + bytes([data[-1] ^ 1]) if name == self.server.spoiled else data
-            return self.send(200, served, ETag=f'"{blob_id(data)}"', X_Repo_Commit=COMMIT)
+            about = {"ETag": f'"{blob_id(data)}"', "X_Repo_Commit": COMMIT}
+            if self.command == "HEAD":
+                return self.send(200, served, **about)
+            start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").split("-")[0])
+            self.server.sent.append((name, start))
+            if name == self.server.cut and not start:  # half of it, and then nothing more
+                self.send_response(200)
+                for key, value in {"Content-Length": str(len(data)), **about}.items():
+                    self.send_header(key.replace("_", "-"), value)
+                self.end_headers()
+                self.wfile.write(data[: len(data) // 2])
+                self.close_connection = True
+                return None
+            if start:
+                content = f"bytes {start}-{len(data) - 1}/{len(data)}"
+                return self.send(206, served[start:], Content_Range=content, **about)
+            return self.send(200, served, **about)
         return self.send(404, b"{}", X_Error_Code="RepoNotFound")
 
     do_HEAD = do_GET
@@ -71,7 +88,7 @@ def hub(tmp_path):
     """A running Hub with a checkpoint, a pickle and a picture."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     server.directory = checkpoints.write(tmp_path / "hub")
-    server.requests, server.spoiled = [], None
+    server.requests, server.sent, server.tokens, server.spoiled, server.cut = [], [], set(), None, None
     for name in ("pytorch_model.bin", "figure.png", "modeling_llada2_moe.py"):
         (server.directory / name).write_text("...")
     thread = threading.Thread(target=server.serve_forever)
@@ -87,9 +104,10 @@ def download(port, local_dir, *more, repo=REPO):
     environment |= {
         "HF_ENDPOINT": f"http://127.0.0.1:{port}",
         "HF_HUB_DISABLE_XET": "1",
+        "HF_HOME": f"{local_dir}.home",
+        "HF_TOKEN": "hf_of_a_test",
         "NO_PROXY": "127.0.0.1",
     }
-    environment |= {"HF_HOME": str(local_dir) + ".home"}
     return subprocess.run(
         [sys.executable, "-m", "conversion", "download", "--repo_id", repo, "--local_dir", str(local_dir), *more],
         capture_output=True, text=True, timeout=60, cwd=ROOT, env=environment,
@@ -110,6 +128,16 @@ def test_only_what_is_needed_is_fetched_and_once(hub, tmp_path):
     assert download(hub.server_port, tmp_path / "d").returncode == 0
     gets = [path for method, path in hub.requests if method == "GET" and "/resolve/" in path]
     assert gets == [f"/{REPO}/resolve/{COMMIT}/config.json"]
+
+
+def test_a_broken_connection_is_continued_where_it_broke(hub, tmp_path):
+    (hub.directory / "vocab.json").write_bytes(b" " * 22_000_000)  # the client keeps what came in pieces of 10 MiB
+    hub.cut = "vocab.json"
+    done = download(hub.server_port, tmp_path / "d")
+    assert done.returncode == 0, done.stderr
+    assert [start for name, start in hub.sent if name == hub.cut] == [0, 10 * 2**20]
+    assert (tmp_path / "d" / "vocab.json").read_bytes() == b" " * 22_000_000
+    assert "Bearer hf_of_a_test" in hub.tokens
 
 
 def test_a_file_that_came_wrong_is_named(hub, tmp_path):

@@ -4,6 +4,7 @@ import dataclasses
 import filecmp
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -12,12 +13,13 @@ import numpy as np
 import pytest
 
 import checkpoints
-from anyorder_jax import checkpoint, run_directory, sharding, state
+from anyorder_jax import checkpoint, run_directory, sharding, state, train
 from anyorder_jax.config import CheckpointConfig, Config, MeshConfig, ModelSelection
 from anyorder_jax.model import transformer
 from anyorder_jax.model.presets import PRESETS
 from anyorder_jax.pretrained import load, names, tree
 from anyorder_jax.pretrained.load import load_params, read_model_config
+from anyorder_jax.pretrained.reader import Reader
 from conversion import orbax, zarr
 from conversion.__main__ import main
 
@@ -69,7 +71,7 @@ def test_verify_notices_other_numbers_and_other_weights(tmp_path, capsys):
     assert "NO" in capsys.readouterr().out
     np.savez(tmp_path / "x.npz", prompt=np.zeros(3))
     assert main(arguments) == 2
-    assert "expected input_ids, noisy_ids or bd_input_ids, found prompt" in capsys.readouterr().err
+    assert "expected input_ids, noisy_ids, bd_input_ids, found prompt" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -98,6 +100,21 @@ def test_a_mesh_holds_the_same_weights(monkeypatch, tmp_path, sizes, chunk_bytes
     model_config = read_model_config(source)
     whole = load_params(source, model_config)
     monkeypatch.setattr(load, "CHUNK_BYTES", chunk_bytes)  # 600: every leaf takes the way of the large ones
+    times_read, largest = {}, []
+
+    class Counting(Reader):
+        def read(self, leaf, block, *more):
+            for layer in block.layers:
+                for expert in block.experts:
+                    for row in leaf.rows:
+                        name = self.name(leaf, row, layer, expert)
+                        counts = times_read.setdefault(name, np.zeros(self.view(leaf, row, layer, expert).shape, int))
+                        counts[block.stored] += 1
+            stored = super().read(leaf, block, *more)
+            largest.append(stored.size * 4)
+            return stored
+
+    monkeypatch.setattr(load, "Reader", Counting)
     mesh = sharding.make_mesh(MeshConfig(*sizes))
     placed = sharding.weight_shardings(transformer.parameters(model_config, jnp.float32), mesh)
     params = load_params(source, model_config, placed)
@@ -105,6 +122,9 @@ def test_a_mesh_holds_the_same_weights(monkeypatch, tmp_path, sizes, chunk_bytes
     experts = params["moe"]["expert_gate_up"]
     assert experts.sharding == placed["moe"]["expert_gate_up"]
     assert max(shard.data.size for shard in experts.addressable_shards) * 4 <= experts.size  # whole nowhere
+    assert times_read.keys() == checkpoints.read(source).keys()
+    assert all((counts == 1).all() for counts in times_read.values())  # each number once, for all devices
+    assert max(largest) <= max(chunk_bytes, 608)  # no more on the host; 608: a row of a query_key_value, as it is cut
 
 
 @pytest.mark.parametrize("golden", ["a", "b"])
@@ -177,7 +197,7 @@ def test_to_orbax_and_back_is_the_same_checkpoint(monkeypatch, tmp_path, layout,
     assert (tokenizer / "tokenizer.json").is_file()
 
 
-def test_export_in_another_dtype_and_layout(tmp_path):
+def test_export_in_another_dtype_and_layout(tmp_path, capsys):
     source = checkpoints.write(tmp_path / "source", CONFIG, checkpoints.random_tensors(CONFIG, np.float32))
     run = str(tmp_path / "run")
     assert main(["to_orbax", "--input_path", str(source), "--output_path", run]) == 0
@@ -199,23 +219,16 @@ def test_export_in_another_dtype_and_layout(tmp_path):
     assert_same_tensors(checkpoints.read(tmp_path / "m"), checkpoints.read(tmp_path / "n"))
     assert len(list((tmp_path / "m").glob("*.safetensors"))) > 2
     assert json.loads((tmp_path / "m" / "config.json").read_text())["torch_dtype"] == "bfloat16"
+    verify = ["verify", "--model", run, "--inputs", str(write_ids(tmp_path)), "--outputs", str(tmp_path / "y")]
+    assert main([*verify, "--dtype", "bfloat16"]) == 0  # rounded on the way, in place of the run's float32
     assert (
-        main(
-            [
-                "verify",
-                "--model",
-                run,
-                "--inputs",
-                str(write_ids(tmp_path)),
-                "--outputs",
-                str(tmp_path / "y.npz"),
-            ]
-        )
-        == 0
-    )
+        f"norms of {len(checkpoints.read(source))} tensors, stored and held" in capsys.readouterr().out
+    )  # those that step 0 was made from
+    with np.load(tmp_path / "y") as found:  # exactly where it was asked for
+        assert 1e-4 < np.abs(found["norm_held"] / found["norm_stored"] - 1).max() < 1e-2
 
 
-@pytest.mark.parametrize(("mesh", "chunk_bytes"), [((1, 1, 1, 1), 2**26), ((1, 2, 2, 2), 1500)])
+@pytest.mark.parametrize(("mesh", "chunk_bytes"), [((1, 1, 1, 1), 2**26), ((1, 2, 2, 2), 6000)])
 def test_what_training_saved_is_exported_from_its_own_chunks(monkeypatch, tmp_path, mesh, chunk_bytes):
     # what Orbax itself wrote: one store for all arrays, compressed, cut as the mesh and the chunk size say
     monkeypatch.setattr(checkpoint, "CHUNK_BYTES", chunk_bytes)
@@ -313,6 +326,14 @@ def test_another_model_is_refused(tmp_path):
     source = checkpoints.write(tmp_path / "source", CONFIG)
     with pytest.raises(ValueError, match="expected ModelConfig"):
         load_params(source, PRESETS["tiny"])
+
+
+def test_rows_longer_than_the_model_knows_are_refused(tmp_path):
+    source = checkpoints.write(tmp_path / "source", CONFIG)  # 40 rows of the embedding, 128 positions
+    config = dataclasses.replace(Config(), model=ModelSelection(path=str(source)))
+    task = SimpleNamespace(vocabulary=SimpleNamespace(size=40))
+    with pytest.raises(ValueError, match=r"row_length: 232 is more than the max_position_embeddings = 128 of"):
+        train.model_config_of(config, task)
 
 
 def test_an_unknown_mesh_is_refused(tmp_path, capsys):

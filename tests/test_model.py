@@ -384,6 +384,48 @@ def test_hf_round_trip(name):
 PUBLISHED = read_json(GOLDEN / "a" / "split_bf16" / "config.json")
 
 
+# What dFactory ships for both sizes (inclusionAI/dFactory, configs/model_configs), every key that says something.
+MINI = {
+    "architectures": ["LLaDA2MoeModelLM"], "attention_dropout": 0.0, "auto_map": {"AutoModel": "x.Y"},
+    "num_hidden_layers": 20, "hidden_size": 2048, "intermediate_size": 5120, "first_k_dense_replace": 1,
+    "hidden_act": "silu", "max_position_embeddings": 16384, "model_type": "llada2_moe_veomni",
+    "moe_intermediate_size": 512, "norm_topk_prob": True, "num_experts_per_tok": 8, "norm_head": False,
+    "num_attention_heads": 16, "num_experts": 256, "num_key_value_heads": 4, "rope_theta": 600000,
+    "rope_scaling": None, "tie_word_embeddings": False, "torch_dtype": "bfloat16", "use_bias": False,
+    "use_rmsnorm": True, "rms_norm_eps": 1e-6, "head_dim": 128, "num_shared_experts": 1, "use_cache": False,
+    "use_qkv_bias": False, "embedding_dropout": 0.0, "norm_softmax": False, "output_dropout": 0.0,
+    "vocab_size": 157184, "rotary_dim": 64, "using_split_qkv_in_self_attention": False, "router_dtype": "fp32",
+    "moe_router_enable_expert_bias": True, "routed_scaling_factor": 2.5, "n_group": 8, "topk_group": 4,
+    "score_function": "sigmoid", "initializer_range": 0.02, "max_window_layers": 28, "output_router_logits": False,
+    "pad_token_id": 156892, "partial_rotary_factor": 0.5, "use_sliding_window": False,
+}  # fmt: skip
+FLASH = {
+    "num_hidden_layers": 32, "hidden_size": 4096, "intermediate_size": 9216, "moe_intermediate_size": 1024,
+    "num_attention_heads": 32,
+}  # fmt: skip
+
+
+def test_published_configs_are_the_presets():
+    assert ModelConfig.from_hf(MINI) == presets.get("llada2_mini")
+    assert ModelConfig.from_hf(MINI | FLASH) == presets.get("llada2_flash")
+    longer = MINI | {"max_position_embeddings": 32768}
+    assert ModelConfig.from_hf(longer) == presets.get("llada2.1_mini")
+    assert ModelConfig.from_hf(longer | FLASH) == presets.get("llada2.1_flash")
+    blocks = MINI | FLASH | {"max_position_embeddings": 131072, "expert_capacity": 48, "block_size": 32}
+    assert ModelConfig.from_hf(blocks) == presets.get("llada2.2_flash")
+
+
+@pytest.mark.parametrize("key", [key for key, value in MINI.items() if isinstance(value, int | float)])
+def test_no_number_of_a_published_config_is_ignored(key):
+    if key in ("use_cache", "output_router_logits", "max_window_layers"):  # without a meaning here: no cache, no window
+        return
+    changed = {**MINI, key: not MINI[key] if isinstance(MINI[key], bool) else MINI[key] * 2 or 0.5}
+    try:
+        assert ModelConfig.from_hf(changed) != presets.get("llada2_mini")
+    except ValueError as error:
+        assert key in str(error)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

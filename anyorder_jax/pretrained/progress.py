@@ -25,8 +25,9 @@ class Progress:
         self._start = self._last = time.perf_counter()
         self._bar = None
         if is_shown and sys.stderr.isatty():
-            has_width = os.get_terminal_size(sys.stderr.fileno()).columns > 0  # none in some containers
-            self._bar = tqdm(total=total, unit="B", unit_scale=True, desc=what, ncols=None if has_width else 80)
+            # some containers have terminals of no size, on which tqdm would show nothing
+            size = {} if os.get_terminal_size(sys.stderr.fileno()).columns else {"ncols": 80, "nrows": 24}
+            self._bar = tqdm(total=total, unit="B", unit_scale=True, desc=what, **size)
 
     def __enter__(self) -> Progress:
         return self
@@ -54,6 +55,8 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._bar is not None:
+            if kind is None:
+                self._bar.update(self._total - self._bar.n)  # headers are not counted
             self._bar.close()
         elif kind is None:
             self.say(f"{self._what}: {self._done / 1e9:.3f} GB in {time.perf_counter() - self._start:.1f} s")
