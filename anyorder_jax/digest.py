@@ -24,7 +24,18 @@ def of_arrays(tree: Any) -> list[int]:
 
     The weights are odd, so a change of one element always changes the sum; integers add up alike in any order.
     """
-    return [int(number) for number in jax.device_get(_sums(jax.tree.leaves(tree)))]
+    leaves = jax.tree.leaves(tree)
+    if any(map(_waits_on_host, leaves)):  # one after another: together they may not fit the devices
+        return [int(jax.device_get(_sums([_fetched(leaf)])[0])) for leaf in leaves]
+    return [int(number) for number in jax.device_get(_sums(leaves))]
+
+
+def _waits_on_host(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and leaf.sharding.memory_kind == "pinned_host"
+
+
+def _fetched(leaf: Any) -> Any:
+    return jax.device_put(leaf, leaf.sharding.with_memory_kind("device")) if _waits_on_host(leaf) else leaf
 
 
 def of_part(part: np.ndarray, index: Sequence[slice], shape: Sequence[int]) -> int:

@@ -6,6 +6,7 @@
     adamw8bit   2 bytes + 2/64              one GPU, or fewer: block-wise 8 bits (arXiv 2110.02861)
     adafactor   ~0                          nothing else fits (arXiv 1804.04235)
 
+`offload` lets any of these wait on the host between updates (step.py, sharding.fetch).
 Bfloat16 weights lose updates below 1/256 of their size; `stochastic_rounding` keeps them on average.
 """
 

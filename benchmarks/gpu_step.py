@@ -74,11 +74,12 @@ def random_batch(config: Config, model: ModelConfig) -> Batch:
 
 def time_step(config: Config, model: ModelConfig, mesh: Any, repeats: int) -> tuple[float, float]:
     """(seconds of a whole update, GiB of memory at its peak; 0 where the device does not tell)."""
-    params = state.abstract_params(model, mesh, config.model.param_dtype)
+    dtype, options = config.model.param_dtype, (config.lora, config.optimizer.offload)
+    params = state.abstract_params(model, mesh, dtype, config.lora)
     optimizer, _ = make_optimizer(config.optimizer, config.train.num_steps, params)
-    _, placed = state.state_shardings(model, optimizer, mesh, config.model.param_dtype)
+    _, placed = state.state_shardings(model, optimizer, mesh, dtype, *options)
     train_step = step.make_train_step(config, model, optimizer, mesh, placed)
-    current = state.create(model, optimizer, mesh, config.model.param_dtype, keys.key(0, "init"))
+    current = state.create(model, optimizer, mesh, dtype, keys.key(0, "init"), *options)
     batch = sharding.place_batch(random_batch(config, model), mesh)
 
     def once() -> Any:

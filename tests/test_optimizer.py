@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anyorder_jax import digest, optimizer
-from anyorder_jax.config import ModelSelection, OptimizerConfig
+from anyorder_jax import checkpoint, digest, optimizer
+from anyorder_jax.config import CheckpointConfig, ModelSelection, OptimizerConfig
 from runs import MeshConfig, Trainer, random_batch, tiny_config
 
 BATCH = random_batch(0)
@@ -61,7 +61,7 @@ def test_quantised_moments_lie_with_their_weights_on_a_mesh(devices):
     np.testing.assert_allclose(trainer.run([BATCH] * 3), alone.run([BATCH] * 3), rtol=1e-2)
 
 
-def test_moments_that_wait_on_the_host_change_nothing():
+def test_moments_that_wait_on_the_host_change_nothing(tmp_path):
     plain = config_of("bfloat16 moments")
     offloaded = dataclasses.replace(plain, optimizer=dataclasses.replace(plain.optimizer, offload=True))
     trainers = [Trainer(config) for config in (plain, offloaded)]
@@ -70,6 +70,12 @@ def test_moments_that_wait_on_the_host_change_nothing():
     kinds = [{x.sharding.memory_kind for x in jax.tree.leaves(t.state.opt_state) if x.ndim} for t in trainers]
     assert kinds == [{"device"}, {"pinned_host"}]
     assert digest.of_arrays(trainers[0].state.opt_state) == digest.of_arrays(trainers[1].state.opt_state)
+    store = checkpoint.Checkpointer(tmp_path, CheckpointConfig())
+    store.save(trainers[1].state, {}, {})
+    store.close()
+    store = checkpoint.Checkpointer(tmp_path, CheckpointConfig())
+    trainers[1].state = store.restore_newest(trainers[1].shapes, lambda meta: None).state
+    assert trainers[0].run([BATCH]) == trainers[1].run([BATCH])
 
 
 def test_our_adam_in_float32_is_optaxs():
