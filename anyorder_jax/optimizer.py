@@ -189,6 +189,18 @@ def _rule(config: OptimizerConfig) -> optax.GradientTransformation:
     )
 
 
+def clip_by_global_norm(limit: float) -> optax.GradientTransformation:
+    """Gradients times min(1, limit / norm). Optax divides each of them instead, of which XLA keeps a copy; a product is
+    made where it is used (a tenth less time for a CPU's update)."""
+
+    def update(grads: Any, state: optax.EmptyState, params: Any = None) -> tuple[Any, optax.EmptyState]:
+        del params
+        factor = limit / jnp.maximum(optax.tree.norm(grads), limit)
+        return jax.tree.map(lambda grad: grad * factor.astype(grad.dtype), grads), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
 def make_optimizer(
     config: OptimizerConfig, num_steps: int, params: Any
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
@@ -197,7 +209,7 @@ def make_optimizer(
     params, _ = lora.split(params)
     schedule = make_schedule(config, num_steps)
     rule = optax.chain(
-        optax.clip_by_global_norm(config.clip_norm),
+        clip_by_global_norm(config.clip_norm),
         optax.chain(  # as optax.adamw
             _rule(config),
             optax.add_decayed_weights(config.weight_decay, mask=lambda tree: match_rules(tree, DECAY[config.decay])),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from anyorder_jax.config import LossConfig
-from anyorder_jax.loss import cross_entropy, gather_targets, group_sums, head_loss, target_weights
+from anyorder_jax.loss import argmax, cross_entropy, gather_targets, group_sums, head_loss, target_weights
 from anyorder_jax.types import Batch, Kind
 
 
@@ -89,6 +89,11 @@ def test_the_chunked_head_is_the_loss_over_all_logits(chunk_logits, num_shards, 
     np.testing.assert_allclose((sums["nll/action"], sums["right/action"]), expected_sums, rtol=1e-5)
     for one, other in zip(grads, expected_grads, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_the_likeliest_token_is_the_first_of_equals():
+    logits = jnp.array([[0.0, 2.0, 2.0], [1.0, 1.0, 1.0], [-1.0, -3.0, -1.0]])
+    np.testing.assert_array_equal(argmax(logits), [1, 0, 0])
 
 
 def test_targets_beyond_the_budget_are_dropped_and_counted():

@@ -33,18 +33,23 @@ def _ungrouped(x_NMC: jax.Array, num_rows: int, num_heads: int) -> jax.Array:
 
 
 def _by_kv_head(x_BSKC: jax.Array) -> jax.Array:
+    """[B, S, K, C] -> [B*K, C, S]. With S last a CPU multiplies faster, most of all in the gradient."""
     B, S, K, C = x_BSKC.shape
-    return x_BSKC.transpose(0, 2, 1, 3).reshape(B * K, S, C)
+    return x_BSKC.transpose(0, 2, 3, 1).reshape(B * K, C, S)
 
 
-def _from_kv_head(x_NSC: jax.Array, num_rows: int) -> jax.Array:
-    N, S, C = x_NSC.shape
-    return x_NSC.reshape(num_rows, N // num_rows, S, C).transpose(0, 2, 1, 3)
+def _from_kv_head(x_NCS: jax.Array, num_rows: int) -> jax.Array:
+    N, C, S = x_NCS.shape
+    return x_NCS.reshape(num_rows, N // num_rows, C, S).transpose(0, 3, 1, 2)
 
 
-def _scores(q_NMC: jax.Array, k_NSC: jax.Array, allowed_BQS: jax.Array | None) -> jax.Array:
+def _dot(pattern: str, *x: jax.Array) -> jax.Array:
+    return jnp.einsum(pattern, *x, preferred_element_type=jnp.float32)
+
+
+def _scores(q_NMC: jax.Array, k_NCS: jax.Array, allowed_BQS: jax.Array | None) -> jax.Array:
     """float32 [B*K, G*Q, S], -inf where a query must not look."""
-    scores = jnp.einsum("nmc,nsc->nms", q_NMC, k_NSC, preferred_element_type=jnp.float32) / math.sqrt(q_NMC.shape[-1])
+    scores = _dot("nmc,ncs->nms", q_NMC, k_NCS) / math.sqrt(q_NMC.shape[-1])
     if allowed_BQS is None:
         return scores
     rows, Q, S = allowed_BQS.shape
@@ -52,17 +57,45 @@ def _scores(q_NMC: jax.Array, k_NSC: jax.Array, allowed_BQS: jax.Array | None) -
     return jnp.where(allowed_BQS[:, None], by_head, _NOTHING).reshape(scores.shape)
 
 
+@jax.custom_vjp
 def dense(q_BQHC: jax.Array, k_BSKC: jax.Array, v_BSKC: jax.Array, allowed_BQS: jax.Array | None) -> jax.Array:
-    """Attention with scores [B, H, Q, S] in memory, differentiated by JAX. Every query must see something.
+    """Attention with scores [B, H, Q, S] in memory. Every query must see something.
 
     One plain batched product per kv-head, its query heads side by side: 1.8 times faster on a CPU than the einsum over
-    b, k and g.
+    b, k and g. The gradient is written out: exp(scores) is kept as it is, and sums over S become sums over C.
     """
+    return _dense_forward(q_BQHC, k_BSKC, v_BSKC, allowed_BQS)[0]
+
+
+def _dense_forward(q_BQHC: Any, k_BSKC: Any, v_BSKC: Any, allowed_BQS: Any) -> tuple[jax.Array, tuple]:
     B, _, H, _ = q_BQHC.shape
-    K = k_BSKC.shape[2]
-    weight_NMS = jax.nn.softmax(_scores(_grouped(q_BQHC, K), _by_kv_head(k_BSKC), allowed_BQS), axis=-1)
-    mixed_NMC = jnp.einsum("nms,nsc->nmc", weight_NMS.astype(v_BSKC.dtype), _by_kv_head(v_BSKC))
-    return _ungrouped(mixed_NMC, B, H)
+    q_NMC = _grouped(q_BQHC, k_BSKC.shape[2])
+    k_NCS, v_NCS = _by_kv_head(k_BSKC), _by_kv_head(v_BSKC)
+    scores_NMS = _scores(q_NMC, k_NCS, allowed_BQS)
+    exp_NMS = jnp.exp(scores_NMS - scores_NMS.max(-1, keepdims=True))
+    share_NM1 = 1 / exp_NMS.sum(-1, keepdims=True)
+    exp_NMS = exp_NMS.astype(v_BSKC.dtype)
+    mixed_NMC = _dot("nms,ncs->nmc", exp_NMS, v_NCS) * share_NM1
+    return _ungrouped(mixed_NMC.astype(q_BQHC.dtype), B, H), (q_NMC, k_NCS, v_NCS, exp_NMS, share_NM1, mixed_NMC)
+
+
+def _dense_backward(saved: tuple, grad_BQHC: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, None]:
+    """With P = exp * share, o = P v:  dv = P^T do,  ds = P (do v^T - sum_c do o),  dq = ds k,  dk = ds^T q."""
+    q_NMC, k_NCS, v_NCS, exp_NMS, share_NM1, mixed_NMC = saved
+    B, _, H, C = grad_BQHC.shape
+    grad_NMC = _grouped(grad_BQHC, len(q_NMC) // B).astype(jnp.float32) * share_NM1
+    delta_NM1 = (grad_NMC * mixed_NMC).sum(-1, keepdims=True)
+    grad_NMC = grad_NMC.astype(q_NMC.dtype)
+    grad_scores_NMS = (exp_NMS * (_dot("nmc,ncs->nms", grad_NMC, v_NCS) - delta_NM1)).astype(q_NMC.dtype)
+    grad_q_NMC = _dot("nms,ncs->nmc", grad_scores_NMS, k_NCS) / math.sqrt(C)
+    grad_k_NCS = _dot("nms,nmc->ncs", grad_scores_NMS, q_NMC) / math.sqrt(C)
+    grad_v_NCS = _dot("nms,nmc->ncs", exp_NMS, grad_NMC)
+    dtype = grad_BQHC.dtype
+    grads = _ungrouped(grad_q_NMC, B, H), _from_kv_head(grad_k_NCS, B), _from_kv_head(grad_v_NCS, B)
+    return grads[0].astype(dtype), grads[1].astype(dtype), grads[2].astype(dtype), None
+
+
+dense.defvjp(_dense_forward, _dense_backward)
 
 
 def dense_forward(q_BQHC: Any, k_BSKC: Any, v_BSKC: Any, allowed_BQS: Any) -> tuple[jax.Array, jax.Array]:
@@ -78,7 +111,7 @@ def dense_forward(q_BQHC: Any, k_BSKC: Any, v_BSKC: Any, allowed_BQS: Any) -> tu
     exp_NMS = jnp.exp(scores_NMS - top_NM1)
     total_NM1 = exp_NMS.sum(-1, keepdims=True)
     weight_NMS = (exp_NMS / jnp.where(total_NM1 > 0, total_NM1, 1)).astype(v_BSKC.dtype)
-    mixed = jnp.einsum("nms,nsc->nmc", weight_NMS, _by_kv_head(v_BSKC), preferred_element_type=jnp.float32)
+    mixed = _dot("nms,ncs->nmc", weight_NMS, _by_kv_head(v_BSKC))
     return _ungrouped(mixed, B, H), _ungrouped(top_NM1 + jnp.log(total_NM1), B, H)[..., 0]
 
 
@@ -93,16 +126,15 @@ def dense_backward(
     """
     B, _, H, C = q_BQHC.shape
     K = k_BSKC.shape[2]
-    dot = lambda pattern, *x: jnp.einsum(pattern, *x, preferred_element_type=jnp.float32)  # noqa: E731
     q_NMC, grad_NMC = _grouped(q_BQHC, K), _grouped(grad_BQHC, K)
-    k_NSC, v_NSC = _by_kv_head(k_BSKC), _by_kv_head(v_BSKC)
+    k_NCS, v_NCS = _by_kv_head(k_BSKC), _by_kv_head(v_BSKC)
     lse_NM1, delta_NM1 = (_grouped(x[..., None], K) for x in (lse_BQH, delta_BQH))
-    weight_NMS = jnp.exp(_scores(q_NMC, k_NSC, allowed_BQS) - lse_NM1)
-    grad_weight_NMS = dot("nmc,nsc->nms", grad_NMC, v_NSC)
+    weight_NMS = jnp.exp(_scores(q_NMC, k_NCS, allowed_BQS) - lse_NM1)
+    grad_weight_NMS = _dot("nmc,ncs->nms", grad_NMC, v_NCS)
     grad_scores_NMS = (weight_NMS * (grad_weight_NMS - delta_NM1) / math.sqrt(C)).astype(q_BQHC.dtype)
-    grad_q = _ungrouped(dot("nms,nsc->nmc", grad_scores_NMS, k_NSC), B, H)
-    grad_k = _from_kv_head(dot("nms,nmc->nsc", grad_scores_NMS, q_NMC), B)
-    grad_v = _from_kv_head(dot("nms,nmc->nsc", weight_NMS.astype(grad_BQHC.dtype), grad_NMC), B)
+    grad_q = _ungrouped(_dot("nms,ncs->nmc", grad_scores_NMS, k_NCS), B, H)
+    grad_k = _from_kv_head(_dot("nms,nmc->ncs", grad_scores_NMS, q_NMC), B)
+    grad_v = _from_kv_head(_dot("nms,nmc->ncs", weight_NMS.astype(grad_BQHC.dtype), grad_NMC), B)
     return grad_q, grad_k, grad_v
 
 

@@ -51,10 +51,10 @@ Params = dict[str, Any]
 Pairs = Mapping[str, Pair]
 """LoRA's factors of a layer, by the name of their weight."""
 
-MAX_UNROLLED_LAYERS = 4
+MAX_UNROLLED_LAYERS = 8
 """A stack of up to this many layers is unrolled: without the loop that stacks saved activations a CPU step of
-`tiny` is 12% faster, and compiles no slower. Deeper stacks are scanned: compile time and memory stay those of
-one layer."""
+`tiny` is 12% faster, one of 6 layers of 256 dims 7%, and they compile no slower. Deeper stacks are scanned:
+compile time and memory stay those of one layer."""
 
 _ones, _zeros = jax.nn.initializers.ones, jax.nn.initializers.zeros
 
