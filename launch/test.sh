@@ -6,4 +6,5 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 ruff check .
 ruff format --check .
 mypy
-python -m pytest -n 2 --dist=loadgroup "$@" # tests that share a cluster or a long run stay together
+# One more worker than cores, for tests that wait; those that share a cluster or a long run stay together.
+python -m pytest -n "$(($(nproc) + 1))" --dist=loadgroup "$@"

@@ -26,6 +26,14 @@ settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 
+WAITING = ("test_slurm", "test_processes", "test_faults", "test_lora_runs", "test_ablate")
+"""Files whose tests start commands and wait for them: first, so that none of them is alone at the end."""
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.stem not in WAITING)
+
+
 def pytest_unconfigure(config):
     """Takes the cache away, once (workers inherit it)."""
     cache = os.environ["JAX_COMPILATION_CACHE_DIR"]

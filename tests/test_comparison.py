@@ -239,20 +239,20 @@ def test_only_what_is_missing_is_done(tmp_path):
         levels={"far": ("--env=Y",)}, at_steps=(10,),
     )  # fmt: skip
     workdir = tmp_path / "a" / "0"
-    assert [c[0] for c in ablate.commands(suite, "a", 0, tmp_path)] == ["anyorder_jax.train"] + [
+    assert [c[0] for c in ablate.commands(suite, "a", 0, tmp_path, workdir)] == ["anyorder_jax.train"] + [
         "anyorder_jax.evaluate"
     ] * 2
     (workdir / "report" / "far").mkdir(parents=True)
     (workdir / "checkpoints" / "10").mkdir(parents=True)
     for done in ("report.json", "far/report.json"):
         (workdir / "report" / done).write_text("{}")
-    found = list(ablate.commands(suite, "a", 0, tmp_path))
+    found = list(ablate.commands(suite, "a", 0, tmp_path, workdir))
     assert [c[0] for c in found] == ["anyorder_jax.evaluate"] * 2
     assert f"--checkpoint={workdir}/checkpoints/10" in found[0] and "--suite=likelihood" in found[1]
     for done in ("10/report.json", "likelihood.json"):
         (workdir / "report" / done).parent.mkdir(exist_ok=True)
         (workdir / "report" / done).write_text("{}")
-    assert list(ablate.commands(suite, "a", 0, tmp_path)) == []
+    assert list(ablate.commands(suite, "a", 0, tmp_path, workdir)) == []
 
 
 def test_jobs_are_numbered(tmp_path):
