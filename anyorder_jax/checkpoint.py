@@ -226,6 +226,18 @@ class Checkpointer:
             self._manager.wait_until_finished()
             self._manager.close()
 
+    def __enter__(self) -> Checkpointer:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """`close`. After an error too, or the interpreter's end would tear down a checkpoint that is being written; but
+        one process of several does not wait (the others' writers may wait for it)."""
+        if error is None:
+            self.close()
+        elif jax.process_count() == 1:
+            with contextlib.suppress(Exception):  # the first error is the one to tell
+                self.close()
+
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
         """Orbax's writers fail in a thread; the error comes out of the next call and is told in one sentence."""

@@ -269,7 +269,7 @@ def train(config: Config, workdir: Path) -> bool:
     log = RunLogger(workdir, config.train.num_steps, to_json(config), config.log.wandb_project, first_step=first)
     window = Window(run, log, **run.window_at_start)
     is_stopped = False
-    with process.until_sigterm() as is_last_before_stop:
+    with run.checkpointer, process.until_sigterm() as is_last_before_stop:
         previous: tuple[int, Any, Any] | None = None
         for number in range(first, config.train.num_steps):
             batch = next(run.batches)
@@ -293,7 +293,6 @@ def train(config: Config, workdir: Path) -> bool:
             if is_stopped:
                 say(f"Stopped by SIGTERM after step {done}; the same command goes on from here.")
                 break
-    run.checkpointer.close()
     log.close()
     return not is_stopped
 
