@@ -7,7 +7,4 @@ ruff check .
 ruff format --check .
 mypy
 # One more worker than cores, for tests that wait; those that share a cluster or a long run stay together.
-if ! python -m pytest -n "$(($(nproc) + 1))" --dist=loadgroup "$@"; then
-  echo "Once more, alone, what failed beside the others (clusters and kills depend on a machine's load):"
-  python -m pytest --last-failed --last-failed-no-failures=none "$@"
-fi
+python -m pytest -n "$(($(nproc) + 1))" --dist=loadgroup "$@"

@@ -35,14 +35,16 @@ start() {
   fi
   local host
   host=$(hostname -s)
-  # Loopback ports of this cluster's own: two test runs on one machine do not meet.
-  local port=$((20000 + $$ % 20000))
+  # Loopback ports and job numbers (of which job.sh makes JAX's port) of this cluster's own: two test runs on one
+  # machine do not meet.
+  local port=$((20000 + 3 * ($$ % 6000)))
   echo "127.0.0.1 n1 n2 $mark" >> /etc/hosts
   mkdir -p "$directory/state" "$directory/spool/n1" "$directory/spool/n2"
   cat > "$conf" << END
 ClusterName=anyorder
 SlurmctldHost=$host(127.0.0.1)
 SlurmctldPort=$port
+FirstJobId=$((1 + 64 * ($$ % 1000)))
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
