@@ -259,7 +259,7 @@ def surroundings(world: World) -> str:
         one.send_signal(signal.SIGTERM)
         code, output = finish(one)
         assert code == process.REQUEUE, output
-        told.append("a clock of 2001 that jumps to today")
+    told.append("a clock of 2001 that jumps to today" if clock else "(a wrong clock not: no libfaketime here)")
     world.finish("elsewhere", environment=environment, wrapper=wrapper)
     world.check_equal("elsewhere")
     return f"{', '.join(told)}: equal bit for bit"
