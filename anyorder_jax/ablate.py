@@ -31,10 +31,10 @@ from pathlib import Path
 from typing import IO
 
 from anyorder_jax import process
-from anyorder_jax.checkpoint import write_text
 from anyorder_jax.evaluation import comparison, page
 from anyorder_jax.evaluation import suite as suites
 from anyorder_jax.evaluation.suite import Suite
+from anyorder_jax.run_directory import write_text
 
 
 def load_suite(path: str, size: str = "") -> Suite:

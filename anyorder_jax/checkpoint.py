@@ -1,13 +1,11 @@
 """Checkpoints: Orbax, asynchronous; parameters, optimizer, data iterator and description saved together.
 
-Which files that makes: `run_directory.py`. A LoRA run stores its factors and digests of the frozen weights, not these:
-they are read again from where the configuration says (`load_base`), and refused when they are others.
+Which files that makes: `run_directory.py`. Weights alone, e.g. to evaluate: `weights.py`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -18,18 +16,12 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
-from flax import traverse_util
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh
 from orbax.checkpoint import checkpoint_managers
 
-from anyorder_jax import digest, keys, sharding
-from anyorder_jax.config import CheckpointConfig, Config, MeshConfig, freeze
-from anyorder_jax.model import lora, transformer
-from anyorder_jax.model.config import ModelConfig
-from anyorder_jax.pretrained import load
-from anyorder_jax.run_directory import find, is_run, read_meta
-from anyorder_jax.state import TrainState, abstract_params
+from anyorder_jax import digest
+from anyorder_jax.config import CheckpointConfig
+from anyorder_jax.state import TrainState
 
 ITEMS = ("params", "optimizer", "data", "meta")
 CHUNK_BYTES = 64 * 2**20
@@ -269,154 +261,3 @@ def _wrong_items(read: Any, meta: Mapping[str, Any]) -> list[str]:
 def _in_chunks(tree: Any) -> ocp.args.StandardSave:
     save_args = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES), tree)
     return ocp.args.StandardSave(tree, save_args=save_args)
-
-
-def read_model_config(path: str | Path) -> ModelConfig:
-    """The model at `path`: a run or step directory, or a split or merged model directory.
-
-    Raises:
-      FileNotFoundError, ValueError: when there is none, or one of another family.
-    """
-    return ModelConfig.from_hf(read_meta(path)["model"]) if is_run(path) else load.read_model_config(path)
-
-
-def load_params(path: str | Path, model_config: ModelConfig, shapes: Any, hold: load.Hold = load.as_it_is) -> Any:
-    """The parameters at `path` (see `read_model_config`), in the dtypes and on the shardings of `shapes`. A LoRA run
-    gives those of the model that it trained: its factors folded into the weights.
-
-    Args:
-      path: a run or step directory, or a split or merged model directory.
-      model_config: what is expected there.
-      shapes: a plain model's tree of `ShapeDtypeStruct`s with shardings.
-      hold: gets every weight, and gives what stands for it in the tree.
-
-    Raises:
-      ValueError: for another model than expected, or a bad checkpoint.
-    """
-    if not is_run(path):
-        placed = jax.tree.map(lambda s: s.sharding, shapes)
-        return load.load_params(path, model_config, placed, shapes["embedding"].dtype, hold, show_progress=True)
-    config = freeze(read_meta(path)["config"])
-    if config.lora.rank:
-        mesh = shapes["embedding"].sharding.mesh
-        params = lora.fold(_load_adapted(path, config, model_config, mesh), config.lora)
-        params = jax.tree.map(lambda x, s: jax.device_put(x.astype(s.dtype), s.sharding), params, shapes)
-    else:
-        params = _restore(path, shapes)
-    return load.hold_all(params, hold)
-
-
-def _restore(path: str | Path, shapes: Any) -> Any:
-    """What a run stored of its parameters."""
-    run, step = find(path)
-    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
-        folder = run / "checkpoints" / str(step) / "params"
-        return reader.restore(folder, args=ocp.args.StandardRestore(shapes))
-
-
-def load_base(config: Config, model_config: ModelConfig, mesh: Mesh) -> tuple[Any, dict[str, int]]:
-    """The frozen weights of a LoRA run: those at `model.path`, else the preset's as the seed draws them.
-
-    Returns:
-      (the tree without factors, held as `config.lora` says; a digest of each weight as it was before it was put into 8
-      bits, so that it is the same on every machine).
-
-    Raises:
-      ValueError: as `load_params`, and when nothing is at `model.path`.
-    """
-    dtype = config.model.param_dtype
-    held = lora.split(abstract_params(model_config, mesh, dtype, config.lora))[1]
-    placed = traverse_util.flatten_dict(held, is_leaf=lambda _, node: lora.is_in_bits(node))
-    digests: dict[str, int] = {}
-
-    def hold(path: tuple[str, ...], weight: jax.Array) -> Any:
-        digests["/".join(path)] = digest.of_arrays([weight])[0]
-        if not lora.is_in_bits(placed[path]):
-            return weight
-        shardings = jax.tree.map(lambda s: s.sharding, placed[path])
-        return jax.jit(partial(lora.quantise, in_dim=lora.in_dim(path[-1])), out_shardings=shardings)(weight)
-
-    shapes = abstract_params(model_config, mesh, dtype)
-    if config.model.path:
-        if not Path(config.model.path).exists():
-            raise ValueError(
-                f"config.model.path: {config.model.path} is not there. A LoRA run holds its factors only; put the "
-                "model that they were trained on (or a link to it) there."
-            )
-        return load_params(config.model.path, model_config, shapes, hold), digests
-    draw = jax.jit(
-        lambda key: transformer.init(model_config, key, dtype), out_shardings=jax.tree.map(lambda s: s.sharding, shapes)
-    )
-    return load.hold_all(draw(keys.key(config.seed, "init")), hold), digests
-
-
-def refuse_other_base(meta: Mapping[str, Any], digests: Mapping[str, int], where: str) -> None:
-    """Raises ValueError when the factors described by `meta` were trained on other frozen weights than these."""
-    changed = sorted(name for name in meta["base"].keys() | digests if meta["base"].get(name) != digests.get(name))
-    if changed:
-        raise ValueError(
-            f"{where or 'the weights drawn from config.seed'}: not the weights that the factors were trained on "
-            f"({len(changed)} of {len(digests)} differ, {changed[0]} first). Put the same model there again."
-        )
-
-
-def _load_adapted(path: str | Path, config: Config, model_config: ModelConfig, mesh: Mesh) -> Any:
-    """A run's parameters as it trains them, with LoRA the frozen weights and the factors."""
-    shapes = abstract_params(model_config, mesh, config.model.param_dtype, config.lora)
-    params = _restore(path, lora.split(shapes)[0])
-    if not config.lora.rank:
-        return params
-    base, digests = load_base(config, model_config, mesh)
-    refuse_other_base(read_meta(path), digests, config.model.path)
-    return {**base, **params}
-
-
-def load_for_inference(
-    path: str | Path, mesh: Mesh | None = None, param_dtype: str = ""
-) -> tuple[Config, ModelConfig, Any, Path]:
-    """(config, model config, params, tokenizer directory) of a run or step directory; the optimizer is not read. The
-    params are what `transformer.apply(..., lora_config=config.lora)` takes.
-
-    Args:
-      path: RUN or RUN/checkpoints/STEP.
-      mesh: where the weights go (None: the first device).
-      param_dtype: of the weights; "" is that of the run.
-
-    Raises:
-      FileNotFoundError: when there is no checkpoint there.
-    """
-    run, step = find(path)
-    meta = read_meta(path)
-    config, model_config = freeze(meta["config"]), ModelConfig.from_hf(meta["model"])
-    mesh = sharding.make_mesh(MeshConfig(), jax.local_devices()[:1]) if mesh is None else mesh
-    if param_dtype:
-        config = dataclasses.replace(config, model=dataclasses.replace(config.model, param_dtype=param_dtype))
-    params = _load_adapted(run / "checkpoints" / str(step), config, model_config, mesh)
-    return config, model_config, params, run / "tokenizer"
-
-
-def copy_to_remote(workdir: Path, remote: str) -> None:
-    """Copies what a run directory holds besides checkpoints (configuration, tokenizer, log) to `checkpoint.remote`."""
-    for name in ("config.json", "tokenizer", "metrics"):
-        for file in (workdir / name, *(workdir / name).rglob("*")):
-            if file.is_file():
-                target = epath.Path(remote) / str(file.relative_to(workdir))
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(file.read_bytes())
-
-
-def fetch_log(workdir: Path, remote: str) -> None:
-    """Brings the log of a run back from `checkpoint.remote` to a machine that does not have it, to be gone on with."""
-    there = epath.Path(remote) / "metrics"
-    if (workdir / "metrics").exists() or not there.exists():
-        return
-    (workdir / "metrics").mkdir(parents=True)
-    for file in there.iterdir():
-        (workdir / "metrics" / file.name).write_bytes(file.read_bytes())
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes beside, then renames: a reader sees the old file or the new one, never half of it."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

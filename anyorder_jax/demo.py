@@ -17,7 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from anyorder_jax import checkpoint, process
+from anyorder_jax import process, weights
 from anyorder_jax.evaluation import page
 from anyorder_jax.evaluation.held_out import open_held_out
 from anyorder_jax.evaluation.likelihood import Model
@@ -129,7 +129,7 @@ def open_server(path: str, port: int, num_windows: int, seed: int) -> Server:
     Raises:
       FileNotFoundError, ValueError: no checkpoint there, or no data. OSError: the port is taken.
     """
-    config, model_config, params, tokenizer = checkpoint.load_for_inference(path)
+    config, model_config, params, tokenizer = weights.load_for_inference(path)
     held_out = open_held_out(config, tokenizer, EPISODES, None)
     model = Model(config, model_config, params, held_out.task.vocabulary, held_out.actions, held_out.row_length)
     return Server(Reader(held_out, model, windows(held_out, seed, num_windows)), Path(path).absolute().name, port)

@@ -28,7 +28,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from anyorder_jax import checkpoint, process
+from anyorder_jax import process, run_directory, weights
 from anyorder_jax.environments import registry
 from anyorder_jax.evaluation import (
     acting,
@@ -116,9 +116,9 @@ def evaluate(
     unknown = [name for name in suites if name not in SUITES]
     if unknown or not suites:
         raise ValueError(f"--suite: expected names out of {', '.join(SUITES)}, got {unknown or 'none'}.")
-    run, step = checkpoint.find(path)
+    run, step = run_directory.find(path)
     directory = Path(output_dir) if output_dir else run / "report" / environment
-    config, model_config, params, tokenizer = checkpoint.load_for_inference(path)
+    config, model_config, params, tokenizer = weights.load_for_inference(path)
     if environment:
         registry.make_codec(environment, config.data.profile)  # an unknown level fails here
     report.make_directory(directory)

@@ -18,6 +18,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from etils import epath
+
 from anyorder_jax.config import Config, to_json
 from anyorder_jax.model.config import ModelConfig
 
@@ -75,3 +77,30 @@ def describe(config: Config, model_config: ModelConfig, fingerprint: Mapping[str
         "model": model_config.to_hf(),
         "data": dict(fingerprint),
     }
+
+
+def copy_to_remote(workdir: Path, remote: str) -> None:
+    """Copies what a run directory holds besides checkpoints (configuration, tokenizer, log) to `checkpoint.remote`."""
+    for name in ("config.json", "tokenizer", "metrics"):
+        for file in (workdir / name, *(workdir / name).rglob("*")):
+            if file.is_file():
+                target = epath.Path(remote) / str(file.relative_to(workdir))
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(file.read_bytes())
+
+
+def fetch_log(workdir: Path, remote: str) -> None:
+    """Brings the log of a run back from `checkpoint.remote` to a machine that does not have it, to be gone on with."""
+    there = epath.Path(remote) / "metrics"
+    if (workdir / "metrics").exists() or not there.exists():
+        return
+    (workdir / "metrics").mkdir(parents=True)
+    for file in there.iterdir():
+        (workdir / "metrics" / file.name).write_bytes(file.read_bytes())
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes beside, then renames: a reader sees the old file or the new one, never half of it."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)

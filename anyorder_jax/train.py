@@ -21,7 +21,7 @@ from absl import app, flags, logging
 from jax.experimental import multihost_utils
 from ml_collections import config_flags
 
-from anyorder_jax import checkpoint, keys, process, run_directory, sharding, state, step
+from anyorder_jax import checkpoint, keys, process, run_directory, sharding, state, step, weights
 from anyorder_jax.config import Config, freeze, to_json
 from anyorder_jax.data import pipeline
 from anyorder_jax.loss import GROUPS
@@ -64,7 +64,7 @@ def say_skipped(reasons: Sequence[str]) -> None:
 def model_config_of(config: Config, task: Task) -> ModelConfig:
     """The model's shape: of the checkpoint at `model.path`, or the preset with the vocabulary's size and ids."""
     if config.model.path:
-        model_config = checkpoint.read_model_config(config.model.path)
+        model_config = weights.read_model_config(config.model.path)
         if model_config.vocab_size < task.vocabulary.size:
             raise ValueError(
                 f"config.model.path: {config.model.path} has {model_config.vocab_size} embedding rows, but the "
@@ -159,12 +159,12 @@ class Run:
         self.spikes = SpikeGuard(config.train.spike_factor, config.train.spike_window)
         base: dict[str, Any] = {}
         if config.lora.rank:
-            base, self.meta["base"] = checkpoint.load_base(config, self.model_config, self.mesh)
+            base, self.meta["base"] = weights.load_base(config, self.model_config, self.mesh)
 
         def check(meta: Mapping[str, Any]) -> None:
             refuse_other_run(config, meta, self.task.fingerprint, self.workdir)
             if config.lora.rank:
-                checkpoint.refuse_other_base(meta, self.meta["base"], config.model.path)
+                weights.refuse_other_base(meta, self.meta["base"], config.model.path)
 
         restored = self.checkpointer.restore_newest(_stored(self.shapes), check)
         if restored is not None:
@@ -179,7 +179,7 @@ class Run:
             params = state.with_factors(base, self.model_config, placed, dtype, key, config.lora)
             return state.from_params(params, self.optimizer, placed)
         if config.model.path:
-            params = checkpoint.load_params(config.model.path, self.model_config, self.shapes.params)
+            params = weights.load_params(config.model.path, self.model_config, self.shapes.params)
             return state.from_params(params, self.optimizer, placed)
         return state.create(
             self.model_config, self.optimizer, self.mesh, config.model.param_dtype, key,
@@ -201,7 +201,7 @@ class Run:
         data = {"batches": self.batches.get_state(), "window": window.contents(), "losses": self.spikes.losses}
         self.checkpointer.save(_stored(self.state), data, self.meta, validation_loss)
         if self.config.checkpoint.remote and jax.process_index() == 0:
-            checkpoint.copy_to_remote(self.workdir, self.config.checkpoint.remote)
+            run_directory.copy_to_remote(self.workdir, self.config.checkpoint.remote)
 
 
 def _stored(whole: state.TrainState) -> state.TrainState:
@@ -261,10 +261,10 @@ def train(config: Config, workdir: Path) -> bool:
     workdir.mkdir(parents=True, exist_ok=True)
     run = Run(config, workdir)
     if jax.process_index() == 0:
-        checkpoint.write_text(workdir / "config.json", to_json(config))
+        run_directory.write_text(workdir / "config.json", to_json(config))
         run.task.vocabulary.save(workdir / "tokenizer")
         if config.checkpoint.remote:
-            checkpoint.fetch_log(workdir, config.checkpoint.remote)
+            run_directory.fetch_log(workdir, config.checkpoint.remote)
     first = int(run.state.step)
     log = RunLogger(workdir, config.train.num_steps, to_json(config), config.log.wandb_project, first_step=first)
     window = Window(run, log, **run.window_at_start)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from anyorder_jax import checkpoint, loss, run_directory
+from anyorder_jax import loss, run_directory, weights
 from anyorder_jax.model import lora, transformer
 from anyorder_jax.model.attention import BlockDiffusion, Full, can_attend
 from anyorder_jax.model.config import ModelConfig
@@ -128,7 +128,7 @@ def _load(model: str | Path, dtype: str) -> tuple[ModelConfig, transformer.Param
     if _is_model_directory(model):
         model_config = read_model_config(model)
         return model_config, load_params(model, model_config, None, dtype, show_progress=True), str(model)
-    config, model_config, params, _ = checkpoint.load_for_inference(model, param_dtype=dtype)
+    config, model_config, params, _ = weights.load_for_inference(model, param_dtype=dtype)
     params = lora.fold(params, config.lora)
     origin = config.model.path if run_directory.find(model)[1] == 0 else ""
     is_there = bool(origin) and _is_model_directory(origin) and read_model_config(origin) == model_config
@@ -144,7 +144,7 @@ def _model_config(model: str | Path) -> ModelConfig:
         open_model(model)  # refuses a bad one
     elif not run_directory.is_run(model):
         raise ValueError(f"--model: {model} has neither a config.json nor checkpoints/: it is no model and no run.")
-    return checkpoint.read_model_config(model)
+    return weights.read_model_config(model)
 
 
 def verify(

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from anyorder_jax import checkpoint, sharding, state
+from anyorder_jax import checkpoint, run_directory, sharding, state
 from anyorder_jax.config import CheckpointConfig, Config, MeshConfig, to_json
 from anyorder_jax.model import presets
 from anyorder_jax.optimizer import make_optimizer
@@ -54,7 +54,7 @@ def main():
     if directory.exists():
         sys.exit(f"{directory} is there, and what is there stays: it proves that it can still be opened.")
     writer = checkpoint.Checkpointer(directory, CheckpointConfig())
-    writer.save(expected(), DATA, checkpoint.describe(CONFIG, MODEL, FINGERPRINT))
+    writer.save(expected(), DATA, run_directory.describe(CONFIG, MODEL, FINGERPRINT))
     writer.close()
     (directory / "config.json").write_text(to_json(CONFIG))
     print(f"{directory}: {sum(p.stat().st_size for p in directory.rglob('*') if p.is_file())} bytes")

@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from anyorder_jax import checkpoint
+from anyorder_jax import weights
 
 ROOT = Path(__file__).parents[1]
 SMALL = [
@@ -74,8 +74,9 @@ def finish(process, timeout=600):
 
 
 def lines(workdir, name="train"):
+    """What is logged so far; a last line that is being written does not count."""
     path = Path(workdir) / "metrics" / f"{name}.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [json.loads(line) for line in path.read_text().split("\n")[:-1]] if path.exists() else []
 
 
 def learned(workdir):
@@ -96,6 +97,6 @@ def wait_for_step(workdir, step, process):
 
 def same_parameters(run, other):
     """Raises AssertionError unless the newest checkpoints hold the same bits."""
-    ours, theirs = (jax.tree.leaves(checkpoint.load_for_inference(path)[2]) for path in (run, other))
+    ours, theirs = (jax.tree.leaves(weights.load_for_inference(path)[2]) for path in (run, other))
     for a, b in zip(ours, theirs, strict=True):
         np.testing.assert_array_equal(np.asarray(a), np.asarray(b))

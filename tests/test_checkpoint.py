@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import golden_checkpoint
-from anyorder_jax import checkpoint, digest, keys, sharding, state
+from anyorder_jax import checkpoint, digest, keys, sharding, state, weights
 from anyorder_jax.config import CheckpointConfig, MeshConfig
 from anyorder_jax.optimizer import make_optimizer
 from runs import tiny_config, tiny_model
@@ -155,6 +155,6 @@ def test_checkpoints_of_earlier_versions_open(version, tmp_path):
     restored = reader.restore_newest(golden_checkpoint.shapes(), metas.append)
     assert restored.data == golden_checkpoint.DATA and metas[0]["data"] == golden_checkpoint.FINGERPRINT
     jax.tree.map(np.testing.assert_array_equal, restored.state, expected)
-    config, model_config, params, _ = checkpoint.load_for_inference(tmp_path / "run")
+    config, model_config, params, _ = weights.load_for_inference(tmp_path / "run")
     assert (config.seed, model_config.hidden_size) == (5, 8)
     jax.tree.map(np.testing.assert_array_equal, params, expected.params)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import checkpoints
-from anyorder_jax import checkpoint, run_directory, sharding, state, train
+from anyorder_jax import checkpoint, run_directory, sharding, state, train, weights
 from anyorder_jax.config import CheckpointConfig, Config, MeshConfig, ModelSelection
 from anyorder_jax.model import transformer
 from anyorder_jax.model.presets import PRESETS
@@ -192,7 +192,7 @@ def test_to_orbax_and_back_is_the_same_checkpoint(monkeypatch, tmp_path, layout,
     others = ["config.json", "modeling_llada2_moe.py", "tokenizer.json", "tokenizer_config.json"]
     assert filecmp.cmpfiles(source, back, others, shallow=False)[0] == others
     assert {p.name for p in back.iterdir()} == {*others, "model.safetensors"}
-    model_config, params, tokenizer = checkpoint.load_for_inference(run)[1:]  # what evaluate does
+    model_config, params, tokenizer = weights.load_for_inference(run)[1:]  # what evaluate does
     assert_same_trees(params, load_params(source, model_config, None, params["embedding"].dtype))
     assert (tokenizer / "tokenizer.json").is_file()
 
@@ -236,7 +236,7 @@ def test_what_training_saved_is_exported_from_its_own_chunks(monkeypatch, tmp_pa
     model_config = read_model_config(source)
     devices = sharding.make_mesh(MeshConfig(*mesh), jax.devices()[: np.prod(mesh)])
     shapes = state.abstract_params(model_config, devices, "float32")
-    params = checkpoint.load_params(source, model_config, shapes)
+    params = weights.load_params(source, model_config, shapes)
     saved = state.TrainState(jnp.int32(3), params, {"count": jnp.zeros(2)})
     checkpointer = checkpoint.Checkpointer(tmp_path / "run", CheckpointConfig())
     config = dataclasses.replace(Config(), model=ModelSelection(path=str(source)))

@@ -12,7 +12,7 @@ import pytest
 from safetensors import safe_open
 
 import checkpoints
-from anyorder_jax import checkpoint, digest, run_directory, sharding, state
+from anyorder_jax import checkpoint, digest, run_directory, sharding, state, weights
 from anyorder_jax.config import CheckpointConfig, Config, LoRAConfig, MeshConfig, ModelSelection
 from anyorder_jax.evaluate import evaluate
 from anyorder_jax.model import lora
@@ -32,7 +32,7 @@ def make_run(folder, base_dtype="", targets="attention,dense,shared,experts", me
     config = dataclasses.replace(Config(), model=ModelSelection(path=str(source)), lora=lora_config)
     model_config = read_model_config(source)
     mesh = sharding.make_mesh(mesh or MeshConfig(), jax.devices()[: 8 if mesh else 1])
-    base, digests = checkpoint.load_base(config, model_config, mesh)
+    base, digests = weights.load_base(config, model_config, mesh)
     rng = np.random.default_rng(6)
     shapes, _ = lora.split(state.abstract_params(model_config, mesh, "float32", lora_config))
     factors = jax.tree.map(lambda s: jax.device_put(rng.normal(size=s.shape).astype("f4"), s.sharding), shapes)
@@ -54,7 +54,7 @@ def test_a_run_is_read_back_and_exported_as_what_it_computes(tmp_path, base_dtyp
     stored = {path.name for path in (run / "checkpoints" / "5" / "params").iterdir()}
     size = sum(f.stat().st_size for f in (run / "checkpoints" / "5" / "params").rglob("*") if f.is_file())
     assert size < 8 * sum(x.size for x in jax.tree.leaves(params["lora"])) + 100_000, stored  # the base is not there
-    config, model_config, read, _ = checkpoint.load_for_inference(run)
+    config, model_config, read, _ = weights.load_for_inference(run)
     jax.tree.map(np.testing.assert_array_equal, read, params)
 
     folded = lora.fold(read, config.lora)
@@ -63,7 +63,7 @@ def test_a_run_is_read_back_and_exported_as_what_it_computes(tmp_path, base_dtyp
         exported = load_params(tmp_path / layout, model_config)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6), exported, folded)
         jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b), exported["embedding"], read["embedding"])
-    again = checkpoint.load_params(run, model_config, state.abstract_params(model_config, one_device(), "bfloat16"))
+    again = weights.load_params(run, model_config, state.abstract_params(model_config, one_device(), "bfloat16"))
     assert again["moe"]["expert_down"].dtype == jnp.bfloat16
     np.testing.assert_allclose(again["moe"]["expert_down"], folded["moe"]["expert_down"], rtol=2**-7, atol=1e-6)
     if not base_dtype:  # numbers of the checkpoint itself, by their published names
@@ -110,12 +110,12 @@ def test_another_base_is_refused_and_nothing_left_behind(tmp_path, capsys):
         file.unlink()
     checkpoints.write(source, CONFIG, tensors)
     with pytest.raises(ValueError, match=r"1 of 23 differ, moe/expert_down first"):
-        checkpoint.load_for_inference(run)
+        weights.load_for_inference(run)
     assert export(run, tmp_path / "out", "split") == 2
     assert "moe/expert_down" in capsys.readouterr().err
     source.rename(tmp_path / "elsewhere")
     with pytest.raises(ValueError, match=r"is not there\. A LoRA run holds its factors only"):
-        checkpoint.load_for_inference(run)
+        weights.load_for_inference(run)
     assert {p.name for p in tmp_path.iterdir()} == {"run", "elsewhere", "adapter"}
 
 
@@ -133,11 +133,11 @@ def test_a_run_goes_on_bit_for_bit_and_is_evaluated(tmp_path):
                  "--config.train.num_steps=8", "--config.checkpoint.save_every_steps=4"]  # fmt: skip
     code, output = finish(start(*arguments))
     assert code == 0, output
-    whole, log = checkpoint.load_for_inference(run)[2], learned(run)
+    whole, log = weights.load_for_inference(run)[2], learned(run)
     shutil.rmtree(run / "checkpoints" / "8")
     code, output = finish(start(*arguments))
     assert code == 0 and "at step 4" in output, output
-    jax.tree.map(np.testing.assert_array_equal, checkpoint.load_for_inference(run)[2], whole)
+    jax.tree.map(np.testing.assert_array_equal, weights.load_for_inference(run)[2], whole)
     assert learned(run) == log
     evaluate(run, num_episodes=2, num_windows=2, rules=["greedy"])
     assert (run / "report" / "report.json").is_file()

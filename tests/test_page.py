@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import browser
-from anyorder_jax import checkpoint, demo
+from anyorder_jax import demo, weights
 from anyorder_jax.evaluation import page, svg, viewer
 from anyorder_jax.evaluation.held_out import open_held_out
 from anyorder_jax.evaluation.likelihood import Model
@@ -22,7 +22,7 @@ in_browser = pytest.mark.skipif(bool(browser.MISSING), reason=browser.MISSING)
 
 @pytest.fixture(scope="module")
 def opened(run):  # noqa: F811
-    config, model_config, params, tokenizer = checkpoint.load_for_inference(run)
+    config, model_config, params, tokenizer = weights.load_for_inference(run)
     held_out = open_held_out(config, tokenizer, 4, None)
     model = Model(config, model_config, params, held_out.task.vocabulary, held_out.actions, held_out.row_length)
     return held_out, model

@@ -10,7 +10,7 @@ import optax
 import pytest
 from PIL import Image
 
-from anyorder_jax import checkpoint, evaluate, run_directory, sharding, state
+from anyorder_jax import checkpoint, evaluate, run_directory, sharding, state, weights
 from anyorder_jax.config import CheckpointConfig, Config, DataConfig, MeshConfig
 from anyorder_jax.data import sources, units
 from anyorder_jax.data.tokenization import Vocabulary
@@ -150,7 +150,7 @@ def test_rollouts_on_training_seeds_are_refused(run, data, tmp_path):
         num_bytes, digest = sources.write_shard(tmp_path / split / "shard-00000.jsonl", [leaked])
         splits[split] = (sources.Shard(f"{split}/shard-00000.jsonl", 1, 0, num_bytes, digest),)
     sources.write_manifest(tmp_path, sources.Manifest(LEVEL, {"seed": 0}, splits))
-    config, *_, tokenizer = checkpoint.load_for_inference(run)
+    config, *_, tokenizer = weights.load_for_inference(run)
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, path=str(tmp_path)))
     with pytest.raises(ValueError, match="Choose another --seed"):
         held_out.open_held_out(config, tokenizer, 2, None)

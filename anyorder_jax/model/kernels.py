@@ -18,10 +18,10 @@ _NOTHING = -jnp.inf
 
 
 def _grouped(q_BQHC: jax.Array, num_kv_heads: int) -> jax.Array:
-    """[B, Q, H, C] -> [B*K, G*Q, C]: the query heads of a kv-head side by side."""
+    """[B, Q, H, C] -> [B*K, Q*G, C]: the query heads of a kv-head next to each other (with K = 1 nothing moves)."""
     B, Q, H, C = q_BQHC.shape
     G = H // num_kv_heads
-    return q_BQHC.reshape(B, Q, num_kv_heads, G, C).transpose(0, 2, 3, 1, 4).reshape(B * num_kv_heads, G * Q, C)
+    return q_BQHC.reshape(B, Q, num_kv_heads, G, C).transpose(0, 2, 1, 3, 4).reshape(B * num_kv_heads, Q * G, C)
 
 
 def _ungrouped(x_NMC: jax.Array, num_rows: int, num_heads: int) -> jax.Array:
@@ -29,7 +29,7 @@ def _ungrouped(x_NMC: jax.Array, num_rows: int, num_heads: int) -> jax.Array:
     N, M, C = x_NMC.shape
     K = N // num_rows
     G = num_heads // K
-    return x_NMC.reshape(num_rows, K, G, M // G, C).transpose(0, 3, 1, 2, 4).reshape(num_rows, M // G, num_heads, C)
+    return x_NMC.reshape(num_rows, K, M // G, G, C).transpose(0, 2, 1, 3, 4).reshape(num_rows, M // G, num_heads, C)
 
 
 def _by_kv_head(x_BSKC: jax.Array) -> jax.Array:
@@ -48,13 +48,14 @@ def _dot(pattern: str, *x: jax.Array) -> jax.Array:
 
 
 def _scores(q_NMC: jax.Array, k_NCS: jax.Array, allowed_BQS: jax.Array | None) -> jax.Array:
-    """float32 [B*K, G*Q, S], -inf where a query must not look."""
+    """float32 [B*K, Q*G, S], -inf where a query must not look."""
     scores = _dot("nmc,ncs->nms", q_NMC, k_NCS) / math.sqrt(q_NMC.shape[-1])
     if allowed_BQS is None:
         return scores
     rows, Q, S = allowed_BQS.shape
-    by_head = scores.reshape(rows if rows > 1 else 1, -1, Q, S)
-    return jnp.where(allowed_BQS[:, None], by_head, _NOTHING).reshape(scores.shape)
+    G = scores.shape[1] // Q
+    by_head = scores.reshape(rows, len(scores) // rows, Q, G, S)
+    return jnp.where(allowed_BQS[:, None, :, None], by_head, _NOTHING).reshape(scores.shape)
 
 
 @jax.custom_vjp
