@@ -1,13 +1,13 @@
 """How long conversions take beside `cp` of the same bytes, and how much memory: `python benchmarks/conversion.py`.
 
 A synthetic split checkpoint (64 experts of LLaDA2.0-mini's width, random bfloat16 bytes) is written to
-`--directory`, then in each round every command runs right after a `cp` of the same bytes on the same disk. Both find
-the same: nothing waiting to be written, their input in the page cache, and as much free memory as they write that has
-been touched a moment ago (a virtual machine may have given the rest back to its host, and getting it again takes up to
-2 seconds per GB, of whichever comes first). Neither flushes. Times are until the command returns, until `sync` has put
-the bytes on the disk, and of all cores (user and system). Memory
-is that of the whole child process, sampled every 5 ms from /proc/PID/status: anonymous (what it allocated) and
-file-mapped (libraries, mapped files) apart.
+`--directory`, then in each round every command runs beside a `cp` of the same bytes on the same disk, in turn after and
+before it. Both find the same: nothing waiting to be written, their input in the page cache, and as much free memory as
+they write that has been touched a moment ago (a virtual machine may have given the rest back to its host, and getting
+it again takes up to 2 seconds per GB, of whichever comes first). Neither flushes. Times are until the command returns,
+until `sync` has put the bytes on the disk, and of all cores (user and system). Memory is that of the whole child
+process, sampled every 5 ms from /proc/PID/status: anonymous (what it allocated) and file-mapped (libraries, mapped
+files) apart.
 """
 
 from __future__ import annotations
@@ -92,11 +92,12 @@ TOUCH = "import mmap, sys; m = mmap.mmap(-1, int(sys.argv[1])); [m.write(b'1' * 
 
 
 def prepare(source: Path) -> None:
-    """Puts what is written on the disk, touches free memory, and reads `source` into the page cache."""
+    """Puts what is written on the disk, reads `source` into the page cache, and touches free memory (last: a host
+    takes back within 2 seconds what is free)."""
     os.sync()
     files = [path for path in source.rglob("*") if path.is_file()]
-    subprocess.run([sys.executable, "-c", TOUCH, str(sum(path.stat().st_size for path in files))], check=True)
     subprocess.run(["cat", *map(str, files)], stdout=subprocess.DEVNULL, check=True)
+    subprocess.run([sys.executable, "-c", TOUCH, str(sum(path.stat().st_size for path in files))], check=True)
 
 
 def measure(command: Sequence[str], source: Path, output: Path) -> dict[str, float]:
@@ -120,7 +121,7 @@ def measure(command: Sequence[str], source: Path, output: Path) -> dict[str, flo
 
 
 def run(directory: Path, num_bytes: int, rounds: int, is_orbax: bool) -> dict[str, dict[str, float]]:
-    """Measures every command `rounds` times, each right after a `cp`; medians and peaks."""
+    """Measures every command `rounds` times, each beside a `cp`; medians, the ratio of medians, peaks."""
     source, copy, merged, split = (directory / name for name in ("source", "copy", "merged", "split"))
     size = write_checkpoint(source, num_bytes)
     print(
@@ -140,12 +141,15 @@ def run(directory: Path, num_bytes: int, rounds: int, is_orbax: bool) -> dict[st
     commands = {name: command for name, command in commands.items() if ("to_" in name) == is_orbax}
     done_with = {"split": (split, merged), "to_hf": (back, held)}  # so that memory is left to the others
     found: dict[str, list[dict[str, float]]] = {name: [] for name in ("cp -r", *commands)}
-    for _ in range(rounds):
+    for number in range(rounds):
         for name, (command, read, output) in commands.items():
-            found["cp -r"].append(measure(["cp", "-r", str(source), str(copy)], source, copy) | {"ratio": 1.0})
-            shutil.rmtree(copy)
-            result = measure(command, read, output)
-            found[name].append(result | {"ratio": result["seconds"] / found["cp -r"][-1]["seconds"]})
+            for is_cp in (True, False) if number % 2 == 0 else (False, True):
+                if is_cp:
+                    found["cp -r"].append(measure(["cp", "-r", str(source), str(copy)], source, copy))
+                    shutil.rmtree(copy)
+                else:
+                    result = measure(command, read, output)
+            found[name].append(result | {"its_cp": found["cp -r"][-1]["seconds"]})
             print(f"{name}: {found['cp -r'][-1]['seconds']:.2f} s cp, {result['seconds']:.2f} s, "
                   f"load {os.getloadavg()[0]:.1f}", flush=True)  # fmt: skip
             for folder in done_with.get(name, ()):
@@ -153,7 +157,9 @@ def run(directory: Path, num_bytes: int, rounds: int, is_orbax: bool) -> dict[st
     return {
         name: {
             "best_seconds": min(result["seconds"] for result in results),
-            **{key: statistics.median(r[key] for r in results) for key in ("seconds", "synced_seconds", "ratio")},
+            **{key: statistics.median(r[key] for r in results) for key in ("seconds", "synced_seconds")},
+            "ratio": statistics.median(r["seconds"] for r in results)
+            / statistics.median(r.get("its_cp", r["seconds"]) for r in results),
             "cpu_seconds": min(result["cpu_seconds"] for result in results),
             **{key: max(result[key] for result in results) for key in ("RssAnon", "RssFile")},
         }

@@ -7,17 +7,16 @@ import warnings
 import numpy as np
 
 from anyorder_jax.pretrained.shards import NUMPY_DTYPES
-from conversion.copying import CHUNK_BYTES, Progress, read_all, write_all
+from conversion.copying import CHUNK_BYTES, read_all, write_all
 
 
 def convert_range(
     source: int, source_offset: int, source_dtype: str, target: int, target_offset: int, target_dtype: str,
-    num_items: int, name: str, progress: Progress,
+    num_items: int, name: str,
 ) -> None:  # fmt: skip
     """Copies `num_items` numbers into another dtype (bfloat16: to the nearest, ties to even), 8 MiB at a time.
 
-    `progress` counts bytes written. Warns, with the tensor's name, of NaN, and of numbers that the narrower
-    dtype cannot hold.
+    Warns, with the tensor's name, of NaN, and of numbers that the narrower dtype cannot hold.
     """
     old, new = NUMPY_DTYPES[source_dtype], NUMPY_DTYPES[target_dtype]
     chunk_items = CHUNK_BYTES // 4
@@ -33,7 +32,6 @@ def convert_range(
             has_nan |= bool(np.isnan(values).any())
             has_overflow |= bool((np.isinf(converted) & np.isfinite(values)).any())
         write_all(target, converted.view(np.uint8).data, target_offset + first * new.itemsize)
-        progress(count * new.itemsize)
     if has_nan:
         warnings.warn(f"{name} holds NaN; it is written as it is.", stacklevel=2)
     if has_overflow:

@@ -9,7 +9,7 @@ then the rest as it stood in the input.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,10 @@ from anyorder_jax.pretrained.names import TABLE
 from anyorder_jax.pretrained.progress import Progress
 from anyorder_jax.pretrained.shards import DTYPE_BYTES, STORED_NAMES, Spec, Stored
 from conversion.copying import Files, copy_range
-from conversion.writing import MAX_SHARD_BYTES, config_text, make_plan, written
+from conversion.threads import in_threads
+from conversion.writing import MAX_SHARD_BYTES, Target, config_text, make_plan, written
+
+JOB_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -141,19 +144,37 @@ def convert(
         warn_of_nan(model)
     bar = Progress(plan.num_bytes, "merge" if layout == "merged" else "split", is_shown=show_progress)
     with bar, Files() as files, written(plan) as target:
-        for move in all_moves:
-            descriptor, offset = target.place(move.spec.name)
-            for piece in move.pieces:
-                source = files.reader(piece.path)
-                if move.dtype == move.spec.dtype:
-                    copy_range(source, piece.start, descriptor, offset, piece.num_bytes, bar.update)
-                    offset += piece.num_bytes
-                    continue
-                from conversion.dtypes import convert_range  # NumPy, which moving bytes does not need
+        for num_bytes in in_threads(lambda job: _copy(files, *job), _jobs(all_moves, target)):
+            bar.update(num_bytes)
 
-                num_items = piece.num_bytes // DTYPE_BYTES[move.dtype]
-                convert_range(
-                    source, piece.start, move.dtype, descriptor, offset, move.spec.dtype, num_items,
-                    move.spec.name, bar.update,
-                )  # fmt: skip
-                offset += num_items * DTYPE_BYTES[move.spec.dtype]
+
+Job = tuple[Move, Piece, int, int]
+"""(the tensor, a piece of it or a part of a piece, descriptor to write to, and where)."""
+
+
+def _jobs(all_moves: Sequence[Move], target: Target) -> Iterator[Job]:
+    """Pieces of at most `JOB_BYTES`, which any thread may copy in any order."""
+    for move in all_moves:
+        descriptor, offset = target.place(move.spec.name)
+        for piece in move.pieces:
+            for start in range(0, piece.num_bytes, JOB_BYTES):
+                part = Piece(piece.path, piece.start + start, min(JOB_BYTES, piece.num_bytes - start))
+                yield move, part, descriptor, offset
+                offset += _num_bytes_written(move, part)
+
+
+def _num_bytes_written(move: Move, piece: Piece) -> int:
+    return piece.num_bytes // DTYPE_BYTES[move.dtype] * DTYPE_BYTES[move.spec.dtype]
+
+
+def _copy(files: Files, move: Move, piece: Piece, descriptor: int, offset: int) -> int:
+    """Writes a piece; returns how many bytes that were."""
+    source, num_bytes = files.reader(piece.path), _num_bytes_written(move, piece)
+    if move.dtype == move.spec.dtype:
+        copy_range(source, piece.start, descriptor, offset, num_bytes)
+    else:
+        from conversion.dtypes import convert_range  # NumPy, which moving bytes does not need
+
+        num_items = piece.num_bytes // DTYPE_BYTES[move.dtype]
+        convert_range(source, piece.start, move.dtype, descriptor, offset, move.spec.dtype, num_items, move.spec.name)
+    return num_bytes

@@ -12,7 +12,7 @@ FLOORS = [
     {"model"},
     {"loss", "optimizer", "flops", "pretrained", "task", "run_directory"},
     {"state"},
-    {"step", "decode", "checkpoint"},
+    {"step", "decode", "checkpoint", "weights"},
     {"evaluation"},
     {"train", "evaluate", "collect", "ablate", "demo", "fit"},
 ]
