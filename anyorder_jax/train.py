@@ -312,6 +312,7 @@ class Window:
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Time that is not the train step's does not count in tokens per second."""
+        jax.block_until_ready(self.run.state.step)  # a step that still runs does count
         start = time.perf_counter()
         yield
         self.start += time.perf_counter() - start

@@ -44,9 +44,12 @@ def test_compare_means_over_seeds_and_leaves_out_what_is_not_there():
     assert lines[0] == "| trained on | greedy success | nll/cell p=.5 |" and "0.000 ± 0.000" in lines[3]
 
 
-def test_a_suite_without_seeds_is_refused():
+def test_a_suite_with_doubled_seeds_or_names_that_are_no_names_is_refused():
     with pytest.raises(ValueError, match="distinct seeds"):
         suites.Suite("?", {"a": ()}, (0, 0))
+    for name in ("1/p", "a, b"):
+        with pytest.raises(ValueError, match="without ',' and '/'"):
+            suites.Suite("?", {name: ()}, (0, 1))
 
 
 def run_command(*arguments):

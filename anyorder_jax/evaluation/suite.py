@@ -66,6 +66,8 @@ class Suite:
         if not self.variants or len(set(self.seeds)) != len(self.seeds) or not self.seeds:
             raise ValueError(f"suite: expected variants and distinct seeds, got {self.variants} and {self.seeds}.")
         for name in self.variants:
+            if set(name) & set(",/"):  # a directory, and one of the names of --only
+                raise ValueError(f"suite: variant {name!r}: expected a name without ',' and '/'.")
             unknown = [other for other in self.needs(name) if other not in self.variants or self.needs(other)]
             if unknown:
                 raise ValueError(f"suite: {name} starts from {unknown}: expected variants that start from no other.")

@@ -15,7 +15,7 @@ def get_suite(size="small"):
     return Suite(
         question="How many demonstrations does each order need?",
         variants={
-            f"{name}, {num}": (recipe, f"--config.data.num_episodes={num}", *chosen.train)
+            f"{name} {num}": (recipe, f"--config.data.num_episodes={num}", *chosen.train)
             for num in (100, 300, 1000, 3000, 10_000)
             for name, recipe in ORDERS.items()
         },

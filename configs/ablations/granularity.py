@@ -5,7 +5,9 @@ python -m anyorder_jax.ablate --suite=configs/ablations/granularity.py --num_wor
 
 from anyorder_jax.evaluation.suite import MEASURES, Suite, size_of
 
-GRANULARITIES = ("unit", "cell", "attribute", "token", "unit:0.5,cell:0.5")
+GRANULARITIES = {name: name for name in ("unit", "cell", "attribute", "token")} | {
+    "units and cells": "unit:0.5,cell:0.5"
+}
 
 
 def get_suite(size="small"):
@@ -13,7 +15,9 @@ def get_suite(size="small"):
     recipe = "--config=configs/attribute_masking.py"
     return Suite(
         question="Should holes be units, cells, attributes or tokens?",
-        variants={g: (recipe, f"--config.masking.granularity={g}", *chosen.train) for g in GRANULARITIES},
+        variants={
+            name: (recipe, f"--config.masking.granularity={g}", *chosen.train) for name, g in GRANULARITIES.items()
+        },
         seeds=range(chosen.num_seeds),
         evaluate=chosen.evaluate,
         suites=("report", "likelihood"),

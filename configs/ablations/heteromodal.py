@@ -16,11 +16,11 @@ def get_suite(size="small"):
     return Suite(
         question="Do episodes without actions help a policy that knows the actions of few?",
         variants={
-            "any-order, 5% + 95% watched": (*any_order, WATCHED),
-            "any-order, 5% alone": (*any_order, FEW),
-            "causal, 5% alone": (*causal, FEW),
-            "any-order, all actions": any_order,
-            "causal, all actions": causal,
+            "any-order 5% + 95% watched": (*any_order, WATCHED),
+            "any-order 5% alone": (*any_order, FEW),
+            "causal 5% alone": (*causal, FEW),
+            "any-order all actions": any_order,
+            "causal all actions": causal,
         },
         seeds=range(chosen.num_seeds),
         evaluate=chosen.evaluate,

@@ -13,7 +13,7 @@ def get_suite(size="small"):
     chosen = size_of(size)
     fixed = {name: (recipe, *chosen.train) for name, recipe in FIXED.items()}
     ranges = {
-        f"p~U({low},{high})": (
+        f"p~U({low}-{high})": (
             RECIPE, f"--config.masking.rate={low}", f"--config.masking.rate_max={high}", *chosen.train,
         )
         for low, high in ((0.15, 0.5), (0.02, 1.0))

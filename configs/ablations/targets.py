@@ -18,7 +18,7 @@ def get_suite(size="small"):
             "observations only": (RECIPE, "--config.masking.action_rate_scale=0.0", *chosen.train),
             "actions only": (RECIPE, *only_actions, *chosen.train),
             "actions weigh 3": (RECIPE, "--config.loss.action_weight=3.0", *chosen.train),
-            "actions weigh 1/3": (RECIPE, "--config.loss.action_weight=0.333", *chosen.train),
+            "actions weigh 0.33": (RECIPE, "--config.loss.action_weight=0.333", *chosen.train),
             "every token alike": (RECIPE, "--config.loss.normalisation=token", *chosen.train),
         },
         seeds=range(chosen.num_seeds),

@@ -26,10 +26,10 @@ def _environment(name):
 def get_suite(size="small"):
     chosen = size_of(size)
     recipes = {name: (f"--config=configs/{file}.py", *chosen.train) for name, file in ORDERS.items()}
-    local = {f"go to in 6, {name}": (*recipe, _environment("GoToLocalS6N3-v0")) for name, recipe in recipes.items()}
-    pick = {f"pick up, {name}": (*recipe, _environment("PickupLoc-v0")) for name, recipe in recipes.items()}
+    local = {f"go to in 6 {name}": (*recipe, _environment("GoToLocalS6N3-v0")) for name, recipe in recipes.items()}
+    pick = {f"pick up {name}": (*recipe, _environment("PickupLoc-v0")) for name, recipe in recipes.items()}
     pairs = {
-        f"without pairs, {name}": (*recipe, _environment("GoToObjS6-v1"), f"--config.data.exclude_goals={PAIRS}")
+        f"without pairs {name}": (*recipe, _environment("GoToObjS6-v1"), f"--config.data.exclude_goals={PAIRS}")
         for name, recipe in recipes.items()
     }
     longer = "--config.data.row_length=264"  # missions of PickupLoc are longer
