@@ -50,6 +50,11 @@ class Checkpointer:
     ) -> None:
         self._run = epath.Path(config.remote or Path(workdir).absolute())
         self._directory, self._config, self._say = self._run / "checkpoints", config, say
+        if config.on_failure == "continue" and jax.process_count() > 1:
+            say(
+                "checkpoint.on_failure=continue is for a run of one process. Of several, whose writers wait for one "
+                "another, a checkpoint that cannot be written ends the run; the same command goes on from the last."
+            )
         self._manager = self._open()
 
     def _open(self) -> ocp.CheckpointManager:

@@ -291,6 +291,7 @@ class CheckpointConfig:
     keep_best: int = 1  # by validation loss
     remote: str = ""  # e.g. gs://BUCKET/run: checkpoints lie there, and at every save a copy of the rest of the run
     on_failure: str = "stop"  # a checkpoint that cannot be written (full disk): "stop", or "continue" and try the next
+    # (several processes always stop: their writers wait for one another)
 
     def __post_init__(self) -> None:
         _require(

@@ -158,3 +158,12 @@ def test_checkpoints_of_earlier_versions_open(version, tmp_path):
     config, model_config, params, _ = weights.load_for_inference(tmp_path / "run")
     assert (config.seed, model_config.hidden_size) == (5, 8)
     jax.tree.map(np.testing.assert_array_equal, params, expected.params)
+
+
+def test_several_processes_are_told_that_a_failed_save_ends_them(monkeypatch, tmp_path):
+    said = []
+    monkeypatch.setattr(checkpoint.Checkpointer, "_open", lambda self: None)
+    for count, policy in ((1, "continue"), (2, "stop"), (2, "continue")):
+        monkeypatch.setattr(jax, "process_count", lambda count=count: count)
+        checkpoint.Checkpointer(tmp_path, CheckpointConfig(on_failure=policy), said.append)
+    assert len(said) == 1 and "ends the run" in said[0]
