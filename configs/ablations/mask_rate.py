@@ -12,6 +12,7 @@ FIXED = {"p=0.5": RECIPE, "p=0.15": "--config=configs/any_order_p15.py", "p=0.3"
 def get_suite(size="small"):
     chosen = size_of(size)
     fixed = {name: (recipe, *chosen.train) for name, recipe in FIXED.items()}
+    fixed["p=0.7"] = (RECIPE, "--config.masking.rate=0.7", *chosen.train)
     ranges = {
         f"p~U({low}-{high})": (
             RECIPE, f"--config.masking.rate={low}", f"--config.masking.rate_max={high}", *chosen.train,
