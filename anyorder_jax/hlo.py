@@ -21,6 +21,8 @@ _KERNEL = re.compile(r'custom_call_target="([^"]*(?:mosaic|tpu_custom_call|cudnn
 _OPERATION = re.compile(r'op_name="([^"]*)"')
 _NAME = re.compile(r"\w*(?:ragged|attention|mha)\w*")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+_CONDITION = re.compile(r" while\(.*condition=%?([\w.\-]+)")
+_LIMIT = re.compile(r"%([\w.\-]+) = s32\[\]\S* constant\((\d+)\)")
 
 
 class Traffic(NamedTuple):
@@ -66,12 +68,26 @@ def _run(text: str) -> Iterator[tuple[str, int]]:
     def visit(name: str, times: int) -> Iterator[tuple[str, int]]:
         for line in bodies.get(name, ()):
             yield line, times
-            trips = int(match[1]) if (match := _TRIPS.search(line)) else 1
+            trips = _trips(line, bodies)
             for listed, one in _CALLED.findall(line):
                 for other in (listed or one).split(","):
                     yield from visit(other.strip().lstrip("%"), times * trips)
 
     return visit(entry, 1)
+
+
+def _trips(line: str, bodies: dict[str, list[str]]) -> int:
+    """How often a loop runs, 1 for other lines: as the compiler says, else (TPU) up to the constant that its condition
+    compares the counter with."""
+    if known := _TRIPS.search(line):
+        return int(known[1])
+    if condition := _CONDITION.search(line):
+        lines = bodies.get(condition[1], [])
+        limits = {found[1]: int(found[2]) for found in map(_LIMIT.search, lines) if found}
+        for compared in lines:
+            if "compare(" in compared and "direction=LT" in compared:
+                return next((limit for name, limit in limits.items() if f"%{name})" in compared), 1)
+    return 1
 
 
 def _computations(text: str) -> tuple[dict[str, list[str]], str]:

@@ -88,6 +88,24 @@ ENTRY %main (a: bf16[8,16]) -> bf16[8,16] {
     }
 
 
+def test_a_loop_counts_up_to_its_condition_where_the_compiler_does_not_say():
+    """As TPUs write it: the counter is compared with a constant."""
+    text = """HloModule step
+%turn (p: (s32[], bf16[64,16])) -> (s32[], bf16[64,16]) {
+  %all = bf16[64,16]{1,0:T(8,128)} all-gather(%x), replica_groups=[2,8]<=[16], dimensions={0}
+}
+%is_less (p: (s32[], bf16[64,16])) -> pred[] {
+  %constant.3 = s32[]{:T(128)} constant(5)
+  %constant.31 = s32[]{:T(128)} constant(2)
+  ROOT %lt.4 = pred[]{:T(512)} compare(%get-tuple-element.1, %constant.3), direction=LT
+}
+ENTRY %main (a: bf16[64,16]) -> bf16[64,16] {
+  %while.1 = (s32[]{:T(128)}, bf16[64,16]{1,0}) while(%t), condition=%is_less, body=%turn, metadata={op_name="while"}
+}
+"""
+    assert hlo.collectives(text) == {"all-gather": hlo.Traffic(5, 5 * 2048 * 7 / 8)}
+
+
 def test_kernels_of_a_program_by_name_and_as_often_as_they_run():
     text = """HloModule step
 %turn (p: bf16[8,16]) -> bf16[8,16] {
