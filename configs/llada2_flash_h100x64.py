@@ -7,7 +7,7 @@ AdamW with parameters and moments in float32. The eight GPUs of a host hold diff
 tokens over NVLink; hosts split every weight (fsdp = 8): what crosses the slow network is an eighth of a layer's experts
 instead of all.
 
-Not compiled for its target yet: no figures.
+Compiled: 43.4 of 79.1 GiB (state 21.7). Roofline: at most 13,000 tokens/s a GPU, by collectives; not run.
 """
 
 from anyorder_jax.config import defaults

@@ -5,8 +5,7 @@
 
 AdamW with parameters and moments in float32, split over all devices (fsdp).
 
-Compiled with full logits and experts split along their width: 45.6 of 79.1 GiB a device (BUILD_NOTES.md); as it is
-now not yet.
+Compiled: 36.5 of 79.1 GiB (state 22.7). Roofline: at most 44,000 tokens/s a GPU, by collectives; not run.
 """
 
 from anyorder_jax.config import defaults

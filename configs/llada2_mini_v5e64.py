@@ -5,7 +5,8 @@
 
 AdamW with parameters and moments in float32, split over all devices (fsdp).
 
-Not compiled for its target yet: no figures.
+Compiled: 13.6 of 15.75 GiB (state 2.8). Roofline: at most 1,100 tokens/s a chip, by collectives: every chip gathers all
+experts of a layer for one row of its own, so longer or more rows a chip would pay; not run.
 """
 
 from anyorder_jax.config import defaults
