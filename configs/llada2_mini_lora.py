@@ -4,8 +4,8 @@
     python -m anyorder_jax.train --config=configs/llada2_mini_lora.py --config.model.path=DIRECTORY
 
 0.60B factors in float32, a pair for each of 256 experts; `--config.lora.targets=attention,dense,shared` leaves 5.6M.
-Compiled for Hopper: 30.5 GiB (state 22.6). Roofline of an H100: at most 111,000 tokens/s by matrix products; not run. On
-other GPUs the kernels are those that run everywhere: right, slow, and not compiled here.
+Compiled for Hopper: 30.5 GiB (state 22.6). Roofline of an H100: at most 111,000 tokens/s by matrix products; not run.
+On other GPUs the kernels are those that run everywhere: right, slow, and not compiled here.
 """
 
 from anyorder_jax.config import defaults
