@@ -5,8 +5,8 @@
 
 AdamW with parameters and moments in float32, split over all devices (fsdp).
 
-Compiled: 13.6 of 15.75 GiB (state 2.8). Roofline: at most 1,100 tokens/s a chip, by collectives: every chip gathers all
-experts of a layer for one row of its own, so longer or more rows a chip would pay; not run. `--config.mesh.expert=8`: 7,500, but 16.7 GiB, which do not fit.
+Compiled: 13.6 of 15.75 GiB (state 2.8). Roofline: at most 1,100 tokens/s a chip, by collectives: every chip gathers
+all experts of a layer for one row of its own; not run. `--config.mesh.expert=8`: 7,500, but 16.7 GiB do not fit.
 """
 
 from anyorder_jax.config import defaults
