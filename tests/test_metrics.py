@@ -17,6 +17,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.record_writer import masked_crc32c
 
 from anyorder_jax.metrics import RunLogger, read_jsonl
+from terminal import read_all
 
 
 def logger(workdir, **settings):
@@ -234,8 +235,7 @@ def test_a_progress_bar_on_a_terminal(tmp_path, monkeypatch, columns):
         log.log_validation(60, {"loss": 1.5})
         log.close()
         monkeypatch.undo()
-        shown = os.read(controller, 65536).decode()
-    os.close(controller)
+    shown = read_all(controller)
     assert "60/100" in shown and "loss 2.2500  12,346 tokens/s  678 targets/s" in shown
     assert "step 60  validation  loss 1.5" in shown
     assert "00:00 left" in shown

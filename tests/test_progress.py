@@ -1,12 +1,12 @@
 """How far a conversion has come: a bar on a terminal, plain lines in a log."""
 
-import os
 import pty
 import re
 
 import pytest
 
 from anyorder_jax.pretrained import progress
+from terminal import read_all
 
 
 def test_a_log_gets_plain_lines(monkeypatch, capsys):
@@ -30,7 +30,5 @@ def test_a_terminal_gets_a_bar(monkeypatch):
         monkeypatch.setattr("sys.stderr", terminal)
         with progress.Progress(4_000_000, "split") as bar:
             bar.update(4_000_000)
-        terminal.flush()
-        shown = os.read(outer, 10_000).decode()
-    os.close(outer)
+    shown = read_all(outer)
     assert "split: 100%" in shown and "4.00M/4.00M" in shown
