@@ -22,6 +22,7 @@ _OPERATION = re.compile(r'op_name="([^"]*)"')
 _NAME = re.compile(r"\w*(?:ragged|attention|mha)\w*")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _CONDITION = re.compile(r" while\(.*condition=%?([\w.\-]+)")
+_CHAIN = re.compile(r'chain_id="(\d+)"')
 _LIMIT = re.compile(r"%([\w.\-]+) = s32\[\]\S* constant\((\d+)\)")
 
 
@@ -36,13 +37,19 @@ class Traffic(NamedTuple):
 def collectives(text: str) -> dict[str, Traffic]:
     """Kind -> Traffic of an optimised HLO module; loops count as often as they run.
 
-    Of n devices each sends (n-1)/n of the whole array for an all-gather, a reduce-scatter or an all-to-all, twice that
-    for an all-reduce, and all it has for a permute.
+    A TPU's compiler spreads one collective over a chain of fusions, with a copy of the instruction in each: they count
+    once. Of n devices each sends (n-1)/n of the whole array for an all-gather, a reduce-scatter or an all-to-all, twice
+    that for an all-reduce, and all it has for a permute.
     """
     counts: dict[str, int] = defaultdict(int)
     sizes: dict[str, float] = defaultdict(float)
+    chains: set[str] = set()
     for line, times in _run(text):
         if found := _COLLECTIVE.search(line):
+            if chain := _CHAIN.search(line):
+                if chain[1] in chains:
+                    continue
+                chains.add(chain[1])
             shape, kind, is_start = found.groups()
             counts[kind] += times
             sizes[kind] += times * _sent(kind, shape, bool(is_start), _group_size(line))

@@ -3,10 +3,11 @@
     python -m anyorder_jax.fit --config=configs/llada2_mini_v5e64.py --target=v5e-64
     python -m anyorder_jax.train --config=configs/llada2_mini_v5e64.py --config.model.path=DIRECTORY
 
-AdamW with parameters and moments in float32, split over all devices (fsdp).
+AdamW with parameters and moments in float32, split over all devices; pairs of chips hold half of the experts each and
+exchange tokens, so that a chip gathers half a layer's experts.
 
-Compiled: 13.6 of 15.75 GiB (state 2.8). Roofline: at most 1,100 tokens/s a chip, by collectives: every chip gathers
-all experts of a layer for one row of its own; not run. `--config.mesh.expert=8`: 7,500, but 16.7 GiB do not fit.
+Compiled: 11.6 of 15.75 GiB (state 3.0). Roofline: at most 7,400 tokens/s a chip, by collectives; not run.
+`--config.mesh.expert=4`: 11,100 and 12.7 GiB; 1: 3,200 and 13.6; 8: does not fit (16.7).
 """
 
 from anyorder_jax.config import defaults
@@ -19,5 +20,5 @@ def get_config(variant=""):
     config.model.remat = "full"
     config.data.row_length = 4096
     config.train.batch_size = 64
-    config.mesh.data, config.mesh.fsdp = 1, -1
+    config.mesh.data, config.mesh.fsdp, config.mesh.expert = 1, -1, 2
     return config

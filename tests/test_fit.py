@@ -106,6 +106,31 @@ ENTRY %main (a: bf16[64,16]) -> bf16[64,16] {
     assert hlo.collectives(text) == {"all-gather": hlo.Traffic(5, 5 * 2048 * 7 / 8)}
 
 
+def test_a_collective_spread_over_a_chain_of_fusions_counts_once():
+    line = "bf16[64,16]{1,0} all-gather(%x), replica_groups=[2,8]<=[16], dimensions={0}, frontend_attributes="
+    text = f"""HloModule m
+%first (x: bf16[8,16]) -> bf16[64,16] {{
+  %x = bf16[8,16]{{1,0}} parameter(0)
+  ROOT %g = {line}{{chain_id="0"}}
+}}
+%second (x: bf16[8,16]) -> bf16[64,16] {{
+  %x = bf16[8,16]{{1,0}} parameter(0)
+  ROOT %g = {line}{{chain_id="0"}}
+}}
+%other (x: bf16[8,16]) -> bf16[64,16] {{
+  %x = bf16[8,16]{{1,0}} parameter(0)
+  ROOT %g = {line}{{chain_id="1"}}
+}}
+ENTRY %main (x: bf16[8,16]) -> bf16[64,16] {{
+  %x = bf16[8,16]{{1,0}} parameter(0)
+  %a = bf16[64,16]{{1,0}} fusion(%x), kind=kCustom, calls=%first
+  %b = bf16[64,16]{{1,0}} fusion(%x), kind=kCustom, calls=%second
+  ROOT %c = bf16[64,16]{{1,0}} fusion(%x), kind=kCustom, calls=%other
+}}
+"""
+    assert hlo.collectives(text) == {"all-gather": hlo.Traffic(2, 2 * 2048 * 7 / 8)}
+
+
 def test_kernels_of_a_program_by_name_and_as_often_as_they_run():
     text = """HloModule step
 %turn (p: bf16[8,16]) -> bf16[8,16] {
