@@ -1,13 +1,13 @@
 """How long conversions take beside `cp` of the same bytes, and how much memory: `python benchmarks/conversion.py`.
 
 A synthetic split checkpoint (64 experts of LLaDA2.0-mini's width, random bfloat16 bytes) is written to
-`--directory`, then in each round every command runs beside a `cp` of the same bytes on the same disk, in turn after and
-before it. Both find the same: nothing waiting to be written, their input in the page cache, and as much free memory as
-they write that has been touched a moment ago (a virtual machine may have given the rest back to its host, and getting
-it again takes up to 2 seconds per GB, of whichever comes first). Neither flushes. Times are until the command returns,
-until `sync` has put the bytes on the disk, and of all cores (user and system). Memory is that of the whole child
-process, sampled every 5 ms from /proc/PID/status: anonymous (what it allocated) and file-mapped (libraries, mapped
-files) apart.
+`--directory`, then in each round every command runs beside a `cp` of the bytes it reads on the same disk, in turn after
+and before it. Both find the same: nothing waiting to be written, their input alone in the page cache, and as much free
+memory as they write that has been touched a moment ago (a virtual machine may have given the rest back to its host, and
+getting it again takes up to 2 seconds per GB, of whichever comes first). Neither flushes. Times are until the command
+returns, until `sync` has put the bytes on the disk, and of all cores (user and system). Memory is that of the whole
+child process, sampled every 5 ms from /proc/PID/status: anonymous (what it allocated) and file-mapped (libraries,
+mapped files) apart.
 """
 
 from __future__ import annotations
@@ -91,10 +91,22 @@ def peak_memory(process: subprocess.Popen[bytes]) -> dict[str, int]:
 TOUCH = "import mmap, sys; m = mmap.mmap(-1, int(sys.argv[1])); [m.write(b'1' * 2**20) for _ in range(len(m) >> 20)]"
 
 
+def forget(directory: Path) -> None:
+    """Takes a directory's files out of the page cache."""
+    for path in directory.rglob("*"):
+        if path.is_file():
+            descriptor = os.open(path, os.O_RDONLY)
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(descriptor)
+
+
 def prepare(source: Path) -> None:
-    """Puts what is written on the disk, reads `source` into the page cache, and touches free memory (last: a host
-    takes back within 2 seconds what is free)."""
+    """Puts what is written on the disk, reads `source` into the page cache and takes its neighbors out, and touches
+    free memory (last: a host takes back within 2 seconds what is free)."""
     os.sync()
+    for directory in source.parent.iterdir():
+        if directory != source:
+            forget(directory)
     files = [path for path in source.rglob("*") if path.is_file()]
     subprocess.run(["cat", *map(str, files)], stdout=subprocess.DEVNULL, check=True)
     subprocess.run([sys.executable, "-c", TOUCH, str(sum(path.stat().st_size for path in files))], check=True)
@@ -121,7 +133,8 @@ def measure(command: Sequence[str], source: Path, output: Path) -> dict[str, flo
 
 
 def run(directory: Path, num_bytes: int, rounds: int, is_orbax: bool) -> dict[str, dict[str, float]]:
-    """Measures every command `rounds` times, each beside a `cp`; medians, the ratio of medians, peaks."""
+    """Measures every command `rounds` times, each beside a `cp`; medians, the ratio of medians and the median of the
+    rounds' ratios (what runs second of a pair is slower, so they differ), peaks."""
     source, copy, merged, split = (directory / name for name in ("source", "copy", "merged", "split"))
     size = write_checkpoint(source, num_bytes)
     print(
@@ -145,7 +158,7 @@ def run(directory: Path, num_bytes: int, rounds: int, is_orbax: bool) -> dict[st
         for name, (command, read, output) in commands.items():
             for is_cp in (True, False) if number % 2 == 0 else (False, True):
                 if is_cp:
-                    found["cp -r"].append(measure(["cp", "-r", str(source), str(copy)], source, copy))
+                    found["cp -r"].append(measure(["cp", "-r", str(read), str(copy)], read, copy))
                     shutil.rmtree(copy)
                 else:
                     result = measure(command, read, output)
@@ -160,6 +173,7 @@ def run(directory: Path, num_bytes: int, rounds: int, is_orbax: bool) -> dict[st
             **{key: statistics.median(r[key] for r in results) for key in ("seconds", "synced_seconds")},
             "ratio": statistics.median(r["seconds"] for r in results)
             / statistics.median(r.get("its_cp", r["seconds"]) for r in results),
+            "median_ratio": statistics.median(r["seconds"] / r.get("its_cp", r["seconds"]) for r in results),
             "cpu_seconds": min(result["cpu_seconds"] for result in results),
             **{key: max(result[key] for result in results) for key in ("RssAnon", "RssFile")},
         }
@@ -181,9 +195,10 @@ def main() -> None:
         table = run(directory, int(args.gigabytes * 1e9), args.rounds, args.orbax)
     finally:
         shutil.rmtree(directory)
-    print(f"{'seconds':<10}{'best':>9}{'median':>9}{'synced':>9}{'core':>9}{'x its cp':>9}  anonymous MiB  file MiB")
+    titles = ("best", "median", "synced", "core", "x its cp", "by round")
+    print(f"{'seconds':<10}" + "".join(f"{title:>9}" for title in titles) + "  anonymous MiB  file MiB")
     for name, row in table.items():
-        times = ("best_seconds", "seconds", "synced_seconds", "cpu_seconds", "ratio")
+        times = ("best_seconds", "seconds", "synced_seconds", "cpu_seconds", "ratio", "median_ratio")
         print(
             f"{name:<10}"
             + "".join(f"{row[key]:9.2f}" for key in times)

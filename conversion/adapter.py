@@ -25,7 +25,7 @@ from anyorder_jax.model.config import ModelConfig
 from anyorder_jax.pretrained import names
 from anyorder_jax.pretrained.directory import open_model
 from anyorder_jax.pretrained.reader import Reader
-from anyorder_jax.pretrained.shards import NUMPY_DTYPES, STORED_NAMES, Spec, plan_shards
+from anyorder_jax.pretrained.shards import STORED_NAMES, Spec, numpy_dtype, plan_shards
 from anyorder_jax.pretrained.tree import Block, Leaf, as_tree, contiguous, leaves
 from conversion.export import Read, Writer
 from conversion.staging import refuse_full, refuse_occupied, staged
@@ -198,7 +198,7 @@ def write_adapter(path: str | Path, output_path: str | Path, *, dtype: str = "",
     if is_dry_run:
         print(f"would write {output}: {shard.file_name}, {len(specs)} tensors, {shard.num_bytes / 1e9:.3f} GB")
         return
-    dtypes = {row.hf: NUMPY_DTYPES[stored] for leaf in own for row in leaf.rows}
+    dtypes = {row.hf: numpy_dtype(stored) for leaf in own for row in leaf.rows}
     work = [(leaf, block) for leaf in own for block in blocks_of(leaf, [slice(0, dim) for dim in leaf.shape])]
     with staged(output) as directory, tqdm(total=shard.num_bytes, unit="B", unit_scale=True, desc="adapter") as bar:
         target = Target(directory, [shard])

@@ -6,7 +6,7 @@ import warnings
 
 import numpy as np
 
-from anyorder_jax.pretrained.shards import NUMPY_DTYPES
+from anyorder_jax.pretrained.shards import numpy_dtype
 from conversion.copying import CHUNK_BYTES, read_all, write_all
 
 
@@ -18,7 +18,7 @@ def convert_range(
 
     Warns, with the tensor's name, of NaN, and of numbers that the narrower dtype cannot hold.
     """
-    old, new = NUMPY_DTYPES[source_dtype], NUMPY_DTYPES[target_dtype]
+    old, new = numpy_dtype(source_dtype), numpy_dtype(target_dtype)
     chunk_items = CHUNK_BYTES // 4
     buffer = memoryview(bytearray(min(chunk_items, num_items) * old.itemsize))
     has_nan = has_overflow = False

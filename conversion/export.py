@@ -12,7 +12,7 @@ import numpy as np
 from anyorder_jax.model.config import ModelConfig
 from anyorder_jax.pretrained import names
 from anyorder_jax.pretrained.progress import Progress
-from anyorder_jax.pretrained.shards import NUMPY_DTYPES, STORED_NAMES, Spec
+from anyorder_jax.pretrained.shards import STORED_NAMES, Spec, numpy_dtype
 from anyorder_jax.pretrained.tree import Block, Leaf, as_stored, contiguous, has_nan, leaves
 from conversion.copying import write_all
 from conversion.threads import in_threads
@@ -139,7 +139,7 @@ def export_params(
     )  # fmt: skip
     all_leaves = leaves(names.Dims.from_config(model_config.to_hf(), "the model"), param_dtype)
     numpy_dtypes = {
-        row.hf: NUMPY_DTYPES[_stored_dtype(leaf, row, dtype, dtypes or {})] for leaf in all_leaves for row in leaf.rows
+        row.hf: numpy_dtype(_stored_dtype(leaf, row, dtype, dtypes or {})) for leaf in all_leaves for row in leaf.rows
     }
     work = [(leaf, block) for leaf in all_leaves for block in blocks_of(leaf, [slice(0, dim) for dim in leaf.shape])]
     with Progress(plan.num_bytes, "to_hf") as bar, written(plan) as target:

@@ -13,7 +13,7 @@ import numpy as np
 from anyorder_jax.pretrained import names
 from anyorder_jax.pretrained.directory import ModelDirectory, scan
 from anyorder_jax.pretrained.progress import Progress
-from anyorder_jax.pretrained.shards import NUMPY_DTYPES, Stored
+from anyorder_jax.pretrained.shards import Stored, numpy_dtype
 from anyorder_jax.pretrained.tree import has_nan
 from conversion.copying import CHUNK_BYTES, Files, read_all
 
@@ -45,7 +45,7 @@ def _count(model: ModelDirectory) -> dict[tuple[str, str], tuple[int, int, int]]
 
 def norm(tensor: Stored, files: Files) -> tuple[float, int]:
     """(L2 norm, number of NaN) of a stored tensor, read 8 MiB at a time and summed in float64."""
-    dtype = NUMPY_DTYPES[tensor.dtype]
+    dtype = numpy_dtype(tensor.dtype)
     source = files.reader(tensor.path)
     buffer = memoryview(bytearray(min(CHUNK_BYTES, tensor.num_bytes)))
     total, num_nan = 0.0, 0
@@ -62,7 +62,7 @@ def warn_of_nan(model: ModelDirectory) -> None:
     """Reads every value, 8 MiB at a time, and warns of NaN with the tensor's name."""
     with Files() as files, Progress(model.num_bytes, "check") as bar:
         for name, tensor in model.tensors.items():
-            dtype, source = NUMPY_DTYPES[tensor.dtype], files.reader(tensor.path)
+            dtype, source = numpy_dtype(tensor.dtype), files.reader(tensor.path)
             buffer = memoryview(bytearray(min(CHUNK_BYTES, tensor.num_bytes)))
             for first in range(0, tensor.num_bytes, CHUNK_BYTES):
                 part = buffer[: min(CHUNK_BYTES, tensor.num_bytes - first)]

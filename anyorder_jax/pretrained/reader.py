@@ -11,7 +11,7 @@ import numpy as np
 
 from anyorder_jax.pretrained import names
 from anyorder_jax.pretrained.directory import ModelDirectory
-from anyorder_jax.pretrained.shards import NUMPY_DTYPES
+from anyorder_jax.pretrained.shards import numpy_dtype
 from anyorder_jax.pretrained.tree import Block, Leaf, has_nan
 
 
@@ -35,7 +35,7 @@ class Reader:
         if tensor.path not in self._maps:
             with tensor.path.open("rb") as file:
                 self._maps[tensor.path] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        whole: np.ndarray = np.ndarray(tensor.shape, NUMPY_DTYPES[tensor.dtype], self._maps[tensor.path], tensor.start)
+        whole: np.ndarray = np.ndarray(tensor.shape, numpy_dtype(tensor.dtype), self._maps[tensor.path], tensor.start)
         return whole[expert] if row.merged_hf and self.model.layout == "merged" else whole
 
     def read(self, leaf: Leaf, block: Block, empty: Callable[..., np.ndarray] = np.empty) -> np.ndarray:

@@ -10,15 +10,16 @@ is.
 from __future__ import annotations
 
 import collections
+import functools
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import ml_dtypes
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 _PAGE_BYTES = 4096
 _LARGE_BYTES = 2**20
@@ -32,14 +33,16 @@ DTYPE_BYTES = {
 STORED_NAMES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 """The dtypes of `config.json` and of the command line -> those of safetensors."""
 
-NUMPY_DTYPES = {
-    "F32": np.dtype(np.float32),
-    "F16": np.dtype(np.float16),
-    "BF16": np.dtype(ml_dtypes.bfloat16),
-}
-"""The dtypes that weights may have, as NumPy has them."""
-
 _RANK = {dtype: rank for rank, dtype in enumerate(DTYPE_BYTES)}
+
+
+@functools.cache
+def numpy_dtype(stored: str) -> np.dtype:
+    """How NumPy calls a dtype that weights may have ("F32", "F16", "BF16"); a KeyError for another."""
+    import ml_dtypes  # late: moving bytes needs neither, and they are half of what it takes to start
+    import numpy as np
+
+    return {"F32": np.dtype(np.float32), "F16": np.dtype(np.float16), "BF16": np.dtype(ml_dtypes.bfloat16)}[stored]
 
 
 @dataclass(frozen=True)
