@@ -25,6 +25,7 @@ def get_suite(size="small"):
             "any-order p=0.5": (ANY_ORDER, *chosen.train),
             "any-order p=0.15": ("--config=configs/any_order_p15.py", *chosen.train),
             "any-order p=0.3": ("--config=configs/any_order_p30.py", *chosen.train),
+            "p~U(0.15-0.5)": (ANY_ORDER, "--config.masking.rate=0.15", "--config.masking.rate_max=0.5", *chosen.train),
             "p~U(0-1) weighted": (ANY_ORDER, *weighted, *chosen.train),
             "causal": ("--config=configs/causal_sft.py", *chosen.train),
             "prefix": ("--config=configs/prefix_sft.py", *chosen.train),
