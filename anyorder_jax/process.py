@@ -30,7 +30,8 @@ HEARTBEAT_SECONDS = 20
 SHUTDOWN_SECONDS = 120
 """How long a process that is done waits for the others to be done."""
 
-_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # malloc.h
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8  # malloc.h
+_HEAP_BYTES = 64 * 2**20  # what glibc reserves for a heap beside the main one
 _ACCELERATORS = ("/dev/nvidia[0-9]*", "/dev/kfd", "/dev/accel*", "/dev/vfio/[0-9]*")
 
 
@@ -39,17 +40,27 @@ def prepare(num_cpu_devices: int = 0) -> None:
     `num_cpu_devices` devices (0: as it is)."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-    keep_freed_memory()
+    keep_freed_memory(num_heaps=1 + num_cores())
     if num_cpu_devices:
         jax.config.update("jax_num_cpu_devices", num_cpu_devices)
 
 
-def keep_freed_memory() -> bool:
+def num_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def keep_freed_memory(num_heaps: int = 1) -> bool:
     """Tells glibc to keep what is freed instead of giving it back (Linux without an accelerator; elsewhere nothing).
 
     XLA's CPU client allocates the temporaries of every step anew, and the page faults of fresh memory cost as much as
-    the arithmetic of a small model (`benchmarks/allocator.py`). It must come before XLA's threads, each of which would
-    have its own heap. The process never shrinks below its peak, which training does not either.
+    the arithmetic of a small model. Its computing threads, one a core, also allocate 4,000 times a step what their
+    products pack: in one heap they wait for one another, so each gets its own, and the threads that come after them
+    share all, the main one included, in which a step's temporaries may be of any size (`benchmarks/allocator.py`). It
+    must come before XLA's threads. The process never shrinks below its peak, which training does not either.
+
+    Args:
+      num_heaps: heaps of the process (glibc: arenas).
 
     Returns:
       Whether it applies.
@@ -60,7 +71,11 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):  # another C library
         return False
-    return all((mallopt(_M_ARENA_MAX, 1), mallopt(_M_MMAP_MAX, 0), mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)))
+    settings = {
+        _M_ARENA_MAX: num_heaps, _M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: 2**31 - 1,
+        _M_TOP_PAD: _HEAP_BYTES,  # or a heap that is empty for a moment is given back
+    }  # fmt: skip
+    return all([mallopt(name, value) for name, value in settings.items()])
 
 
 def join_others(environ: Mapping[str, str] = os.environ) -> None:
