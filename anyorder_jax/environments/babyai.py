@@ -276,7 +276,7 @@ class BabyAIEnvironment:
 
     def __init__(self, environment_id: str, profile: str):
         self.id = environment_id
-        self.codec = BabyAICodec(profile)
+        self.codec = codec(profile)
         # `unwrapped`: gymnasium's wrappers cost time at every step and check nothing that varies here.
         level = gymnasium.make(environment_id, disable_env_checker=True, render_mode="rgb_array")
         self._level: MiniGridEnv = level.unwrapped  # type: ignore[assignment]
@@ -332,5 +332,6 @@ def environment(environment_id: str, profile: str) -> BabyAIEnvironment:
     return BabyAIEnvironment(environment_id, profile)
 
 
+@functools.cache  # its table of slots takes 10 ms to make, and every episode of a rollout has an environment
 def codec(profile: str) -> BabyAICodec:
     return BabyAICodec(profile)

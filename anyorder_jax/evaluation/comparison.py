@@ -66,14 +66,17 @@ def compare_all(suite: Suite, reports: Reports, workdirs: Mapping[str, Sequence[
 
 def compute_of(workdir: Path) -> dict[str, float]:
     """What a run cost, from its config.json and metrics/train.jsonl. tokens: positions of packed rows, padding (a
-    twentieth) included. targets: tokens that the loss counted. seconds: of train steps, from the logged speed of real
-    tokens, so a twentieth too many, for every variant alike."""
+    twentieth) included. targets: tokens that the loss counted. seconds: updates times the median of the logged seconds
+    per update, so that what else a machine did for a while does not count (from the speed of real tokens, so a
+    twentieth too many, for every variant alike)."""
     config = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
     tokens_per_update = config["train"]["batch_size"] * config["data"]["row_length"]
-    seconds = targets = last = 0.0
-    for line in read_jsonl(workdir / "metrics" / "train.jsonl"):
-        spent = (line["step"] - last) * tokens_per_update / line["tokens_per_second"]
-        seconds, targets, last = seconds + spent, targets + spent * line["targets_per_second"], line["step"]
+    lines = read_jsonl(workdir / "metrics" / "train.jsonl")
+    update_seconds = [tokens_per_update / line["tokens_per_second"] for line in lines]
+    targets = last = 0.0
+    for line, seconds in zip(lines, update_seconds, strict=True):
+        targets, last = targets + (line["step"] - last) * seconds * line["targets_per_second"], line["step"]
+    seconds = last * float(np.median(update_seconds)) if lines else 0.0
     return {"updates": last, "tokens": last * tokens_per_update, "targets": targets, "seconds": seconds}
 
 
