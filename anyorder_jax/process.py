@@ -71,11 +71,13 @@ def keep_freed_memory(num_heaps: int = 1) -> bool:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):  # another C library
         return False
-    settings = {
-        _M_ARENA_MAX: num_heaps, _M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: 2**31 - 1,
-        _M_TOP_PAD: _HEAP_BYTES,  # or a heap that is empty for a moment is given back
-    }  # fmt: skip
-    return all([mallopt(name, value) for name, value in settings.items()])
+    are_set = (
+        mallopt(_M_ARENA_MAX, num_heaps),
+        mallopt(_M_MMAP_MAX, 0),
+        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1),
+        mallopt(_M_TOP_PAD, _HEAP_BYTES),  # or a heap that is empty for a moment is given back
+    )
+    return all(are_set)
 
 
 def join_others(environ: Mapping[str, str] = os.environ) -> None:

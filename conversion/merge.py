@@ -9,9 +9,10 @@ then the rest as it stood in the input.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from anyorder_jax.pretrained.directory import ModelDirectory, open_model
 from anyorder_jax.pretrained.names import TABLE
@@ -21,7 +22,7 @@ from conversion.copying import Files, copy_range
 from conversion.threads import in_threads
 from conversion.writing import MAX_SHARD_BYTES, Target, config_text, make_plan, written
 
-JOB_BYTES = 64 * 2**20
+JOB_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True)
@@ -144,37 +145,60 @@ def convert(
         warn_of_nan(model)
     bar = Progress(plan.num_bytes, "merge" if layout == "merged" else "split", is_shown=show_progress)
     with bar, Files() as files, written(plan) as target:
-        for num_bytes in in_threads(lambda job: _copy(files, *job), _jobs(all_moves, target)):
+        in_file_order = sorted(all_moves, key=lambda move: target.place(move.spec.name))
+        for num_bytes in in_threads(lambda job: _copy(files, job), _jobs(in_file_order, target)):
             bar.update(num_bytes)
 
 
-Job = tuple[Move, Piece, int, int]
-"""(the tensor, a piece of it or a part of a piece, descriptor to write to, and where)."""
+class Part(NamedTuple):
+    """A piece of a tensor, or a part of one: the descriptor to write it to, and where."""
+
+    move: Move
+    piece: Piece
+    descriptor: int
+    offset: int
 
 
-def _jobs(all_moves: Sequence[Move], target: Target) -> Iterator[Job]:
-    """Pieces of at most `JOB_BYTES`, which any thread may copy in any order."""
-    for move in all_moves:
+def _parts(moves: Iterable[Move], target: Target) -> Iterator[Part]:
+    for move in moves:
         descriptor, offset = target.place(move.spec.name)
         for piece in move.pieces:
             for start in range(0, piece.num_bytes, JOB_BYTES):
                 part = Piece(piece.path, piece.start + start, min(JOB_BYTES, piece.num_bytes - start))
-                yield move, part, descriptor, offset
+                yield Part(move, part, descriptor, offset)
                 offset += _num_bytes_written(move, part)
+
+
+def _jobs(moves: Iterable[Move], target: Target) -> Iterator[list[Part]]:
+    """Parts of about `JOB_BYTES` together (an expert's matrix alone is too little for a thread to be asked), which any
+    thread may copy in any order."""
+    job: list[Part] = []
+    num_bytes = 0
+    for part in _parts(moves, target):
+        if job and num_bytes + part.piece.num_bytes > JOB_BYTES:
+            yield job
+            job, num_bytes = [], 0
+        job.append(part)
+        num_bytes += part.piece.num_bytes
+    yield job
 
 
 def _num_bytes_written(move: Move, piece: Piece) -> int:
     return piece.num_bytes // DTYPE_BYTES[move.dtype] * DTYPE_BYTES[move.spec.dtype]
 
 
-def _copy(files: Files, move: Move, piece: Piece, descriptor: int, offset: int) -> int:
-    """Writes a piece; returns how many bytes that were."""
-    source, num_bytes = files.reader(piece.path), _num_bytes_written(move, piece)
-    if move.dtype == move.spec.dtype:
-        copy_range(source, piece.start, descriptor, offset, num_bytes)
-    else:
-        from conversion.dtypes import convert_range  # NumPy, which moving bytes does not need
+def _copy(files: Files, job: Sequence[Part]) -> int:
+    """Writes the parts; returns how many bytes that were."""
+    total = 0
+    for move, piece, descriptor, offset in job:
+        source, num_bytes = files.reader(piece.path), _num_bytes_written(move, piece)
+        if move.dtype == move.spec.dtype:
+            copy_range(source, piece.start, descriptor, offset, num_bytes)
+        else:
+            from conversion.dtypes import convert_range  # NumPy, which moving bytes does not need
 
-        num_items = piece.num_bytes // DTYPE_BYTES[move.dtype]
-        convert_range(source, piece.start, move.dtype, descriptor, offset, move.spec.dtype, num_items, move.spec.name)
-    return num_bytes
+            num_items = piece.num_bytes // DTYPE_BYTES[move.dtype]
+            name = move.spec.name
+            convert_range(source, piece.start, move.dtype, descriptor, offset, move.spec.dtype, num_items, name)
+        total += num_bytes
+    return total

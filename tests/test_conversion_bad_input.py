@@ -313,6 +313,8 @@ def test_a_disk_that_fails_on_the_way_leaves_nothing(verb, limit, held, tmp_path
 
 
 STOP_AFTER_SOME = """
+import conversion.merge
+conversion.merge.JOB_BYTES = 1024  # or this small checkpoint is one job
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell starts in the background
 seen = []
 def update(self, count, original=Progress.update):
