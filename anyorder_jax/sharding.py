@@ -25,6 +25,8 @@ BATCH_AXES = ("data", "fsdp", "expert")
 RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("layer", ()),  # scanned over
     ("vocab", ("tensor",)),
+    # Over `expert` too: outside of the experts its partners would hold, and sum, the same numbers twice.
+    ("embed", ("fsdp", "expert")),
     ("embed", ("fsdp",)),
     ("heads", ("tensor",)),
     ("width", ("tensor",)),  # the inner width of an MLP or an expert
@@ -113,7 +115,7 @@ def expert_specs(num_weights: int, num_experts: int, mesh: Mesh) -> tuple[Any, A
     Inputs: x [B, L, D]; the first `num_weights` of (router [D, E], bias [E], gate_up [E, D, 2, F], down [E, F, D],
     LoRA's a [E, D, 2, r] and b [E, r, 2, F] of the one, a [E, F, 1, r] and b [E, r, 1, D] of the other). Outputs: the
     sum [T, D]; the routing's three [T, ...]; the load [E]. Experts lie as the rules split them; where that is over
-    `fsdp`, the share gathers them itself. Weights that `fsdp` splits elsewhere are gathered on the way in.
+    `fsdp`, the share gathers them itself. Weights that are split elsewhere are gathered on the way in.
     """
     rows, whole = PartitionSpec(BATCH_AXES), PartitionSpec()
     lie = spec_of(("expert",), (num_experts,), mesh)[0]

@@ -22,6 +22,10 @@ from anyorder_jax.types import Batch
 
 Metrics = dict[str, jax.Array]
 
+TPU_OPTIONS = {"xla_jf_bf16_propagation": False}
+"""Left alone, a TPU's compiler narrows a whole stack of float32 experts before the loop over layers, because each layer
+is narrowed inside: a copy of all experts in bfloat16, throughout the forward and again the backward pass."""
+
 
 def batch_loss(
     params: Any, batch: Batch, weights: jax.Array, config: Config, model_config: ModelConfig, mesh: Mesh
@@ -115,7 +119,8 @@ def make_train_step(
         return state, metrics
 
     whole = sharding.replicated(mesh)
-    return jax.jit(step, donate_argnums=(0,), out_shardings=(placed, whole))
+    options = TPU_OPTIONS if sharding.platform(mesh) == "tpu" else None
+    return jax.jit(step, donate_argnums=(0,), out_shardings=(placed, whole), compiler_options=options)
 
 
 def make_validation_step(config: Config, model_config: ModelConfig, mesh: Mesh) -> Callable[[Any, Batch], Metrics]:

@@ -6,8 +6,9 @@
 AdamW with parameters and moments in float32, split over all devices; pairs of chips hold half of the experts each and
 exchange tokens, so that a chip gathers half a layer's experts.
 
-Compiled: 11.6 of 15.75 GiB (state 3.0). Roofline: at most 7,400 tokens/s a chip, by collectives; not run.
-`--config.mesh.expert=4`: 11,100 and 12.7 GiB; 1: 3,200 and 13.6; 8: does not fit (16.7).
+Compiled: 11.0 of 15.75 GiB (state 2.8). Roofline: at most 7,500 tokens/s a chip, by collectives; not run.
+Before dense weights were split over `expert` too: 7,400 and 11.6 GiB, `--config.mesh.expert=4` 11,100 and 12.7;
+1: 3,200 and 13.6; 8: did not fit (16.7).
 """
 
 from anyorder_jax.config import defaults

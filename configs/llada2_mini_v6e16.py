@@ -6,8 +6,8 @@
 AdamW with parameters and moments in float32, split over all devices; pairs of chips hold half of the experts each and
 exchange tokens.
 
-Compiled: 24.5 of 31.25 GiB (state 12.0). Roofline: at most 18,800 tokens/s a chip, by collectives; not run.
-`--config.mesh.expert=4`: 30,200 and 28.1 GiB.
+Compiled: 23.2 of 31.25 GiB (state 11.4). Roofline: at most 19,400 tokens/s a chip, by collectives; not run.
+Before dense weights were split over `expert` too: 18,800 and 24.5 GiB, `--config.mesh.expert=4` 30,200 and 28.1.
 """
 
 from anyorder_jax.config import defaults

@@ -249,3 +249,33 @@ def test_no_dense_expansion_on_an_h200():
     done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=True)
     used = json.loads(done.stdout.splitlines()[-1])
     assert used["mosaic"] < used["dense"] / 4 and used["ragged"] > used["dense"]
+
+
+STACK = """
+import json
+import jax, jax.numpy as jnp
+from anyorder_jax import hardware, sharding, step
+from anyorder_jax.config import MeshConfig
+
+mesh = sharding.make_mesh(MeshConfig(data=1, fsdp=4), hardware.devices(hardware.target("v5e-4")))
+
+def layer(x, w):
+    w = sharding.constrain(sharding.constrain(w.astype(x.dtype), ("embed", "rank"), mesh), (None, "rank"), mesh)
+    return jnp.tanh(x @ w), None
+
+def layers(x, stack):
+    return jax.lax.scan(layer, x, sharding.constrain(stack, ("layer", "embed", "rank"), mesh))[0]
+
+x = jax.ShapeDtypeStruct((256, 2048), jnp.bfloat16, sharding=sharding.rows(mesh))
+stack = jax.ShapeDtypeStruct((12, 2048, 2048), jnp.float32, sharding=sharding.replicated(mesh))
+texts = [jax.jit(layers, compiler_options=o).lower(x, stack).compile().as_text() for o in ({}, step.TPU_OPTIONS)]
+print(json.dumps(["bf16[12,512,2048]" in text for text in texts]))
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="extra fit-tpu")
+def test_no_stack_is_narrowed_whole_on_a_tpu():
+    """Layers' float32 weights, each narrowed in its turn of the loop: left alone the compiler narrows all before it."""
+    environment = {**os.environ, **hardware.environment(hardware.target("v5e-4"))}
+    done = subprocess.run([sys.executable, "-c", STACK], env=environment, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout.splitlines()[-1]) == [True, False]
