@@ -12,12 +12,9 @@ import threading
 from pathlib import Path
 
 CHUNK_BYTES = 8 * 2**20
-# A larger write makes the kernel look for larger pieces of memory, which a virtual machine may first have to get from
-# its host: 0.2 to 2.1 core-seconds per GB where pieces of 256 KiB, as `cp` writes them, take 0.24.
-_WRITE_BYTES = 256 * 2**10
-# The page cache keeps what one write covers as one piece if it starts at a multiple of its size, which saves time; the
-# kernel has pieces up to 32 KiB at hand, larger ones may have to come from a virtual machine's host.
-_COPY_BYTES = 32 * 2**10
+# Written at a time, to multiples of it: the page cache keeps that as one piece, which saves time. The kernel has pieces
+# up to 32 KiB at hand; larger ones it looks for, and a virtual machine may have to get them from its host.
+_WRITE_BYTES = 32 * 2**10
 
 
 class Files:
@@ -44,10 +41,11 @@ class Files:
 
 
 def write_all(descriptor: int, data: memoryview | bytes, offset: int) -> None:
-    """Writes all of `data` at `offset`, `_WRITE_BYTES` at a time; a short write is continued."""
+    """Writes all of `data` at `offset`, up to the next multiple of `_WRITE_BYTES` at a time; a short write is
+    continued."""
     view = memoryview(data).cast("B")
     while view:
-        written = os.pwrite(descriptor, view[:_WRITE_BYTES], offset)
+        written = os.pwrite(descriptor, view[: _WRITE_BYTES - offset % _WRITE_BYTES], offset)
         view, offset = view[written:], offset + written
 
 
@@ -62,10 +60,10 @@ def read_all(descriptor: int, view: memoryview, offset: int) -> None:
 
 def copy_range(source: int, source_offset: int, target: int, target_offset: int, num_bytes: int) -> None:
     """Copies a byte range between files through a small buffer."""
-    buffer = memoryview(bytearray(_COPY_BYTES))
+    buffer = memoryview(bytearray(_WRITE_BYTES))
     done = 0
     while done < num_bytes:
-        part = buffer[: min(_COPY_BYTES - (target_offset + done) % _COPY_BYTES, num_bytes - done)]
+        part = buffer[: min(_WRITE_BYTES - (target_offset + done) % _WRITE_BYTES, num_bytes - done)]
         read_all(source, part, source_offset + done)
         write_all(target, part, target_offset + done)
         done += len(part)

@@ -126,7 +126,7 @@ def test_nan_and_overflow_are_named_when_values_are_read(tmp_path):
 
 
 def test_a_range_is_copied_whole_or_the_end_is_told(tmp_path):
-    data = np.random.default_rng(0).bytes(5 * copying._COPY_BYTES // 2)
+    data = np.random.default_rng(0).bytes(5 * copying._WRITE_BYTES // 2)
     (tmp_path / "source").write_bytes(b"head" + data)
     with (tmp_path / "source").open("rb") as source, (tmp_path / "target").open("w+b") as target:
         copying.copy_range(source.fileno(), 4, target.fileno(), 7, len(data))
