@@ -7,7 +7,8 @@ AdamW with parameters and moments in float32. The eight GPUs of a host hold diff
 tokens over NVLink; hosts split every weight (fsdp = 8): what crosses the slow network is an eighth of a layer's experts
 instead of all.
 
-Compiled: 43.4 of 79.1 GiB (state 21.7). Roofline: at most 13,000 tokens/s a GPU, by collectives; not run.
+Compiled: 36.5 of 79.1 GiB (state 18.0). Roofline: at most 14,900 tokens/s a GPU, by collectives; not run.
+Before dense weights were split over `expert` too: 13,000 and 43.4 GiB.
 """
 
 from anyorder_jax.config import defaults

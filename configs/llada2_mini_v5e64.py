@@ -3,12 +3,13 @@
     python -m anyorder_jax.fit --config=configs/llada2_mini_v5e64.py --target=v5e-64
     python -m anyorder_jax.train --config=configs/llada2_mini_v5e64.py --config.model.path=DIRECTORY
 
-AdamW with parameters and moments in float32, split over all devices; pairs of chips hold half of the experts each and
-exchange tokens, so that a chip gathers half a layer's experts.
+AdamW with parameters and moments in float32, split over all devices; in groups of four, chips hold a quarter of the
+experts each and exchange tokens, so that a chip gathers a quarter of a layer's experts.
 
-Compiled: 11.0 of 15.75 GiB (state 2.8). Roofline: at most 7,500 tokens/s a chip, by collectives; not run.
-Before dense weights were split over `expert` too: 7,400 and 11.6 GiB, `--config.mesh.expert=4` 11,100 and 12.7;
-1: 3,200 and 13.6; 8: did not fit (16.7).
+Compiled: 11.0 of 15.75 GiB (state 2.8). Roofline: at most 11,300 tokens/s a chip, by collectives; not run.
+`--config.mesh.expert=2`: 7,500 and 11.0 GiB.
+Before dense weights were split over `expert` too: 11,100 and 12.7 GiB; 2: 7,400 and 11.6; 1: 3,200 and 13.6; 8: did not
+fit (16.7).
 """
 
 from anyorder_jax.config import defaults
@@ -21,5 +22,5 @@ def get_config(variant=""):
     config.model.remat = "full"
     config.data.row_length = 4096
     config.train.batch_size = 64
-    config.mesh.data, config.mesh.fsdp, config.mesh.expert = 1, -1, 2
+    config.mesh.data, config.mesh.fsdp, config.mesh.expert = 1, -1, 4
     return config
