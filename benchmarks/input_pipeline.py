@@ -1,6 +1,7 @@
 """Tokens per second of the input pipeline, how full its rows are, and how many tokens an observation takes.
 
     python benchmarks/input_pipeline.py [--env=BabyAI-GoToObj-v0] [--num_episodes=300] [--num_runs=5]
+    python benchmarks/input_pipeline.py --row_length=4096 --batch_size=2 --num_batches=20    # LLaDA2.0-mini's shapes
 
 Plays expert episodes, then for each profile prints the sizes and the median speed over runs, from Corpus to
 batches of NumPy arrays. `tokens` counts those of examples, not the padding. --tokenizer adds a Hugging Face
@@ -84,6 +85,8 @@ def main() -> None:
     parser.add_argument("--env", default="BabyAI-GoToObj-v0")
     parser.add_argument("--num_episodes", type=int, default=300)
     parser.add_argument("--window", type=int, default=DataConfig.window)
+    parser.add_argument("--row_length", type=int, default=0, help="default: the recipe's, or the longest window")
+    parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--num_batches", type=int, default=200)
     parser.add_argument("--num_runs", type=int, default=5)
     parser.add_argument("--tokenizer", default="")
@@ -100,12 +103,12 @@ def main() -> None:
             corpus = Corpus.build(trajectories, codec, vocabulary, arguments.window)
             seconds = time.perf_counter() - start
             print_sizes(f"{profile}, {name}", corpus, vocabulary)
-            row_length = max(DataConfig.row_length, int(1.05 * corpus.length_E.max()))
+            row_length = arguments.row_length or max(DataConfig.row_length, int(1.05 * corpus.length_E.max()))
             for num_threads in (1, DataConfig.num_threads):
                 config = Config(
                     data=DataConfig(row_length=row_length, num_threads=num_threads, profile=profile),
                     masking=MaskingConfig(order="any_order:0.5,causal:0.5"),
-                    train=TrainConfig(batch_size=8),
+                    train=TrainConfig(batch_size=arguments.batch_size),
                 )
                 speed = measure(corpus, vocabulary, config, arguments.num_batches, arguments.num_runs)
                 fill = corpus.pack(row_length, config.seed).fill

@@ -49,6 +49,15 @@ def test_fill_on_babyai_like_lengths():
     assert pack(trajectories_E, 1024, seed=0).fill >= 0.95
 
 
+def test_fill_on_chat_like_lengths():
+    """Log-normal with the mean of ShareGPT's conversations, 161 tokens asked and 338 answered (arXiv 2309.06180, figure
+    11), from a few tokens to the whole row."""
+    rng = np.random.default_rng(0)
+    for sigma in (0.8, 1.0, 1.3):
+        lengths_E = np.exp(rng.normal(np.log(499) - sigma**2 / 2, sigma, 5000)).astype(int).clip(8, 4096)
+        assert pack(lengths_E, 4096, seed=0).fill >= 0.99
+
+
 def test_an_example_longer_than_a_row_is_named():
     with pytest.raises(ValueError, match=r"episode 1 has 9 tokens, but data.row_length is 8 \(2 of 3") as caught:
         pack(np.array([8, 9, 9]), 8, seed=0, name="episode {}".format)
