@@ -40,7 +40,10 @@ def prepare(num_cpu_devices: int = 0) -> None:
     `num_cpu_devices` devices (0: as it is)."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-    keep_freed_memory(num_heaps=1 + num_cores())
+    is_one_device = num_cpu_devices <= 1
+    keep_freed_memory(has_one_heap=not is_one_device)
+    if is_one_device:  # then the caller's thread runs a step, and has its temporaries in the main heap
+        jax.config.update("jax_cpu_enable_async_dispatch", False)
     if num_cpu_devices:
         jax.config.update("jax_num_cpu_devices", num_cpu_devices)
 
@@ -50,17 +53,17 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def keep_freed_memory(num_heaps: int = 1) -> bool:
+def keep_freed_memory(has_one_heap: bool = True) -> bool:
     """Tells glibc to keep what is freed instead of giving it back (Linux without an accelerator; elsewhere nothing).
 
     XLA's CPU client allocates the temporaries of every step anew, and the page faults of fresh memory cost as much as
-    the arithmetic of a small model. Its computing threads, one a core, also allocate 4,000 times a step what their
-    products pack: in one heap they wait for one another, so each gets its own, and the threads that come after them
-    share all, the main one included, in which a step's temporaries may be of any size (`benchmarks/allocator.py`). It
-    must come before XLA's threads. The process never shrinks below its peak, which training does not either.
+    the arithmetic of a small model. It must come before XLA's threads. The process never shrinks below its peak, which
+    training does not either. What it is worth: `benchmarks/allocator.py`.
 
     Args:
-      num_heaps: heaps of the process (glibc: arenas).
+      has_one_heap: one for all threads, and every block is kept. Else every thread has its own, as glibc makes them:
+        XLA's computing threads allocate 4,000 times a step what their products pack, and in one heap they wait for one
+        another. Only the main heap keeps blocks above 64 MB then, so the main thread has to be what allocates them.
 
     Returns:
       Whether it applies.
@@ -71,13 +74,10 @@ def keep_freed_memory(num_heaps: int = 1) -> bool:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):  # another C library
         return False
-    are_set = (
-        mallopt(_M_ARENA_MAX, num_heaps),
-        mallopt(_M_MMAP_MAX, 0),
-        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1),
-        mallopt(_M_TOP_PAD, _HEAP_BYTES),  # or a heap that is empty for a moment is given back
-    )
-    return all(are_set)
+    settings = [(_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1)]
+    # a heap beside the main one that is empty for a moment would be given back
+    settings.append((_M_ARENA_MAX, 1) if has_one_heap else (_M_TOP_PAD, _HEAP_BYTES))
+    return min(mallopt(name, value) for name, value in settings) == 1
 
 
 def join_others(environ: Mapping[str, str] = os.environ) -> None:

@@ -2,8 +2,8 @@
 
     python benchmarks/allocator.py [--repeats=5]
 
-As glibc comes ("given back"), freed memory kept in one heap, and kept with a heap for every computing thread, which is
-what `train` does. Prints the median milliseconds of each.
+As glibc comes ("given back"), freed memory kept in one heap, and kept with a heap for every thread, the main thread
+running the step, which is what `train` does. Prints the median milliseconds of each.
 """
 
 import argparse
@@ -13,8 +13,10 @@ import subprocess
 import sys
 import time
 
+SETTINGS = ("given back", "one heap", "a heap a thread")
 
-def measure(num_heaps: int) -> float:
+
+def measure(setting: str) -> float:
     """Milliseconds of one step: the median of 30, after 5 to warm up."""
     import jax
     import numpy as np
@@ -25,7 +27,9 @@ def measure(num_heaps: int) -> float:
     from anyorder_jax.optimizer import make_optimizer
     from anyorder_jax.types import Batch
 
-    if num_heaps and not process.keep_freed_memory(num_heaps):
+    if setting == "a heap a thread":
+        process.prepare()
+    if setting != "given back" and not process.keep_freed_memory(has_one_heap=setting == "one heap"):
         raise SystemExit("keeping freed memory does not apply here (Linux with glibc and JAX on the CPU)")
     config, model_config = Config(), presets.get("tiny")
     mesh = sharding.make_mesh(config.mesh, jax.devices()[:1])
@@ -58,16 +62,15 @@ def measure(num_heaps: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--measure", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--measure", choices=SETTINGS, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.measure is not None:
+    if options.measure:
         print(measure(options.measure))
         return
-    num_heaps = {"given back": 0, "one heap": 1, "a heap a thread": 1 + len(os.sched_getaffinity(0))}
-    times: dict[str, list[float]] = {what: [] for what in num_heaps}
+    times: dict[str, list[float]] = {what: [] for what in SETTINGS}
     for _ in range(options.repeats):
         for what, found in times.items():
-            command = [sys.executable, __file__, f"--measure={num_heaps[what]}"]
+            command = [sys.executable, __file__, f"--measure={what}"]
             environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
             result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
             found.append(float(result.stdout.split()[-1]))
