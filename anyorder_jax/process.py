@@ -40,7 +40,7 @@ def prepare(num_cpu_devices: int = 0) -> None:
     `num_cpu_devices` devices (0: as it is)."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-    is_one_device = num_cpu_devices <= 1
+    is_one_device = num_cpu_devices <= 1 and not is_one_of_several(os.environ)
     keep_freed_memory(has_one_heap=not is_one_device)
     if is_one_device:  # then the caller's thread runs a step, and has its temporaries in the main heap
         jax.config.update("jax_cpu_enable_async_dispatch", False)
@@ -78,6 +78,12 @@ def keep_freed_memory(has_one_heap: bool = True) -> bool:
     # a heap beside the main one that is empty for a moment would be given back
     settings.append((_M_ARENA_MAX, 1) if has_one_heap else (_M_TOP_PAD, _HEAP_BYTES))
     return min(mallopt(name, value) for name, value in settings) == 1
+
+
+def is_one_of_several(environ: Mapping[str, str]) -> bool:
+    """Whether this process was started as one of several (see `join_others`)."""
+    is_slurm = int(environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1
+    return is_slurm or bool(environ.get("JAX_COORDINATOR_ADDRESS")) or environ.get("ANYORDER_CLUSTER") == "tpu"
 
 
 def join_others(environ: Mapping[str, str] = os.environ) -> None:
