@@ -2,18 +2,19 @@
 
 A synthetic split checkpoint (64 experts of LLaDA2.0-mini's width, random bfloat16 bytes) is written to
 `--directory`, then in each round every command runs beside a `cp` of the bytes it reads on the same disk, in turn after
-and before it. Both find the same: nothing waiting to be written, their input alone in the page cache, and as much free
-memory as they write that has been touched a moment ago (a virtual machine may have given the rest back to its host, and
-getting it again takes up to 2 seconds per GB, of whichever comes first). Neither flushes. Times are until the command
-returns, until `sync` has put the bytes on the disk, and of all cores (user and system). Memory is that of the whole
-child process, sampled every 5 ms from /proc/PID/status: anonymous (what it allocated) and file-mapped (libraries,
-mapped files) apart.
+and before it. Both find the same: nothing waiting to be written, their input alone in the page cache, and free memory
+that has been touched a moment ago; what they do not need is held by this process (a virtual machine may have given free
+memory back to its host, and getting it again takes up to 2 seconds per GB, of whichever comes first). Neither flushes.
+Times are until the command returns, until `sync` has put the bytes on the disk, and of all cores (user and system).
+Memory is that of the whole child process, sampled every 5 ms from /proc/PID/status: anonymous (what it allocated) and
+file-mapped (libraries, mapped files) apart.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import mmap
 import os
 import resource
 import shutil
@@ -91,6 +92,23 @@ def peak_memory(process: subprocess.Popen[bytes]) -> dict[str, int]:
 TOUCH = "import mmap, sys; m = mmap.mmap(-1, int(sys.argv[1])); [m.write(b'1' * 2**20) for _ in range(len(m) >> 20)]"
 
 
+def _memory(kind: str) -> int:
+    """Bytes by /proc/meminfo."""
+    return 1024 * int(Path("/proc/meminfo").read_text().split(f"{kind}:")[1].split()[0])
+
+
+def held_memory(num_bytes_needed: int) -> mmap.mmap:
+    """Touched memory that leaves `num_bytes_needed` of what is available; a context manager."""
+    num_mib = max(1, (_memory("MemAvailable") - num_bytes_needed) >> 20)
+    held = mmap.mmap(-1, num_mib << 20)
+    for _ in range(num_mib):
+        held.write(b"1" * 2**20)
+    return held
+
+
+RESERVE = 200 * 2**20  # for those who look on
+
+
 def forget(directory: Path) -> None:
     """Takes a directory's files out of the page cache."""
     for path in directory.rglob("*"):
@@ -109,7 +127,7 @@ def prepare(source: Path) -> None:
             forget(directory)
     files = [path for path in source.rglob("*") if path.is_file()]
     subprocess.run(["cat", *map(str, files)], stdout=subprocess.DEVNULL, check=True)
-    subprocess.run([sys.executable, "-c", TOUCH, str(sum(path.stat().st_size for path in files))], check=True)
+    subprocess.run([sys.executable, "-c", TOUCH, str(_memory("MemFree") - RESERVE)], check=True)
 
 
 def measure(command: Sequence[str], source: Path, output: Path) -> dict[str, float]:
@@ -191,8 +209,10 @@ def main() -> None:
     parser.add_argument("--json", help="file for the numbers")
     args = parser.parse_args()
     directory = Path(tempfile.mkdtemp(prefix="conversion-benchmark-", dir=args.directory))
+    num_bytes = int(args.gigabytes * 1e9)
     try:
-        table = run(directory, int(args.gigabytes * 1e9), args.rounds, args.orbax)
+        with held_memory((3 if args.orbax else 2) * num_bytes + 3 * 2**29):
+            table = run(directory, num_bytes, args.rounds, args.orbax)
     finally:
         shutil.rmtree(directory)
     titles = ("best", "median", "synced", "core", "x its cp", "by round")

@@ -191,14 +191,15 @@ def _copy(files: Files, job: Sequence[Part]) -> int:
     """Writes the parts; returns how many bytes that were."""
     total = 0
     for move, piece, descriptor, offset in job:
-        source, num_bytes = files.reader(piece.path), _num_bytes_written(move, piece)
+        num_bytes = _num_bytes_written(move, piece)
         if move.dtype == move.spec.dtype:
-            copy_range(source, piece.start, descriptor, offset, num_bytes)
+            copy_range(files.mapped(piece.path), piece.start, descriptor, offset, num_bytes)
         else:
             from conversion.dtypes import convert_range  # NumPy, which moving bytes does not need
 
             num_items = piece.num_bytes // DTYPE_BYTES[move.dtype]
             name = move.spec.name
+            source = files.reader(piece.path)
             convert_range(source, piece.start, move.dtype, descriptor, offset, move.spec.dtype, num_items, name)
         total += num_bytes
     return total

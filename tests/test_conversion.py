@@ -125,13 +125,20 @@ def test_nan_and_overflow_are_named_when_values_are_read(tmp_path):
         convert(source, tmp_path / "m", "merged", dtype="bfloat16")
 
 
-def test_a_range_is_copied_whole_or_the_end_is_told(tmp_path):
-    data = np.random.default_rng(0).bytes(5 * copying._WRITE_BYTES // 2)
+@pytest.mark.parametrize("advice", [copying._MADV_POPULATE_READ, None, 12345])
+def test_a_range_is_copied_whole_or_the_end_is_told(tmp_path, monkeypatch, advice):
+    """Also where the kernel takes no advice, or does not know this one."""
+    monkeypatch.setattr(copying, "_MADV_POPULATE_READ", advice)
+    data = np.random.default_rng(0).bytes(5 * copying._COPY_BYTES // 2)
     (tmp_path / "source").write_bytes(b"head" + data)
-    with (tmp_path / "source").open("rb") as source, (tmp_path / "target").open("w+b") as target:
-        copying.copy_range(source.fileno(), 4, target.fileno(), 7, len(data))
+    with copying.Files() as files, (tmp_path / "target").open("w+b") as target:
+        source = files.mapped(tmp_path / "source")
+        copying.copy_range(source, 4, target.fileno(), 7, len(data))
         with pytest.raises(ValueError, match="truncated"):
-            copying.copy_range(source.fileno(), 4, target.fileno(), 7, len(data) + 1)
+            copying.copy_range(source, 4, target.fileno(), 7, len(data) + 1)
+        os.truncate(tmp_path / "source", copying._COPY_BYTES)
+        with pytest.raises(ValueError, match="truncated"):
+            copying.copy_range(source, 4, target.fileno(), 7, len(data))
     assert (tmp_path / "target").read_bytes()[7 : 7 + len(data)] == data
 
 
