@@ -87,7 +87,7 @@ def commands(suite: Suite, variant: str, seed: int, directory: Path, workdir: Pa
         for more in dict.fromkeys(tuple(suite.more.get(name, ())) for name in missing):
             names = [name for name in missing if tuple(suite.more.get(name, ())) == more]
             where = [f"--suite={','.join(names)}", f"--output_dir={folder}"]
-            yield ["anyorder_jax.evaluate", *arguments, *suite.evaluate, *more, *where]
+            yield ["anyorder_jax.evaluate", *suite.evaluate, *arguments, *more, *where]  # the last of two counts
 
 
 def place(suite: Suite, variant: str, seed: int, directory: Path) -> Path:

@@ -1,6 +1,6 @@
 """Machines by name, whether they are here or not: chips, memory, peak rates, and devices that can be compiled for.
 
-h200x1  h100x8  h100x64     GPUs (eight to a host)
+h200x1  h100x8  l40sx1      GPUs (eight to a host)
 v5e-64  v6e-16  v5p-8       TPU slices as their makers count them: v5e and v6e chips, v5p cores (two a chip)
 cpux8                       this machine's CPU, pretending to be eight devices
 """
@@ -17,7 +17,8 @@ from jax.experimental import topologies
 class Chip(NamedTuple):
     """One device. memory_gib: what a program may use. tflops: bfloat16 matrix peak. memory_tbps: to its own memory,
     TB/s. link_gbps: to the others, GB/s in one direction, all links together. Sources: the makers' data sheets
-    (H100, H200: NVIDIA; TPUs: cloud.google.com/tpu/docs); memory as the compiler reports it."""
+    (H100, H200, L40S: NVIDIA, without sparsity; TPUs: cloud.google.com/tpu/docs); memory as the compiler reports it,
+    of the L40S as PyTorch does, with ECC (github.com/stepfun-ai/Step-Video-T2V/issues/8). L40S: PCIe only."""
 
     platform: str
     memory_gib: float
@@ -29,6 +30,7 @@ class Chip(NamedTuple):
 CHIPS = {
     "h100": Chip("gpu", 79.1, 989, 3.35, 450),
     "h200": Chip("gpu", 139.0, 989, 4.8, 450),
+    "l40s": Chip("gpu", 44.4, 362, 0.864, 32),
     "v5e": Chip("tpu", 15.75, 197, 0.82, 100),
     "v5p": Chip("tpu", 95.74, 459, 2.77, 300),
     "v6e": Chip("tpu", 31.25, 918, 1.64, 224),
@@ -41,20 +43,31 @@ _TPU_GRIDS = {
     "v5p": {8: "2x2x1", 16: "2x2x2", 32: "2x2x4", 64: "2x4x4", 128: "4x4x4", 256: "4x4x8", 512: "4x8x8"},
 }
 
-_HOPPER = """
+_GPU = """
 gpu_device_info {{
   threads_per_block_limit: 1024  threads_per_warp: 32  shared_memory_per_block: 49152
-  shared_memory_per_core: 233472  threads_per_core_limit: 2048  core_count: 132  fpus_per_core: 128
+  shared_memory_per_core: {shared}  threads_per_core_limit: {threads}  core_count: {cores}  fpus_per_core: 128
   block_dim_limit_x: 2147483647  block_dim_limit_y: 65535  block_dim_limit_z: 65535
-  memory_bandwidth: {bandwidth}  l2_cache_size: 52428800  clock_rate_ghz: 1.98  device_memory_size: {memory}
-  shared_memory_per_block_optin: 232448  cuda_compute_capability {{ major: 9 }}
+  memory_bandwidth: {bandwidth}  l2_cache_size: {l2}  clock_rate_ghz: {clock}  device_memory_size: {memory}
+  shared_memory_per_block_optin: {shared_optin}  cuda_compute_capability {{ major: {major} minor: {minor} }}
   registers_per_core_limit: 65536  registers_per_block_limit: 65536
 }}
 platform_name: "CUDA"
 dnn_version_info {{ major: 9 minor: 10 }}
 device_description_str: "{name}"
 """
-"""XLA's description of a Hopper GPU (GpuTargetConfigProto)."""
+"""XLA's description of a GPU (GpuTargetConfigProto)."""
+
+_HOPPER = {
+    "major": 9, "minor": 0, "cores": 132, "threads": 2048, "shared": 233472, "shared_optin": 232448, "l2": 50 << 20,
+    "clock": 1.98,
+}  # fmt: skip
+_ADA = {
+    "major": 8, "minor": 9, "cores": 142, "threads": 1536, "shared": 102400, "shared_optin": 101376, "l2": 96 << 20,
+    "clock": 2.52,
+}  # fmt: skip
+_GPUS = {"h100": _HOPPER, "h200": _HOPPER, "l40s": _ADA}
+"""What differs between them: data sheets, and CUDA's programming guide on compute capabilities."""
 
 
 class Target(NamedTuple):
@@ -76,11 +89,11 @@ def target(name: str) -> Target:
     Raises:
       ValueError: for a name that is none, with examples, or a slice that is not made.
     """
-    if match := re.fullmatch(r"(h100|h200|cpu)x([1-9]\d*)", name):
+    if match := re.fullmatch(r"(h100|h200|l40s|cpu)x([1-9]\d*)", name):
         return Target(name, match[1], int(match[2]))
     match = re.fullmatch(r"(v5e|v5p|v6e)-(\d+)", name)
     if match is None:
-        raise ValueError(f"--target={name}: unknown machine. Examples: h200x1, h100x8, v5e-64, v6e-16, v5p-8, cpux8.")
+        raise ValueError(f"--target={name}: unknown machine. Examples: h200x1, h100x8, l40sx1, v5e-64, v5p-8, cpux8.")
     grids = _TPU_GRIDS[match[1]]
     if int(match[2]) not in grids:
         sizes = ", ".join(f"{match[1]}-{size}" for size in grids)
@@ -114,9 +127,9 @@ def devices(machine: Target) -> list[Any]:
         case "gpu":
             per_host = min(machine.num_devices, 8)
             shape = f"1x{machine.num_devices // per_host}x{per_host}"
-            text = _HOPPER.format(
+            text = _GPU.format(
                 bandwidth=int(chip.memory_tbps * 1e12), memory=int(chip.memory_gib * 2**30),
-                name=f"NVIDIA {machine.chip.upper()}",
+                name=f"NVIDIA {machine.chip.upper()}", **_GPUS[machine.chip],
             )  # fmt: skip
             _accept_absent_gpu()
             found = topologies.get_topology_desc(

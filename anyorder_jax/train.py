@@ -62,7 +62,12 @@ def say_skipped(reasons: Sequence[str]) -> None:
 
 
 def model_config_of(config: Config, task: Task) -> ModelConfig:
-    """The model's shape: of the checkpoint at `model.path`, or the preset with the vocabulary's size and ids."""
+    """The model's shape: of the checkpoint at `model.path`, or the preset with the vocabulary's size and ids.
+
+    Raises:
+      ValueError: for a model with fewer words or positions than are asked of it, or whose block routing would leak the
+        answers of block diffusion.
+    """
     if config.model.path:
         model_config = weights.read_model_config(config.model.path)
         if model_config.vocab_size < task.vocabulary.size:
@@ -75,13 +80,16 @@ def model_config_of(config: Config, task: Task) -> ModelConfig:
                 f"config.data.row_length: {config.data.row_length} is more than the max_position_embeddings = "
                 f"{model_config.max_position_embeddings} of {config.model.path}. Make rows shorter."
             )
-        return model_config
-    return dataclasses.replace(
-        presets.get(config.model.preset),
-        vocab_size=task.vocabulary.size,
-        pad_token_id=task.vocabulary.pad_id,
-        mask_token_id=task.vocabulary.mask_id,
-    )
+    else:
+        model_config = dataclasses.replace(
+            presets.get(config.model.preset),
+            vocab_size=task.vocabulary.size,
+            pad_token_id=task.vocabulary.pad_id,
+            mask_token_id=task.vocabulary.mask_id,
+        )
+    if config.train.objective == "block_diffusion":
+        model_config.refuse_straddling(config.train.block_size)
+    return model_config
 
 
 def refuse_other_run(config: Config, meta: Mapping[str, Any], fingerprint: Mapping[str, Any], workdir: Path) -> None:

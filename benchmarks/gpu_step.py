@@ -131,8 +131,8 @@ def time_parts(config: Config, model: ModelConfig, mesh: Any, repeats: int, only
         "attention, block diffusion of 2L": (
             attend(attention.BlockDiffusion(32)), (heads(H, 2 * L), heads(K, 2 * L), heads(K, 2 * L)),
         ),
-        "routed experts": (lambda x, w: moe.routed(model, x, w, mesh)[0], (x, weights)),
-        "shared expert": (layers.mlp, (x, *shared)),
+        "routed experts": (lambda x, w: moe.routed(model, x, rows.positions, w, mesh)[0], (x, weights)),
+        "shared expert": (layers.mlp, (x, *shared, None, None)),
         "head and loss": (cost, (x, normal(D, model.vocab_size))),
     }  # fmt: skip
     found = {}

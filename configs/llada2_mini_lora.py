@@ -1,11 +1,12 @@
 """LLaDA2.0-mini (16.3B) on one 48 GB card: LoRA of rank 16 on every matrix, the frozen base in 8 bits.
 
-    python -m anyorder_jax.fit --config=configs/llada2_mini_lora.py --target=h100x1
+    python -m anyorder_jax.fit --config=configs/llada2_mini_lora.py --target=l40sx1
     python -m anyorder_jax.train --config=configs/llada2_mini_lora.py --config.model.path=DIRECTORY
 
 0.60B factors in float32, a pair for each of 256 experts; `--config.lora.targets=attention,dense,shared` leaves 5.6M.
-Compiled for Hopper: 30.5 GiB (state 22.6). Roofline of an H100: at most 111,000 tokens/s by matrix products; not run.
-On other GPUs the kernels are those that run everywhere: right, slow, and not compiled here.
+Compiled, not run: 31.9 of an L40S's 44.4 GiB (state 22.6), 38.1 with rows of 8,192; 30.5 on an H100. Roofline by matrix
+products: at most 40,700 tokens/s on the L40S, 111,000 on the H100. On GPUs other than Hopper scores stand in memory and
+experts are multiplied a tile at a time: right, slow, not measured.
 """
 
 from anyorder_jax.config import defaults

@@ -27,13 +27,15 @@ def pairs(attention, num_rows, length):
     """can_attend, written once more as a loop over pairs."""
     allowed = np.zeros((num_rows, length, length), bool)
     half = length // 2
+    ids = getattr(attention, "segment_ids_BL", None)
+    ids = None if ids is None else np.asarray(ids)  # a jax.Array takes a millisecond a pair
     for row, i, j in np.ndindex(*allowed.shape):
         match attention:
             case Full():
                 allowed[row, i, j] = True
-            case Segments(ids):
+            case Segments():
                 allowed[row, i, j] = ids[row, i] == ids[row, j]
-            case BlockDiffusion(size, ids):
+            case BlockDiffusion(size):
                 block_i, block_j = i % half // size, j % half // size
                 if i < half:
                     seen = block_i == block_j if j < half else block_j < block_i
@@ -112,9 +114,18 @@ def test_block_diffusion_of_packed_documents(block, documents, padding, is_packe
 WIDE_SEGMENTS = jnp.asarray(np.repeat([1, 2, 3, 0], [40, 24, 56, 8])[None], jnp.int32)
 
 
-def test_the_kernel_of_a_tpu_interpreted_on_this_cpu():
-    """Both of its inputs at once: the relation that it computes, and the documents."""
-    compare(*values(1, 256, 1, 1, 128), BlockDiffusion(8, WIDE_SEGMENTS), "splash-interpret", 3e-5)
+@pytest.mark.parametrize(
+    ("attention", "length"),
+    [
+        (Full(), 128),
+        (Segments(WIDE_SEGMENTS), 128),
+        (BlockDiffusion(8), 256),
+        (BlockDiffusion(8, WIDE_SEGMENTS), 256),  # both of its inputs at once: a computed relation, and the documents
+    ],
+    ids=["Full", "Segments", "BlockDiffusion", "packed BlockDiffusion"],
+)
+def test_the_kernel_of_a_tpu_interpreted_on_this_cpu(attention, length):
+    compare(*values(1, length, 1, 1, 128), attention, "splash-interpret", 3e-5)
 
 
 def test_runs_of_equal_ids():

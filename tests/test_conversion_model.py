@@ -1,5 +1,6 @@
 """Checkpoints into sharded arrays, Orbax and back: exact, and the same numbers as the reference implementation."""
 
+import contextlib
 import dataclasses
 import filecmp
 import json
@@ -14,7 +15,7 @@ import pytest
 
 import checkpoints
 from anyorder_jax import checkpoint, run_directory, sharding, state, train, weights
-from anyorder_jax.config import CheckpointConfig, Config, MeshConfig, ModelSelection
+from anyorder_jax.config import CheckpointConfig, Config, DataConfig, MeshConfig, ModelSelection, TrainConfig
 from anyorder_jax.model import transformer
 from anyorder_jax.model.presets import PRESETS
 from anyorder_jax.pretrained import load, names, tree
@@ -333,6 +334,19 @@ def test_rows_longer_than_the_model_knows_are_refused(tmp_path):
     config = dataclasses.replace(Config(), model=ModelSelection(path=str(source)))
     task = SimpleNamespace(vocabulary=SimpleNamespace(size=40))
     with pytest.raises(ValueError, match=r"row_length: 232 is more than the max_position_embeddings = 128 of"):
+        train.model_config_of(config, task)
+
+
+@pytest.mark.parametrize(("block_size", "is_refused"), [(2, True), (6, True), (8, False)])
+def test_blocks_that_leak_the_answer_are_refused_before_the_weights_are_read(tmp_path, block_size, is_refused):
+    source = checkpoints.write(tmp_path / "source", CONFIG | {"expert_capacity": 4, "block_size": 4})
+    config = Config(
+        data=DataConfig(row_length=64), model=ModelSelection(path=str(source)),
+        train=TrainConfig(objective="block_diffusion", block_size=block_size),
+    )  # fmt: skip
+    task = SimpleNamespace(vocabulary=SimpleNamespace(size=40))
+    message = rf"train\.block_size: expected a multiple of 4, .* got {block_size}: .* Set it to 4"
+    with pytest.raises(ValueError, match=message) if is_refused else contextlib.nullcontext():
         train.model_config_of(config, task)
 
 

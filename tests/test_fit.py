@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -19,8 +20,11 @@ from anyorder_jax.model import presets
 
 @pytest.mark.parametrize(
     ("name", "platform", "count"),
-    [("h200x1", "gpu", 1), ("h100x64", "gpu", 64), ("v5e-64", "tpu", 64), ("v5p-8", "tpu", 4), ("cpux8", "cpu", 8)],
-)
+    [
+        ("h200x1", "gpu", 1), ("h100x64", "gpu", 64), ("l40sx1", "gpu", 1), ("v5e-64", "tpu", 64), ("v5p-8", "tpu", 4),
+        ("cpux8", "cpu", 8),
+    ],
+)  # fmt: skip
 def test_machines_by_name(name, platform, count):
     machine = hardware.target(name)
     assert (machine.hardware.platform, machine.num_devices) == (platform, count)
@@ -167,18 +171,38 @@ def test_the_command_on_eight_pretend_devices():
     assert "1,856 tokens" in done.stdout and "fits" in done.stdout and "all-gather" in done.stdout
 
 
-def test_a_step_that_does_not_fit_names_the_next_knob(monkeypatch):
-    found = {
-        "compile_seconds": 1.0, "num_params": 10**9, "mesh": {"data": 1}, "parameters": 2**30, "optimizer": 2**31,
-        "frozen": 0, "host": 0, "arguments": 3 * 2**30, "temporaries": 200 * 2**30, "outputs": 0, "collectives": {},
-        "kernels": {},
-    }  # fmt: skip
+TOO_LARGE = {
+    "compile_seconds": 1.0, "num_params": 10**9, "mesh": {"data": 1}, "parameters": 2**30, "optimizer": 2**31,
+    "frozen": 0, "host": 0, "arguments": 3 * 2**30, "temporaries": 200 * 2**30, "outputs": 0, "collectives": {},
+    "kernels": {},
+}  # fmt: skip
+"""What `compile_step` finds in a program of 203 GiB."""
+
+
+def test_a_step_that_does_not_fit_names_the_next_knob():
     machine = hardware.target("h200x1")
-    text = fit.report(Config(), machine, found)
+    text = fit.report(Config(), machine, TOO_LARGE)
     assert "64.00 GiB too much. Next: recompute activations: --config.model.remat=full." in text
-    assert not fit.weigh(Config(), machine, found).is_fitting
-    head, _, row = (line.split("|") for line in fit.table("any_order", Config(), machine, found).splitlines())
+    assert not fit.weigh(Config(), machine, TOO_LARGE).is_fitting
+    head, _, row = (line.split("|") for line in fit.table("any_order", Config(), machine, TOO_LARGE).splitlines())
     assert len(head) == len(row) and row[1:5] == [" `any_order` ", " h200x1 ", " 1 ", " 8 x 232 "]
+
+
+@pytest.mark.parametrize(
+    ("answer", "said", "exit_code"),
+    [
+        ((TOO_LARGE, 0, ""), ("203.00   of 139.0: DOES NOT FIT", "64.00 GiB too much. Next: "), 1),
+        ((None, 1, "RESOURCE_EXHAUSTED: Used 203.00G of 139.00G"), ("DOES NOT FIT (203.00G of 139.00G)", "Next: "), 1),
+        ((TOO_LARGE | {"temporaries": 0}, 0, ""), ("3.00   of 139.0: fits",), 0),
+    ],
+    ids=["measured", "refused", "small"],
+)
+def test_the_command_exits_1_when_a_step_does_not_fit(monkeypatch, capsys, answer, said, exit_code):
+    """Whether the compiler gives the size or gives up."""
+    monkeypatch.setattr(fit, "compile_apart", lambda config, machine: answer)
+    assert fit.main(["fit", "--config=configs/any_order.py", "--target=h200x1"]) == exit_code
+    printed = capsys.readouterr()
+    assert all(part in printed.out + printed.err for part in said)
 
 
 @pytest.mark.parametrize(
@@ -190,8 +214,6 @@ def test_a_step_that_does_not_fit_names_the_next_knob(monkeypatch):
     ],
 )  # fmt: skip
 def test_a_compiler_without_an_answer_becomes_a_sentence(code, text, said, exit_code):
-    import re
-
     sentence, result = fit.explain_failure(Config(), hardware.target("v5e-4"), code, text)
     assert re.search(said.replace("(signal 6)", r"\(signal 6\)"), sentence) and result == exit_code
 
@@ -203,12 +225,18 @@ def test_wrong_questions_are_told_in_a_sentence():
     assert done.returncode == 2 and "unknown machine" in done.stderr and "Traceback" not in done.stderr
 
 
-COMPILERS = {"h200x1": "jax_cuda13_plugin", "v5e-4": "libtpu"}
+COMPILERS = {"h200x1": "jax_cuda13_plugin", "l40sx1": "jax_cuda13_plugin", "v5e-4": "libtpu"}
+KERNELS = {
+    "h200x1": {"flash_attention_sm90", "ragged_contracting_dim_dot_sm90", "ragged_dot_sm90"},
+    "l40sx1": {"none"},  # Ada: what runs everywhere
+    "v5e-4": set(),
+}
+"""Kernels that the compiled step must call, by their names in its text."""
 
 
 @pytest.mark.parametrize("target", list(COMPILERS))
 def test_absent_hardware(target):
-    """With the extra: a whole step of a small model compiles and the experts are not expanded. Without: a sentence."""
+    """With the extra: a whole step of a small model compiles, with the machine's kernels. Without: a sentence."""
     arguments = (
         "--config=configs/any_order.py", f"--target={target}", "--config.model.compute_dtype=bfloat16",
         "--config.train.batch_size=4", "--config.data.row_length=256", "--config.mesh.data=1", "--config.mesh.fsdp=-1",
@@ -219,6 +247,9 @@ def test_absent_hardware(target):
     else:
         assert done.returncode == 0, done.stderr[-2000:]
         assert "fits" in done.stdout
+        kernels = re.search(r"^kernels: (.*)$", done.stdout, re.MULTILINE)
+        assert kernels is not None
+        assert KERNELS[target] <= set(re.sub(r" x \d+", "", kernels[1]).split(", "))
 
 
 PROGRAM = """

@@ -262,46 +262,63 @@ def _small_params():
     return jax.jit(lambda key: transformer.init(SMALL, key, jnp.float32))(jax.random.key(0))
 
 
-@functools.partial(jax.jit, static_argnames="block_size")
-def _logits(params, tokens, positions, segments, block_size):
+def _block_routed(block_size):
+    """`SMALL`, with LLaDA2.2's block routing unless `block_size` is None."""
+    return dataclasses.replace(SMALL, block_size=block_size, expert_capacity=block_size and 3)
+
+
+@functools.partial(jax.jit, static_argnames=("config", "block_size"))
+def _logits(config, params, tokens, positions, segments, block_size):
     attention = BlockDiffusion(block_size, segments) if block_size else Segments(segments)
-    return transformer.apply(SMALL, params, tokens, positions, attention).logits_BLV
+    return transformer.apply(config, params, tokens, positions, attention).logits_BLV
 
 
-def _small_logits(tokens, positions, segments, block_size=0):
-    return _logits(_small_params(), tokens, positions, segments, block_size=block_size)
+def _small_logits(tokens, positions, segments, block_size=0, routing_block=None):
+    config = _block_routed(routing_block)
+    return _logits(config, _small_params(), tokens, positions, segments, block_size=block_size)
 
 
-def test_logits_do_not_move_with_padding_or_other_segments():
+@pytest.mark.parametrize("routing_block", [None, 3])  # 3: blocks counted over the row would hold two documents
+def test_logits_do_not_move_with_padding_or_other_segments(routing_block):
     rng = np.random.default_rng(0)
     tokens = rng.integers(0, 11, (1, 12)).astype(np.int32)
     positions = np.array([[0, 1, 2, 3, 0, 1, 2, 3, 4, 0, 0, 0]], np.int32)
     segments = np.array([[1] * 4 + [2] * 5 + [0] * 3], np.int32)
-    before = _small_logits(tokens, positions, segments)
+    before = _small_logits(tokens, positions, segments, routing_block=routing_block)
     for _ in range(5):
         changed = np.where(segments == 1, tokens, rng.integers(0, 11, tokens.shape)).astype(np.int32)
-        after = _small_logits(changed, positions, segments)
+        after = _small_logits(changed, positions, segments, routing_block=routing_block)
         np.testing.assert_allclose(after[0, :4], before[0, :4], atol=1e-6)
         assert np.abs(after[0, 4:9] - before[0, 4:9]).max() > 1e-3  # the others do move
     # The same example at another place of the row, behind the other one.
     moved = np.concatenate([tokens[:, 4:9], tokens[:, :4], tokens[:, 9:]], axis=1)
     positions = np.array([[0, 1, 2, 3, 4, 0, 1, 2, 3, 0, 0, 0]], np.int32)
     segments = np.array([[2] * 5 + [1] * 4 + [0] * 3], np.int32)
-    np.testing.assert_allclose(_small_logits(moved, positions, segments)[0, 5:9], before[0, :4], atol=1e-6)
+    found = _small_logits(moved, positions, segments, routing_block=routing_block)
+    np.testing.assert_allclose(found[0, 5:9], before[0, :4], atol=1e-6)
 
 
-def test_block_diffusion_does_not_leak_the_answer():
+@pytest.mark.parametrize(("block_size", "routing_block"), [(2, None), (2, 2), (4, 4), (4, 2)])  # 4: the last is shorter
+def test_block_diffusion_does_not_leak_the_answer(block_size, routing_block):
     """Clean tokens of a noisy block's own and later blocks do not move its logits; earlier ones do."""
     rng = np.random.default_rng(0)
     tokens = rng.integers(0, 11, (1, 12)).astype(np.int32)
     positions = np.tile(np.arange(6, dtype=np.int32), (1, 2))
     segments = np.ones((1, 6), np.int32)
-    before = _small_logits(tokens, positions, segments, block_size=2)
-    changed = tokens.copy()
-    changed[0, 6 + 2 :] = (changed[0, 6 + 2 :] + 1) % 11  # clean blocks 1 and 2
-    after = _small_logits(changed, positions, segments, block_size=2)
-    np.testing.assert_allclose(after[0, :4], before[0, :4], atol=1e-6)
-    assert np.abs(after[0, 4:6] - before[0, 4:6]).max() > 1e-3
+    logits = functools.partial(_small_logits, positions=positions, segments=segments, block_size=block_size)
+    before = logits(tokens, routing_block=routing_block)
+    for first in range(0, 6, block_size):
+        changed, end = tokens.copy(), min(first + block_size, 6)
+        changed[0, 6 + first :] = (changed[0, 6 + first :] + 1) % 11  # this clean block and those after it
+        after = logits(changed, routing_block=routing_block)
+        np.testing.assert_allclose(after[0, :end], before[0, :end], atol=1e-6)
+        assert end == 6 or np.abs(after[0, end:6] - before[0, end:6]).max() > 1e-3
+
+
+def test_diffusion_blocks_that_end_inside_a_block_of_experts_are_refused():
+    ids = jnp.zeros((1, 12), jnp.int32)
+    with pytest.raises(ValueError, match=r"config\.train\.block_size: expected a multiple of 4, .* got 2:"):
+        transformer.apply(_block_routed(4), _small_params(), ids, ids, BlockDiffusion(2))
 
 
 def test_every_remat_policy_gives_the_same_gradients():

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anyorder_jax.model import moe, presets
+from anyorder_jax.model import grouped, moe, presets
 
 
 def dense(x_TD, expert_TK, weight_TK, gate_up_ED2F, down_EFD):
@@ -164,14 +164,70 @@ def test_rows_behind_the_last_group_are_zero():
     assert (y[:16] == 2).all() and (y[16:] == 0).all()
 
 
+def test_what_rows_behind_the_last_group_hold_reaches_nobody(monkeypatch):
+    """The contract of "mosaic", kept by a product that leaves NaN there: in its value, and in the gradient of its
+    rows. Both pairs of LoRA's factors are multiplied as well; half of the experts are elsewhere."""
+    num_behind = []
+
+    def spoiled(rows, sizes):
+        is_behind = jnp.arange(len(rows)) >= sizes.sum()
+        jax.debug.callback(lambda number: num_behind.append(int(number)), is_behind.sum())
+        return jnp.where(is_behind[:, None], jnp.nan, rows)
+
+    def forward(rows, matrices, sizes):
+        y, gradients = jax.vjp(lambda *x: grouped.grouped_dot(*x, sizes), rows, matrices)
+        return spoiled(y, sizes), (gradients, sizes)
+
+    def backward(saved, grad):
+        gradients, sizes = saved
+        grad_rows, grad_matrices = gradients(grad)
+        return spoiled(grad_rows, sizes), grad_matrices, None
+
+    product = jax.custom_vjp(lambda *x: forward(*x)[0])
+    product.defvjp(forward, backward)
+    x, expert_TK, weight, gate_up, down = case(0, 20, 4, 2, 4, 6, "even")
+    rng = np.random.default_rng(1)
+    shapes = [(2, 4, 2, 3), (2, 3, 2, 6), (2, 6, 1, 3), (2, 3, 1, 4)]
+    factors = [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes]
+    direction = jnp.cos(jnp.arange(80.0)).reshape(20, 4)
+
+    def train(backend):
+        def here(x, weight, gate_up, down, *factors):
+            y, _ = moe.experts(x, expert_TK, weight, gate_up, down, jnp.int32(2), backend, factors)
+            return (y * direction).sum(), y
+
+        arrays = x, weight, gate_up[2:], down[2:], *factors
+        return jax.jit(jax.grad(here, argnums=tuple(range(8)), has_aux=True))(*arrays)
+
+    expected = train("tiles")
+    monkeypatch.setattr(moe, "grouped_dot", lambda x, w, group_sizes_E, tile, backend: product(x, w, group_sizes_E))
+    found = train("mosaic")
+    jax.effects_barrier()
+    assert len(num_behind) == 14 and min(num_behind) > 0  # 7 products, there and back
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-4), found, expected)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"),
+    [
+        (jnp.bfloat16, ["tiles", "tiles", "mosaic", "ragged"]),
+        (jnp.float16, ["tiles", "tiles", "mosaic", "ragged"]),
+        (jnp.float32, ["tiles", "tiles", "tiles", "ragged"]),
+    ],
+)
+def test_every_platform_gets_its_product(dtype, expected):
+    assert [grouped.best_backend(platform, dtype) for platform in ("cpu", "gpu", "hopper", "tpu")] == expected
+
+
 TINY = presets.get("tiny")
+START = jnp.zeros(1, jnp.int32)  # the place of a document's first token
 
 
 def test_a_group_outside_the_best_is_never_chosen():
     """Groups (0 .. 3) and (4 .. 7); expert 0 is best of all, but group 1 has the better pair."""
     score_E = jnp.array([0.95, 0.1, 0.1, 0.1, 0.6, 0.1, 0.7, 0.1])
     logits_E = jnp.log(score_E / (1 - score_E))
-    routing = moe.route(TINY, jnp.ones((1, 1)), logits_E[None], jnp.zeros(8), 1)
+    routing = moe.route(TINY, jnp.ones((1, 1)), logits_E[None], jnp.zeros(8), START)
     assert routing.expert_TK.tolist() == [[6, 4]]
     np.testing.assert_allclose(routing.weight_TK, [[2.5 * 0.7 / 1.3, 2.5 * 0.6 / 1.3]], rtol=1e-6)
 
@@ -180,21 +236,21 @@ def test_the_bias_chooses_and_does_not_weigh():
     score_E = jnp.array([0.9, 0.8, 0.1, 0.1, 0.2, 0.1, 0.3, 0.1])
     logits_E = jnp.log(score_E / (1 - score_E))
     bias_E = jnp.zeros(8).at[4].set(5.0)
-    grad_bias = jax.grad(lambda b: moe.route(TINY, jnp.ones((1, 1)), logits_E[None], b, 1).weight_TK.sum())(bias_E)
-    routing = moe.route(TINY, jnp.ones((1, 1)), logits_E[None], bias_E, 1)
+    grad_bias = jax.grad(lambda b: moe.route(TINY, jnp.ones((1, 1)), logits_E[None], b, START).weight_TK.sum())(bias_E)
+    routing = moe.route(TINY, jnp.ones((1, 1)), logits_E[None], bias_E, START)
     assert routing.expert_TK.tolist() == [[4, 6]] and not grad_bias.any()
     np.testing.assert_allclose(routing.weight_TK, [[2.5 * 0.2 / 0.5, 2.5 * 0.3 / 0.5]], rtol=1e-6)
 
 
 def test_a_negative_bias_does_not_open_other_groups():
     """-inf, not 0, stands outside the kept groups: all biased scores here are negative."""
-    routing = moe.route(TINY, jnp.ones((1, 1)), jnp.zeros((1, 8)), jnp.array([-9.0] * 4 + [-8.0] * 4), 1)
+    routing = moe.route(TINY, jnp.ones((1, 1)), jnp.zeros((1, 8)), jnp.array([-9.0] * 4 + [-8.0] * 4), START)
     assert set(routing.expert_TK[0].tolist()) <= {4, 5, 6, 7}
 
 
 def test_one_choice_is_not_normalised():
     config = dataclasses.replace(TINY, num_experts_per_tok=1)
-    routing = moe.route(config, jnp.ones((1, 1)), jnp.zeros((1, 8)), jnp.zeros(8), 1)
+    routing = moe.route(config, jnp.ones((1, 1)), jnp.zeros((1, 8)), jnp.zeros(8), START)
     np.testing.assert_allclose(routing.weight_TK, [[2.5 * 0.5]])
 
 
@@ -211,28 +267,25 @@ def test_the_weighted_sum_is_float32(dtype):
 @settings(max_examples=30, deadline=None)
 @given(
     seed=st.integers(0, 99),
-    num_rows=st.integers(1, 3),
-    row_length=st.integers(1, 9),
+    lengths=st.lists(st.integers(1, 9), min_size=1, max_size=3),
     block_size=st.integers(1, 5),
     capacity=st.integers(2, 8),
 )
-def test_block_routing_chooses_among_the_experts_that_the_block_admits(
-    seed, num_rows, row_length, block_size, capacity
-):
+def test_block_routing_chooses_among_the_experts_that_the_block_admits(seed, lengths, block_size, capacity):
     rng = np.random.default_rng(seed)
-    x_TD, router_DE = rng.normal(size=(num_rows * row_length, 5)), rng.normal(size=(5, 8))
+    x_TD, router_DE = rng.normal(size=(sum(lengths), 5)), rng.normal(size=(5, 8))
     bias_E = rng.normal(size=8).astype(np.float32)
     config = dataclasses.replace(TINY, expert_capacity=capacity, block_size=block_size)
-    found = moe.route(config, jnp.asarray(x_TD, jnp.float32), jnp.asarray(router_DE, jnp.float32), bias_E, row_length)
+    place_T = jnp.concatenate([jnp.arange(length) for length in lengths])
+    found = moe.route(config, jnp.asarray(x_TD, jnp.float32), jnp.asarray(router_DE, jnp.float32), bias_E, place_T)
 
-    score_RLE = (1 / (1 + np.exp(-(x_TD @ router_DE)))).reshape(num_rows, row_length, 8)
-    for row, score_LE in enumerate(score_RLE):
-        for start in range(0, row_length, block_size):
-            block_SE = score_LE[start : start + block_size] + bias_E
+    score_TE = 1 / (1 + np.exp(-(x_TD @ router_DE)))
+    for stop, length in zip(np.cumsum(lengths), lengths, strict=True):
+        for start in range(stop - length, stop, block_size):
+            block_SE = score_TE[start : min(start + block_size, stop)] + bias_E
             admitted = np.argsort(-block_SE.max(0))[:capacity]
-            for i, biased_E in enumerate(block_SE):
+            for token, biased_E in enumerate(block_SE, start):
                 chosen = sorted(admitted, key=lambda e, biased_E=biased_E: -biased_E[e])[:2]
-                weight_K = score_LE[start + i, chosen]
-                token = row * row_length + start + i
+                weight_K = score_TE[token, chosen]
                 assert found.expert_TK[token].tolist() == [int(e) for e in chosen]
                 np.testing.assert_allclose(found.weight_TK[token], 2.5 * weight_K / weight_K.sum(), rtol=1e-5)

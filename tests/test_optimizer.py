@@ -18,6 +18,7 @@ BATCH = random_batch(0)
 NARROW = ModelSelection(param_dtype="bfloat16")
 OPTIONS = {
     "float32": (OptimizerConfig(), ModelSelection()),
+    "float32, computed in bfloat16": (OptimizerConfig(), ModelSelection(compute_dtype="bfloat16")),
     "bfloat16 moments": (OptimizerConfig(moment_dtype="bfloat16"), ModelSelection()),
     "8 bits": (OptimizerConfig(name="adamw8bit"), ModelSelection()),
     "adafactor": (OptimizerConfig(name="adafactor"), ModelSelection()),
@@ -25,8 +26,8 @@ OPTIONS = {
     "bfloat16 weights, 8 bits": (OptimizerConfig(stochastic_rounding=True, name="adamw8bit"), NARROW),
 }
 BYTES_PER_WEIGHT = {
-    "float32": 12, "bfloat16 moments": 8, "8 bits": 6.13, "adafactor": 4.6, "bfloat16 weights": 6,
-    "bfloat16 weights, 8 bits": 4.13,
+    "float32": 12, "float32, computed in bfloat16": 12, "bfloat16 moments": 8, "8 bits": 6.13, "adafactor": 4.6,
+    "bfloat16 weights": 6, "bfloat16 weights, 8 bits": 4.13,
 }  # fmt: skip
 
 

@@ -238,6 +238,11 @@ def test_validation_tells_the_sampler_the_progress():
     assert {float(r) for b in validate(8, progress=0.5) for r in b.rate[b.segment_ids > 0]} == {0.75}
 
 
+def test_what_rows_are_full_of_is_tokens_not_the_room_between_blocks():
+    plan = CORPUS.pack(ROW_LENGTH, seed=7, block_size=8)
+    assert plan.fill == CORPUS.length_E.sum() / (plan.num_rows * ROW_LENGTH) < PLAN.fill
+
+
 def test_block_diffusion_aligns_examples_and_hides_what_its_blocks_would_leak():
     config = dataclasses.replace(CONFIG, train=TrainConfig(batch_size=8, objective="block_diffusion", block_size=8))
     num_hidden = 0

@@ -7,25 +7,29 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 
 import golden_checkpoint
-from anyorder_jax import process
+from anyorder_jax import process, weights
 from small_run import ROOT, compiled_in, finish, lines, places, start, start_processes, wait_for_step
 
 
-def losses(workdir):
-    return np.array([line["loss"] for line in lines(workdir)])
+def logged(workdir, name):
+    return np.array([line[name] for line in lines(workdir)])
 
 
 def test_two_processes_train_like_one(tmp_path):
-    """With each its rows; stopped by a signal that only the second got; resumed with each half of every matrix; broken
-    by a kill -9; finished by one alone."""
+    """Of two devices each, with their rows and parts of the matrices and experts; stopped by a signal that only the
+    second got; resumed with each half of every matrix; broken by a kill -9; finished by one alone."""
     kept = {"environment": compiled_in(tmp_path / "compiled")}
-    assert finish(start(tmp_path, tmp_path / "one", **kept))[0] == 0
+    # A large epsilon: Adam divides a gradient of rounding noise by its own size, which would hide what is compared.
+    epsilon = "--config.optimizer.eps=1e-3"
+    assert finish(start(tmp_path, tmp_path / "one", epsilon, **kept))[0] == 0
     workdir = tmp_path / "two"
-    pair = start_processes(2, tmp_path, workdir, **kept)
+    mesh = [f"--config.mesh.{axis}" for axis in ("data=1", "fsdp=2", "expert=2", "num_cpu_devices=2")]
+    pair = start_processes(2, tmp_path, workdir, epsilon, *mesh, **kept)
     wait_for_step(workdir, 9, pair[0])
     pair[1].send_signal(signal.SIGTERM)
     ended = [finish(one) for one in pair]
@@ -33,7 +37,8 @@ def test_two_processes_train_like_one(tmp_path):
     stopped = len(lines(workdir))
     assert f"Stopped by SIGTERM after step {stopped}" in ended[0][1] and 9 <= stopped < 24
 
-    pair = start_processes(2, tmp_path, workdir, "--config.mesh.data=1", "--config.mesh.tensor=2", **kept)
+    mesh = ["--config.mesh.data=1", "--config.mesh.tensor=2"]
+    pair = start_processes(2, tmp_path, workdir, epsilon, *mesh, **kept)
     wait_for_step(workdir, stopped + 4, pair[0])
     pair[0].kill()
     died = time.monotonic()
@@ -43,10 +48,17 @@ def test_two_processes_train_like_one(tmp_path):
     assert code not in (0, None, process.REQUEUE), output
     assert seconds < process.HEARTBEAT_SECONDS + 20, output
 
-    code, output = finish(start(tmp_path, workdir, **kept))
+    code, output = finish(start(tmp_path, workdir, epsilon, **kept))
     assert code == 0 and "Resuming" in output, output
-    np.testing.assert_allclose(losses(workdir), losses(tmp_path / "one"), rtol=1e-4)
-    assert len(losses(workdir)) == 24
+    assert len(lines(workdir)) == 24
+    # Rounding moves a loss by 2e-5 until, after 14 updates or so, it moves a token to another expert: then by 6e-4.
+    for name, early, late in (("loss", 1e-4, 5e-3), ("grad_norm", 1e-3, 2e-2)):
+        ours, theirs = logged(workdir, name), logged(tmp_path / "one", name)
+        np.testing.assert_allclose(ours[:stopped][:12], theirs[:stopped][:12], rtol=early, err_msg=name)
+        np.testing.assert_allclose(ours, theirs, rtol=late, err_msg=name)
+    ours, theirs = (weights.load_for_inference(run)[2] for run in (workdir, tmp_path / "one"))
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        assert np.linalg.norm(a - b) <= 2e-2 * np.linalg.norm(b - np.mean(b))
 
 
 @pytest.mark.parametrize(

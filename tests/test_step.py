@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from anyorder_jax import sharding
-from anyorder_jax.config import OptimizerConfig, TrainConfig, freeze
-from runs import MeshConfig, Trainer, random_batch, tiny_config
+from anyorder_jax.config import ModelSelection, OptimizerConfig, TrainConfig, freeze
+from anyorder_jax.model import transformer
+from runs import MeshConfig, Trainer, random_batch, tiny_config, tiny_model
 
 BATCHES = [random_batch(seed) for seed in range(6)]
 
@@ -19,11 +20,25 @@ def as_numpy(tree):
     return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
 
 
+def run(trainer):
+    """Losses and norms of the gradients of six updates, and the weights after them."""
+    metrics = []
+    for batch in BATCHES:
+        trainer.state, one = trainer.train_step(trainer.state, sharding.place_batch(batch, trainer.mesh))
+        metrics.append((float(one["loss"]), float(one["grad_norm"])))
+    return np.array(metrics), as_numpy(trainer.state.params)
+
+
+def compare(alone, trainer):
+    metrics, params = run(trainer)
+    np.testing.assert_allclose(metrics, alone[0], rtol=2e-5)
+    for ours, theirs in zip(params, alone[1], strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=2e-5)
+
+
 @pytest.fixture(scope="module")
 def alone():
-    trainer = Trainer(tiny_config())
-    first = as_numpy(trainer.state.params)
-    return trainer.run(BATCHES), as_numpy(trainer.state.params), first
+    return run(Trainer(tiny_config()))
 
 
 def test_the_loss_falls(alone):
@@ -58,11 +73,17 @@ def test_every_recipe_splits_a_mesh_that_is_tried_here(recipe):
     ids=lambda v: str(v) if isinstance(v, int) else f"d{v.data}f{v.fsdp}e{v.expert}t{v.tensor}",
 )  # fmt: skip
 def test_every_mesh_trains_like_one_device(alone, devices, count, mesh):
-    trainer = Trainer(tiny_config(mesh=mesh), devices[:count])
-    losses = trainer.run(BATCHES)
-    np.testing.assert_allclose(losses, alone[0], rtol=2e-5)
-    for ours, theirs in zip(as_numpy(trainer.state.params), alone[1], strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=2e-5)
+    compare(alone, Trainer(tiny_config(mesh=mesh), devices[:count]))
+
+
+def test_a_mesh_of_the_large_recipes_trains_like_one_device(devices, monkeypatch):
+    """Scanned layers that are recomputed, each device with its part of the weights and of the experts, against an
+    unrolled stack."""
+    model = tiny_model(num_hidden_layers=4)
+    alone = run(Trainer(tiny_config(), model_config=model))
+    monkeypatch.setattr(transformer, "MAX_UNROLLED_LAYERS", 0)
+    config = tiny_config(mesh=MeshConfig(data=1, fsdp=2, expert=4), model=ModelSelection(remat="full"))
+    compare(alone, Trainer(config, devices, model))
 
 
 @pytest.mark.parametrize("normalisation", ["kind", "token"])

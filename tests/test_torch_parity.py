@@ -66,8 +66,9 @@ def gated(w, prefix, x):
     return (torch.nn.functional.silu(x @ gate.T) * (x @ up.T)) @ down.T
 
 
-def experts(c, w, prefix, x):
-    """One token at a time, as the equations say: group choice, expert choice, weights from the unbiased scores."""
+def experts(c, w, prefix, x, length):
+    """One token at a time, as the equations say: group choice, expert choice, weights from the unbiased scores.
+    `length`: of the rows, or of the halves of [noisy ; clean]; blocks count from the start of each."""
     tokens = x.reshape(-1, x.shape[-1])
     scores = torch.sigmoid(tokens @ w[prefix + "gate.weight"].T)
     biased = scores + w[prefix + "gate.expert_bias"]
@@ -75,9 +76,9 @@ def experts(c, w, prefix, x):
     out = []
     for t in range(len(tokens)):
         if block:  # LLaDA2.2: the block's experts are those of the highest score that any of its tokens gives
-            row, place = divmod(t, x.shape[1])
-            first = row * x.shape[1] + place // block * block
-            last = min(first + block, (row + 1) * x.shape[1])
+            start = t // length * length
+            first = start + (t - start) // block * block
+            last = min(first + block, start + length)
             kept = biased[first:last].max(0).values.topk(c["expert_capacity"]).indices
             choices = biased[t]
         else:
@@ -100,13 +101,14 @@ def experts(c, w, prefix, x):
 def reference(c, w, tokens, positions, can_attend):
     """Logits [B, L, V] in float64."""
     x = w["model.word_embeddings.weight"][tokens]
+    length = int(positions.max()) + 1
     for i in range(c["num_hidden_layers"]):
         layer = f"model.layers.{i}."
         normed = rms_norm(x, w[layer + "input_layernorm.weight"], c["rms_norm_eps"])
         x = x + attention(c, w, layer + "attention.", normed, positions, can_attend)
         normed = rms_norm(x, w[layer + "post_attention_layernorm.weight"], c["rms_norm_eps"])
         is_dense = i < c["first_k_dense_replace"]
-        x = x + (gated(w, layer + "mlp", normed) if is_dense else experts(c, w, layer + "mlp.", normed))
+        x = x + (gated(w, layer + "mlp", normed) if is_dense else experts(c, w, layer + "mlp.", normed, length))
     return rms_norm(x, w["model.norm.weight"], c["rms_norm_eps"]) @ w["lm_head.weight"].T
 
 

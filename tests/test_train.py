@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from anyorder_jax import process as one_process
@@ -35,6 +36,18 @@ def test_a_run_leaves_what_it_promises(whole):
     assert lines(whole)[-1]["loss"] < lines(whole)[0]["loss"]
     steps = sorted(int(p.name) for p in (whole / "checkpoints").iterdir() if p.name.isdigit())
     assert steps[-2:] == [18, 24]
+
+
+def test_llada2s_own_objective_learns(data, tmp_path):
+    """Block diffusion on [noisy ; clean], every mask beside its inverse, certainty rewarded (LLaDA2.0, section 5)."""
+    objective = ["train.objective=block_diffusion", "train.block_size=8", "masking.complementary=True"]
+    objective += ["loss.confidence_weight=0.5"]
+    code, output = finish(start(data, tmp_path / "run", *(f"--config.{setting}" for setting in objective)))
+    assert code == 0, output
+    losses = [line["loss"] for line in lines(tmp_path / "run")]
+    assert len(losses) == 24 and np.mean(losses[-4:]) < 0.8 * np.mean(losses[:4])
+    early, late = lines(tmp_path / "run", "validation")
+    assert late["loss"] < early["loss"]
 
 
 @pytest.mark.parametrize(

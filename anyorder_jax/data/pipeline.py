@@ -103,7 +103,8 @@ class Corpus(NamedTuple):
           ValueError: if an example is longer than a row, by its name.
         """
         rounded_E = np.minimum(-(-self.length_E // block_size) * block_size, np.maximum(self.length_E, row_length))
-        return packing.pack(rounded_E, row_length, seed, name=self.name)
+        plan = packing.pack(rounded_E, row_length, seed, name=self.name)
+        return plan._replace(fill=float(self.length_E.sum() / (plan.num_rows * row_length)))  # rounding is padding
 
 
 def later_turns(example: Tokenised, block_size: int) -> np.ndarray:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 360, 230, 44, 30, 26, 10
+WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 360, 230, 44, 30, 26, 22
 NUM_COLORS = 8
 Point = tuple[float, float, float, float]
 """x, y and the interval of y."""

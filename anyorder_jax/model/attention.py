@@ -77,6 +77,22 @@ def can_attend(attention: Attention, num_rows: int, length: int) -> jax.Array | 
     return None
 
 
+def places(attention: Attention, num_rows: int, length: int) -> jax.Array:
+    """Every position's place in its document: int32 [num_rows, length].
+
+        segment_ids  1 1 1 2 2 0      places  0 1 2 0 1 0
+
+    Those of [noisy ; clean] start again in the clean half.
+    """
+    is_twice = isinstance(attention, BlockDiffusion)
+    ids_BL = getattr(attention, "segment_ids_BL", None)
+    if ids_BL is None:
+        ids_BL = jnp.zeros((num_rows, length // 2 if is_twice else length), jnp.int32)
+    if is_twice:
+        ids_BL = jnp.concatenate([ids_BL, ~ids_BL], axis=1)  # no run goes on in the other half
+    return jnp.arange(length, dtype=jnp.int32)[None] - runs(ids_BL)[0]
+
+
 def _block_relation(block_size: int, half: int, query: Any, key: Any) -> Any:
     """Whether positions `query` see positions `key` of [noisy ; clean], documents apart. Arrays or integers."""
     is_clean_q, is_clean_k = query >= half, key >= half

@@ -49,8 +49,8 @@ class ModelConfig:
 
     `num_shared_experts` 0 means none (published as null or 0). `pad_token_id` names the embedding row that
     the reference never updates; the forward pass treats it like any other token. `mask_token_id` is None when
-    only the tokenizer knows it. `expert_capacity` is LLaDA2.2's block routing: each block of `block_size` tokens
-    admits that many experts, among which its tokens choose; None: no such limit.
+    only the tokenizer knows it. `expert_capacity` is LLaDA2.2's block routing: each block of `block_size` tokens of
+    a document admits that many experts, among which its tokens choose; None: no such limit.
 
     Raises:
       ValueError: for sizes that do not divide or cannot be routed, naming the field and the value.
@@ -137,6 +137,16 @@ class ModelConfig:
     def _require(self, condition: bool, field: str, expected: str) -> None:
         if not condition:
             raise ValueError(f"ModelConfig.{field}: expected {expected}, got {getattr(self, field)!r}.")
+
+    def refuse_straddling(self, diffusion_block_size: int) -> None:
+        """Raises ValueError for blocks of block diffusion that end inside a block of block routing: a clean block would
+        choose experts together with the next one, and so tell the answer to that one's noisy tokens."""
+        block = self.block_size
+        if self.expert_capacity is not None and block and diffusion_block_size % block:
+            raise ValueError(
+                f"config.train.block_size: expected a multiple of {block}, as this model chooses experts in blocks of "
+                f"{block} tokens, got {diffusion_block_size}: noisy tokens would see answers. Set it to {block}."
+            )
 
     @property
     def rotary_dim(self) -> int:

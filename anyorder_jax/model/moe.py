@@ -35,10 +35,10 @@ class Routing(NamedTuple):
 
 
 def route(
-    config: ModelConfig, x_TD: jax.Array, router_DE: jax.Array, expert_bias_E: jax.Array, row_length: int
+    config: ModelConfig, x_TD: jax.Array, router_DE: jax.Array, expert_bias_E: jax.Array, place_T: jax.Array
 ) -> Routing:
     """Chooses experts by biased scores within the best groups, and weighs them by unbiased ones; all in
-    float32. With `config.expert_capacity` (LLaDA2.2) the blocks of a row admit experts, in place of groups.
+    float32. With `config.expert_capacity` (LLaDA2.2) the blocks of a document admit experts, in place of groups.
 
         s = sigmoid(x W)     choice: top K of s + bias, in the topk_group groups whose two best sum highest
         weight = s / (sum of the chosen s + 1e-20) * routed_scaling_factor          (K = 1: s * factor)
@@ -47,16 +47,16 @@ def route(
     2412.19437.
 
     Args:
-      x_TD: [T, D], rows of `row_length` tokens one after another.
-      row_length: tokens of a row; blocks are counted from its start.
+      x_TD: [T, D], documents one after another.
+      place_T: int32 [T], a token's place in its document, from 0; read by block routing alone.
     """
     logits_TE = jnp.einsum(
         "td,de->te", x_TD.astype(jnp.float32), router_DE.astype(jnp.float32), precision=lax.Precision.HIGHEST
     )
     score_TE = jax.nn.sigmoid(logits_TE)
     biased_TE = lax.stop_gradient(score_TE + expert_bias_E.astype(jnp.float32)[None])
-    if config.expert_capacity is not None:
-        biased_TE = _keep_admitted(biased_TE, row_length, config.block_size or row_length, config.expert_capacity)
+    if config.expert_capacity is not None and config.block_size is not None:
+        biased_TE = _keep_admitted(biased_TE, place_T, config.block_size, config.expert_capacity)
     elif config.topk_group < config.n_group:
         biased_TE = _keep_best_groups(biased_TE, config.n_group, config.topk_group)
     _, expert_TK = lax.top_k(biased_TE, config.num_experts_per_tok)
@@ -77,19 +77,21 @@ def _keep_best_groups(biased_TE: jax.Array, num_groups: int, num_kept: int) -> j
     return jnp.where(is_kept_TG[:, :, None], grouped_TGS, -jnp.inf).reshape(T, E)
 
 
-def _keep_admitted(biased_TE: jax.Array, row_length: int, block_size: int, capacity: int) -> jax.Array:
+def _keep_admitted(biased_TE: jax.Array, place_T: jax.Array, block_size: int, capacity: int) -> jax.Array:
     """-inf outside the `capacity` experts that a token's block admits: those of the highest score that any of its
-    tokens gives. The last block of a row may be shorter. LLaDA2.2 technical report, block routing; the biased
-    scores, without groups, as SGLang serves it (sgl-project/sglang pull request 31768)."""
+    tokens gives. LLaDA2.2 technical report, block routing; the biased scores, without groups, as SGLang serves it
+    (sgl-project/sglang pull request 31768).
+
+    Blocks count from the start of a document, so that others in its row and padding do not vote (block_size 3):
+
+        place_T  0 1 2 3 4 0 1 0       block  a a a b b c c d
+    """
     T, E = biased_TE.shape
-    rows_RLE = biased_TE.reshape(-1, row_length, E)
-    padding = -row_length % block_size
-    padded_RLE = jnp.pad(rows_RLE, ((0, 0), (0, padding), (0, 0)), constant_values=-jnp.inf)
-    blocks_RNSE = padded_RLE.reshape(rows_RLE.shape[0], -1, block_size, E)
-    _, admitted_RNC = lax.top_k(blocks_RNSE.max(2), capacity)
-    is_admitted_RNE = (admitted_RNC[..., None] == jnp.arange(E)[None, None, None]).any(2)
-    kept_RNSE = jnp.where(is_admitted_RNE[:, :, None], blocks_RNSE, -jnp.inf)
-    return kept_RNSE.reshape(padded_RLE.shape)[:, :row_length].reshape(T, E)
+    first_T = jnp.arange(T) - place_T % block_size  # of the token's block
+    best_TE = jax.ops.segment_max(biased_TE, first_T, T, indices_are_sorted=True)[first_T]
+    _, admitted_TC = lax.top_k(best_TE, capacity)
+    is_admitted_TE = (admitted_TC[..., None] == jnp.arange(E)[None, None]).any(1)
+    return jnp.where(is_admitted_TE, biased_TE, -jnp.inf)
 
 
 class Plan(NamedTuple):
@@ -259,7 +261,7 @@ class Weights(NamedTuple):
 
 
 def routed(
-    config: ModelConfig, x_BLD: jax.Array, weights: Weights, mesh: Mesh | None
+    config: ModelConfig, x_BLD: jax.Array, place_BL: jax.Array, weights: Weights, mesh: Mesh | None
 ) -> tuple[jax.Array, Routing, jax.Array]:
     """Routes every token and sums its experts, on one device or on a mesh.
 
@@ -270,14 +272,19 @@ def routed(
     off in `shard_map`, because with it a sort's indices lose their gradient silently (jax 0.10 and 0.11).
     The kernel is that of the mesh's devices, also when they are only compiled for.
 
+    Args:
+      place_BL: int32 [B, L], of `attention.places`.
+
     Returns:
       (float32 [T, D], routing of all T tokens, int32 [E] tokens sent to each expert).
     """
 
-    def here(x_BLD: jax.Array, weights: tuple[jax.Array, ...]) -> tuple[jax.Array, tuple[jax.Array, ...], jax.Array]:
+    def here(
+        x_BLD: jax.Array, place_BL: jax.Array, weights: tuple[jax.Array, ...]
+    ) -> tuple[jax.Array, tuple[jax.Array, ...], jax.Array]:
         router_DE, expert_bias_E, gate_up_ED2F, down_EFD, *factors = weights
         x_TD = x_BLD.reshape(-1, x_BLD.shape[-1])
-        routing = route(config, x_TD, router_DE, expert_bias_E, x_BLD.shape[1])
+        routing = route(config, x_TD, router_DE, expert_bias_E, place_BL.reshape(-1))
         slots = (x_TD, routing.expert_TK, routing.weight_TK)
         if mesh is not None and down_EFD.shape[0] < num_experts_here:
             mine = gate_up_ED2F, down_EFD, *factors
@@ -306,7 +313,7 @@ def routed(
     over_width = mesh is not None and mesh.shape["tensor"] > 1
     num_experts_here = weights.down_EFD.shape[0] // (1 if mesh is None else mesh.shape["expert"])
     if mesh is None:
-        y_TD, routing, load_E = here(x_BLD, arrays)
+        y_TD, routing, load_E = here(x_BLD, place_BL, arrays)
         return y_TD, Routing(*routing), load_E
     E, F = weights.down_EFD.shape[:2]
     if E % mesh.shape["expert"] or F % mesh.shape["tensor"]:
@@ -315,5 +322,5 @@ def routed(
             f"tensor={mesh.shape['tensor']}. Choose divisors."
         )
     specs = sharding.expert_specs(len(arrays), E, mesh)
-    y_TD, routing, load_E = sharding.on_devices(here, mesh, *specs)(x_BLD, arrays)
+    y_TD, routing, load_E = sharding.on_devices(here, mesh, *specs)(x_BLD, place_BL, arrays)
     return y_TD, Routing(*routing), load_E

@@ -31,7 +31,7 @@ from jax.sharding import Mesh
 
 from anyorder_jax.config import NO_LORA, LoRAConfig
 from anyorder_jax.model import lora, moe
-from anyorder_jax.model.attention import Attention, attend
+from anyorder_jax.model.attention import Attention, BlockDiffusion, attend, places
 from anyorder_jax.model.config import ModelConfig
 from anyorder_jax.model.layers import (
     Initializer,
@@ -103,7 +103,7 @@ class Layer(nnx.Module):
         return declare({"layer": self.num_layers, **sizes}, dtype or self.dtype, init)
 
     def feed_forward(
-        self, x_BLD: jax.Array, mesh: Mesh | None, pairs: Pairs
+        self, x_BLD: jax.Array, attention: Attention, mesh: Mesh | None, pairs: Pairs
     ) -> tuple[jax.Array, moe.Routing | None, jax.Array | None]:
         raise NotImplementedError  # a layer is a DenseLayer or an MoELayer; each says its own
 
@@ -113,7 +113,8 @@ class Layer(nnx.Module):
         """Returns (x_BLD, routing, tokens per expert); the last two are None in a dense layer."""
         eps = self.config.rms_norm_eps
         x_BLD = x_BLD + self.attention(rms_norm(x_BLD, self.input_norm[...], eps), angles, attention, mesh, pairs)
-        y_BLD, routing, load_E = self.feed_forward(rms_norm(x_BLD, self.post_attention_norm[...], eps), mesh, pairs)
+        normed_BLD = rms_norm(x_BLD, self.post_attention_norm[...], eps)
+        y_BLD, routing, load_E = self.feed_forward(normed_BLD, attention, mesh, pairs)
         return x_BLD + y_BLD, routing, load_E
 
     def attention(
@@ -140,7 +141,9 @@ class DenseLayer(Layer):
         self.gate_up = self.weight(_normal(config), embed=config.hidden_size, gate_up=2, width=config.intermediate_size)
         self.down = self.weight(_normal(config), width=config.intermediate_size, embed=config.hidden_size)
 
-    def feed_forward(self, x_BLD: jax.Array, mesh: Mesh | None, pairs: Pairs) -> tuple[jax.Array, None, None]:
+    def feed_forward(
+        self, x_BLD: jax.Array, attention: Attention, mesh: Mesh | None, pairs: Pairs
+    ) -> tuple[jax.Array, None, None]:
         return mlp(x_BLD, self.gate_up[...], self.down[...], pairs.get("gate_up"), pairs.get("down")), None, None
 
 
@@ -159,13 +162,13 @@ class MoELayer(Layer):
         self.shared_down = self.weight(_normal(config), width=S, embed=D) if S else None
 
     def feed_forward(
-        self, x_BLD: jax.Array, mesh: Mesh | None, pairs: Pairs
+        self, x_BLD: jax.Array, attention: Attention, mesh: Mesh | None, pairs: Pairs
     ) -> tuple[jax.Array, moe.Routing, jax.Array]:
         weights = moe.Weights(
             self.router[...], self.expert_bias[...], self.expert_gate_up[...], self.expert_down[...],
             *pairs.get("expert_gate_up", ()), *pairs.get("expert_down", ()),
         )  # fmt: skip
-        y_TD, routing, load_E = moe.routed(self.config, x_BLD, weights, mesh)
+        y_TD, routing, load_E = moe.routed(self.config, x_BLD, places(attention, *x_BLD.shape[:2]), weights, mesh)
         y_BLD = checkpoint_name(y_TD.astype(x_BLD.dtype), "moe_out").reshape(x_BLD.shape)
         if self.shared_gate_up is not None and self.shared_down is not None:
             shared_pairs = pairs.get("shared_gate_up"), pairs.get("shared_down")
@@ -278,6 +281,8 @@ def hidden(
     lora_config: LoRAConfig = NO_LORA,
 ) -> tuple[jax.Array, jax.Array, Trace | None]:
     """All but the head; see `apply`. Returns (hidden_BLD after the final norm, expert_load_NE, trace)."""
+    if isinstance(attention, BlockDiffusion):
+        config.refuse_straddling(attention.block_size)
     run = functools.partial(_run, remat=remat, collect=collect, mesh=mesh, lora_config=lora_config)
     factors = lora.factors(params, lora_config)
     declared = LLaDA2(config, compute_dtype)
@@ -321,7 +326,7 @@ def apply(
       params: the tree of the module's docstring, any float dtype.
       tokens_BL: int32 [B, L], the mask id at hidden positions.
       positions_BL: int32 [B, L], from 0 in each example.
-      attention: who may attend to whom.
+      attention: who may attend to whom; with block routing also who chooses experts together (`attention.places`).
       compute_dtype: of activations, and of weights as they are used. Norm statistics, softmax, router and the
         weighting of experts are float32 always.
       remat: what the backward pass recomputes; see `_rematerialised`.
@@ -330,7 +335,8 @@ def apply(
       lora_config: how LoRA's factors were declared, where `params` holds some.
 
     Raises:
-      ValueError: for segment ids of another shape, an unknown `remat`, or factors that `lora_config` does not describe.
+      ValueError: for segment ids of another shape, an unknown `remat`, factors that `lora_config` does not describe, or
+        blocks of block diffusion that `ModelConfig.refuse_straddling` refuses.
     """
     hidden_BLD, load_NE, trace = hidden(
         config, params, tokens_BL, positions_BL, attention,

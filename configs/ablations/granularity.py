@@ -1,4 +1,7 @@
-"""What is hidden as a whole: a unit, a cell, an attribute, or a token. Three words a cell, so that all four differ.
+"""What is hidden as a whole: a unit, a cell, an attribute, or a token.
+
+Three words a cell. In the tiny preset's vocabulary a word is one token, so that attributes and tokens agree there to
+the last digit (which checks the sampler); in LLaDA2's they differ.
 
 python -m anyorder_jax.ablate --suite=configs/ablations/granularity.py --num_workers=2
 """

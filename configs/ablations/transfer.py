@@ -4,17 +4,18 @@
 
 Training levels have several missions (a model of one mission ignores it). "without pairs" trains without three pairs
 of color and kind, in a level that shows one thing at a time, so they are never seen; "held-out pairs" asks for them.
+BossLevel (episodes of a thousand steps: minutes a run and more) is for the full size.
 """
 
 from anyorder_jax.evaluation.suite import MEASURES, Suite, size_of
 
 PAIRS = "red ball,blue key,yellow box"
+FEW = ("--num_episodes=100", "--modes=sampled")
 LEVELS = {
-    "go to, rooms of 8": ("--env=BabyAI-GoToLocalS8N4-v0",),
-    "pick up": ("--env=BabyAI-PickupLoc-v0",),
-    "put next": ("--env=BabyAI-PutNextLocalS6N4-v0",),
-    "held-out pairs": ("--env=BabyAI-GoToObjS6-v1", f"--goals={PAIRS}"),
-    "boss": ("--env=BabyAI-BossLevel-v0", "--num_episodes=50"),
+    "go to, rooms of 8": ("--env=BabyAI-GoToLocalS8N4-v0", *FEW),
+    "pick up": ("--env=BabyAI-PickupLoc-v0", *FEW),
+    "put next": ("--env=BabyAI-PutNextLocalS6N4-v0", *FEW),
+    "held-out pairs": ("--env=BabyAI-GoToObjS6-v1", f"--goals={PAIRS}", *FEW),
 }
 ORDERS = {"any-order": "any_order", "causal": "causal_sft", "mixture": "mixture"}
 
@@ -32,17 +33,18 @@ def get_suite(size="small"):
         f"without pairs {name}": (*recipe, _environment("GoToObjS6-v1"), f"--config.data.exclude_goals={PAIRS}")
         for name, recipe in recipes.items()
     }
+    levels = LEVELS if size != "full" else {**LEVELS, "boss": ("--env=BabyAI-BossLevel-v0", *FEW)}
     longer = "--config.data.row_length=264"  # missions of PickupLoc are longer
     return Suite(
         question="Which order carries over to levels, rooms and missions that training did not show?",
         variants={name: (*arguments, longer) for name, arguments in {**local, **pick, **pairs}.items()},
         seeds=range(chosen.num_seeds),
         evaluate=chosen.evaluate,
-        levels=LEVELS,
+        levels=levels,
         measures={
             "own level, sampled": MEASURES["sampled success"],
-            **{f"{level}, sampled": f"levels.{level}.acting.model/sampled.success" for level in LEVELS},
-            **{f"{level}, action acc.": f"levels.{level}.world_model.causal.model.action_accuracy" for level in LEVELS},
-            **{f"{level}, next cell": f"levels.{level}.world_model.forward.model.cell_accuracy" for level in LEVELS},
+            **{f"{level}, sampled": f"levels.{level}.acting.model/sampled.success" for level in levels},
+            **{f"{level}, action acc.": f"levels.{level}.world_model.causal.model.action_accuracy" for level in levels},
+            **{f"{level}, next cell": f"levels.{level}.world_model.forward.model.cell_accuracy" for level in levels},
         },
     )
