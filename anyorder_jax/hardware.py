@@ -1,6 +1,6 @@
 """Machines by name, whether they are here or not: chips, memory, peak rates, and devices that can be compiled for.
 
-h200x1  h100x8  l40sx1      GPUs (eight to a host)
+h200x1  h100x64  l40sx1     GPUs (eight to a host)
 v5e-64  v6e-16  v5p-8       TPU slices as their makers count them: v5e and v6e chips, v5p cores (two a chip)
 cpux8                       this machine's CPU, pretending to be eight devices
 """
@@ -67,7 +67,8 @@ _ADA = {
     "clock": 2.52,
 }  # fmt: skip
 _GPUS = {"h100": _HOPPER, "h200": _HOPPER, "l40s": _ADA}
-"""What differs between them: data sheets, and CUDA's programming guide on compute capabilities."""
+"""What differs between them: data sheets, and CUDA's programming guide on compute capabilities. L2 and clock of `_ADA`
+are those of its largest chip (AD102), which the L40S's data sheet does not confirm; they feed cost estimates alone."""
 
 
 class Target(NamedTuple):

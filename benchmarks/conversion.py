@@ -89,6 +89,7 @@ def peak_memory(process: subprocess.Popen[bytes]) -> dict[str, int]:
     return peak
 
 
+RESERVE = 200 * 2**20  # free memory that is left alone
 TOUCH = "import mmap, sys; m = mmap.mmap(-1, int(sys.argv[1])); [m.write(b'1' * 2**20) for _ in range(len(m) >> 20)]"
 
 
@@ -104,9 +105,6 @@ def held_memory(num_bytes_needed: int) -> mmap.mmap:
     for _ in range(num_mib):
         held.write(b"1" * 2**20)
     return held
-
-
-RESERVE = 200 * 2**20  # for those who look on
 
 
 def forget(directory: Path) -> None:
@@ -127,7 +125,7 @@ def prepare(source: Path) -> None:
             forget(directory)
     files = [path for path in source.rglob("*") if path.is_file()]
     subprocess.run(["cat", *map(str, files)], stdout=subprocess.DEVNULL, check=True)
-    subprocess.run([sys.executable, "-c", TOUCH, str(_memory("MemFree") - RESERVE)], check=True)
+    subprocess.run([sys.executable, "-c", TOUCH, str(max(2**20, _memory("MemFree") - RESERVE))], check=True)
 
 
 def measure(command: Sequence[str], source: Path, output: Path) -> dict[str, float]:

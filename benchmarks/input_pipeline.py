@@ -87,6 +87,8 @@ def main() -> None:
     parser.add_argument("--window", type=int, default=DataConfig.window)
     parser.add_argument("--row_length", type=int, default=0, help="default: the recipe's, or the longest window")
     parser.add_argument("--batch_size", type=int, default=8)
+    parser.add_argument("--block_size", type=int, default=1, help="examples start at multiples of it, as they do under "
+                        "block diffusion; for the share of rows that is full")  # fmt: skip
     parser.add_argument("--num_batches", type=int, default=200)
     parser.add_argument("--num_runs", type=int, default=5)
     parser.add_argument("--tokenizer", default="")
@@ -111,7 +113,7 @@ def main() -> None:
                     train=TrainConfig(batch_size=arguments.batch_size),
                 )
                 speed = measure(corpus, vocabulary, config, arguments.num_batches, arguments.num_runs)
-                fill = corpus.pack(row_length, config.seed).fill
+                fill = corpus.pack(row_length, config.seed, arguments.block_size).fill
                 print(
                     f"  rows of {row_length}: {fill:.1%} full; {num_threads} thread(s): {speed:,.0f} "
                     f"tokens/s "
