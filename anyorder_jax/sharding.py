@@ -13,7 +13,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from anyorder_jax.config import MeshConfig
@@ -133,6 +135,33 @@ def on_devices(function: Any, mesh: Mesh, in_specs: Any, out_specs: Any) -> Any:
     """`function` as every device runs it on its own part (`jax.shard_map`, without the `check_vma` that loses
     gradients of sorted indices)."""
     return jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+
+
+def gathered(tree: Any, axis: str, mesh: Mesh) -> Any:
+    """Every partner's [n, ...] along a mesh axis, one behind the other: [size * n, ...]; for `on_devices`.
+
+    The gradient is `scattered`. Between processes on a CPU both are exchanges of parts: reduce-scatter there returned
+    before its last bytes were sent, and gave wrong sums now and then (jax#40830; jax 0.10 and 0.11).
+    """
+    if not _is_over_gloo(mesh):
+        return lax.all_gather(tree, axis, tiled=True)
+
+    def exchange(x: jax.Array) -> jax.Array:
+        copies = jnp.broadcast_to(x, (mesh.shape[axis], *x.shape))
+        return lax.all_to_all(copies, axis, 0, 0).reshape(-1, *x.shape[1:])
+
+    return jax.tree.map(exchange, tree)
+
+
+def scattered(x: jax.Array, axis: str, mesh: Mesh) -> jax.Array:
+    """This device's [n, ...] of the partners' sum of [size * n, ...] (reduce-scatter); for `on_devices`."""
+    if not _is_over_gloo(mesh):
+        return lax.psum_scatter(x, axis, tiled=True)
+    return lax.all_to_all(x.reshape(mesh.shape[axis], -1, *x.shape[1:]), axis, 0, 0).sum(0)
+
+
+def _is_over_gloo(mesh: Mesh) -> bool:
+    return platform(mesh) == "cpu" and jax.distributed.is_initialized()
 
 
 def fitting(wanted: NamedSharding, shape: Sequence[int]) -> NamedSharding:

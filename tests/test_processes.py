@@ -51,14 +51,11 @@ def test_two_processes_train_like_one(tmp_path):
     code, output = finish(start(tmp_path, workdir, epsilon, **kept))
     assert code == 0 and "Resuming" in output, output
     assert len(lines(workdir)) == 24
-    # Rounding moves a loss by 2e-5 until, after 14 updates or so, it moves a token to another expert: then by 6e-4.
-    for name, early, late in (("loss", 1e-4, 5e-3), ("grad_norm", 1e-3, 2e-2)):
-        ours, theirs = logged(workdir, name), logged(tmp_path / "one", name)
-        np.testing.assert_allclose(ours[:stopped][:12], theirs[:stopped][:12], rtol=early, err_msg=name)
-        np.testing.assert_allclose(ours, theirs, rtol=late, err_msg=name)
+    for name in ("loss", "grad_norm"):
+        np.testing.assert_allclose(logged(workdir, name), logged(tmp_path / "one", name), rtol=2e-6, err_msg=name)
     ours, theirs = (weights.load_for_inference(run)[2] for run in (workdir, tmp_path / "one"))
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-        assert np.linalg.norm(a - b) <= 2e-2 * np.linalg.norm(b - np.mean(b))
+        assert np.linalg.norm(a - b) <= 1e-5 * np.linalg.norm(b)
 
 
 @pytest.mark.parametrize(

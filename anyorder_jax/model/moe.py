@@ -288,16 +288,16 @@ def routed(
         slots = (x_TD, routing.expert_TK, routing.weight_TK)
         if mesh is not None and down_EFD.shape[0] < num_experts_here:
             mine = gate_up_ED2F, down_EFD, *factors
-            gate_up_ED2F, down_EFD, *factors = lax.all_gather(mine, "fsdp", tiled=True)
+            gate_up_ED2F, down_EFD, *factors = sharding.gathered(mine, "fsdp", mesh)
         first: jax.Array | int = 0
-        if over_experts:
-            slots = lax.all_gather(slots, "expert", tiled=True)
+        if mesh is not None and over_experts:
+            slots = sharding.gathered(slots, "expert", mesh)
             first = lax.axis_index("expert") * down_EFD.shape[0]
         y_TD, load_E = experts(*slots, gate_up_ED2F, down_EFD, first, backend, factors)
         if over_width:
             y_TD = lax.psum(y_TD, "tensor")
-        if over_experts:
-            y_TD = lax.psum_scatter(y_TD, "expert", tiled=True)
+        if mesh is not None and over_experts:
+            y_TD = sharding.scattered(y_TD, "expert", mesh)
         if mesh is not None:
             load_E = lax.psum(load_E, ("data", "fsdp"))
         return y_TD, tuple(routing), load_E
