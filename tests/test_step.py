@@ -76,6 +76,13 @@ def test_every_mesh_trains_like_one_device(alone, devices, count, mesh):
     compare(alone, Trainer(tiny_config(mesh=mesh), devices[:count]))
 
 
+def test_block_routing_on_a_mesh_trains_like_one_device(devices):
+    model = tiny_model(block_size=4, expert_capacity=3)
+    alone = run(Trainer(tiny_config(), model_config=model))
+    mesh = MeshConfig(data=1, fsdp=2, expert=2, tensor=2)
+    compare(alone, Trainer(tiny_config(mesh=mesh), devices, model))
+
+
 def test_a_mesh_of_the_large_recipes_trains_like_one_device(devices, monkeypatch):
     """Scanned layers that are recomputed, each device with its part of the weights and of the experts, against an
     unrolled stack."""
