@@ -71,9 +71,9 @@ def make_train_step(
     """`state, metrics = train_step(state, batch, loss_limit=inf)`; the old state's memory is reused (donated).
 
     `batch` holds accumulation_steps micro-batches, one after another. Targets are counted over all of them first, so
-    that summed gradients are those of the large batch. A step whose loss or gradient is not finite, or whose loss is
-    above `loss_limit`, changes nothing; `metrics["is_applied"]` says so. With LoRA gradients and updates are those of
-    the factors alone.
+    that gradients, summed in float32, are those of the large batch. A step whose loss or gradient is not finite, or
+    whose loss is above `loss_limit`, changes nothing; `metrics["is_applied"]` says so. With LoRA gradients and updates
+    are those of the factors alone.
     """
     num_micro = config.train.accumulation_steps
     is_row_frozen = not config.optimizer.update_pad_embedding and not config.lora.rank
@@ -101,8 +101,10 @@ def make_train_step(
             micros = jax.tree.map(split, (batch, weights))
             first = jax.tree.map(lambda x: x[0], micros)
             shapes = jax.eval_shape(gradient, trained, frozen, *first)
-            zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-            ((loss, sums), grads), _ = jax.lax.scan(add, zeros, micros)
+            zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes[0])
+            wide = jax.tree.map(lambda s: jnp.zeros(s.shape, jnp.float32), shapes[1])
+            ((loss, sums), grads), _ = jax.lax.scan(add, (zeros, wide), micros)
+            grads = jax.tree.map(lambda g, s: g.astype(s.dtype), grads, shapes[1])
         if is_row_frozen:  # torch's padding_idx: used, but without a gradient
             grads["embedding"] = grads["embedding"].at[model_config.pad_token_id].set(0)
         grad_norm = optax.tree.norm(grads)

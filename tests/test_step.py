@@ -144,3 +144,17 @@ def test_optimizer_rules_cover_what_they_should():
     assert [k for k, v in frozen["moe"].items() if v] == ["expert_bias"]
     with pytest.raises(ValueError, match="no rule covers final_norm"):
         match_rules({"final_norm": 0}, ((r"embedding", True),))
+
+
+def test_micro_batches_of_bfloat16_weights_are_summed_in_float32():
+    """Sixteen times the same row, one at a time, is that row: bfloat16 sums of the sixteenths would be rounded."""
+    row = jax.tree.map(lambda x: x[:1], BATCHES[0])
+    rows = jax.tree.map(lambda x: np.repeat(x, 16, 0), row)
+
+    def norm(batch, num_rows):
+        train = TrainConfig(num_steps=50, batch_size=num_rows, accumulation_steps=num_rows)
+        trainer = Trainer(tiny_config(train=train, model=ModelSelection(param_dtype="bfloat16")))
+        _, metrics = trainer.train_step(trainer.state, sharding.place_batch(batch, trainer.mesh))
+        return float(metrics["grad_norm"])
+
+    np.testing.assert_allclose(norm(rows, 16), norm(row, 1), rtol=1e-6)
