@@ -103,6 +103,21 @@ def report(value, probability=None, seed=0):
     return found
 
 
+def disturbed(success, accuracy):
+    """What `robustness` writes: clean, a view half hidden, and actions that stick."""
+
+    def point(strength, lost):
+        played = {"model/sampled": success - lost, "expert": 1.0, "random": 0.25}
+        played = {name: {"success": {"value": value}} for name, value in played.items()}
+        return {
+            "strength": strength,
+            "acting": played,
+            "world_model": {"causal": {"action_accuracy": {"value": accuracy}}},
+        }
+
+    return {"clean": [point(0.0, 0.0)], "occlusion": [point(0.5, 0.5)], "sticky": [point(0.25, 0.0)]}
+
+
 MEASURES = {"success": PATH, "nll": "world_model.forward.model.nll_per_target"}
 
 
@@ -175,6 +190,28 @@ def test_heatmap_is_relative_to_the_best_of_a_column(compared, tmp_path):
     assert found["heatmap"]["relative"] == [[pytest.approx(0.4)], [pytest.approx(0.0)]]
     charts.heatmap(found["heatmap"], tmp_path / "heatmap.png")
     assert (tmp_path / "heatmap.png").stat().st_size > 1000
+
+
+def test_curves_pair_the_variants_at_every_strength(compared):
+    suite, reports, workdirs, _ = compared
+    for name, gain in (("a", 0.0), ("b", 0.25)):
+        for seed, one in enumerate(reports[name]):
+            one["curves"] = disturbed(0.5 + gain + 0.125 * seed * (name == "b"), 0.5)
+    found = comparison.compare_all(suite, reports, workdirs)
+    measures = found["curves"]["measures"]
+    success, accuracy = measures["success"], measures["action acc."]
+    at = success["occlusion"]["0.5"]
+    assert at["a"]["values"] == [0.0, 0.0, 0.0] and at["b"]["values"] == [0.25, 0.375, 0.5]
+    assert at["b"]["difference"]["value"] == 0.375 and at["bot"]["mean"] == 1.0
+    spread = 0.125 / 3**0.5  # of the three differences, over seeds
+    assert at["b"]["difference"]["high"] == pytest.approx(0.375 + 4.302653 * spread)
+    assert success["clean"]["0"]["random policy"]["mean"] == 0.25
+    assert "difference" not in at["a"] and not {"bot", "random policy"} & set(accuracy["clean"]["0"])
+    assert "sticky" in success and "sticky" not in accuracy and not measures["action nll"]["occlusion"]["0.5"]
+    markdown, html = comparison.text(suite, found), page.suite_page("t", suite, found, reports, workdirs)
+    assert "| occlusion 0.5 | 0.000 ± 0.000 | 0.375 ± 0.311, p = 0.035 |" in markdown
+    assert "Disturbed, sampled: success" in markdown and "Acting: sampled." in html
+    assert "occlusion: success" in html and "NLL of the next action" not in html
 
 
 def test_text_and_page_hold_every_table(compared):

@@ -142,6 +142,14 @@ def test_charts_name_and_place_their_points():
     assert svg.line_chart("nothing", {"x": []}, "steps") == ""
 
 
+def test_a_band_ends_where_the_axis_does():
+    def band(low, high):
+        drawn = svg.line_chart("share", {"x": [(0, 0.5, low, high), (1, 0.5, low, high)]}, "steps", (0.0, 1.0))
+        return drawn[drawn.index("<polygon") : drawn.index("<polyline")]
+
+    assert band(-2.0, 3.0) == band(0.0, 1.0) != band(0.25, 0.75)
+
+
 @in_browser
 def test_a_click_hides_a_cell_and_the_answer_fills_it(chrome, computed, tmp_path):
     chrome.open(static_page(computed, tmp_path).as_uri())

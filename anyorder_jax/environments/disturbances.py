@@ -43,6 +43,8 @@ STRENGTHS: dict[str, tuple[float, ...]] = {
 }
 """What each is tried at; 0 is the undisturbed episode."""
 
+CLEAN = "clean"
+"""What the one undisturbed point is called, with which every curve begins."""
 ON_ACTIONS = frozenset({"sticky"})
 ON_GOALS = frozenset({"hidden_goal", "paraphrase"})
 UNSEEN = "unseen"

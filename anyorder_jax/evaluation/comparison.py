@@ -9,6 +9,8 @@ compute   updates, tokens, targets, seconds of each variant (means over seeds)
 equal     the measures at the largest budget of updates, tokens, targets and seconds that every variant reached;
           between evaluated checkpoints values are interpolated linearly
 heatmap   NLL of each variant minus the best of the column
+curves    success, steps, action accuracy and NLL at each strength of each disturbance, where they were asked; every
+          variant against the first by a paired t-test over seeds, not adjusted for the number of points
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from anyorder_jax.environments.disturbances import CLEAN, ON_ACTIONS
 from anyorder_jax.evaluation.statistics import Difference, holm, paired_difference, paired_over_seeds, student_interval
 from anyorder_jax.evaluation.suite import Suite, compare, find
 from anyorder_jax.metrics import read_jsonl
@@ -37,6 +40,14 @@ BOUNDS = {
     "copy previous": (r"\.model\.", ".copy_previous."),
 }
 """Untrained predictors: what to replace in a measure's path to find theirs."""
+
+CURVES = {
+    "success": "acting.RULE.success",
+    "steps / expert": "acting.RULE.steps_relative_to_expert",
+    "action acc.": "world_model.causal.action_accuracy",
+    "action nll": "world_model.causal.action_nll",
+}
+"""What is shown over the strength of a disturbance; RULE is the first decoding rule that was asked."""
 
 
 def compare_all(suite: Suite, reports: Reports, workdirs: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
@@ -61,6 +72,7 @@ def compare_all(suite: Suite, reports: Reports, workdirs: Mapping[str, Sequence[
         },
         "equal": equal(suite, reports, compute),
         "heatmap": heatmap(suite, reports),
+        "curves": curves(reports),
     }
 
 
@@ -192,6 +204,54 @@ def heatmap(suite: Suite, reports: Reports) -> dict[str, Any]:
 # -- Markdown ---------------------------------------------------------------------------------------
 
 
+def curves(reports: Reports) -> dict[str, Any]:
+    """{"rule": how the models acted, "measures": {measure: {disturbance: {strength: {variant: entry}}}}}; empty where
+    no variant was disturbed.
+
+    An entry is {"mean", "low", "high", "num_seeds", "values"} and, after the first variant, "difference" from it. The
+    undisturbed point is "clean", strength "0". Success has the bot and the random policy of the first variant's runs
+    too. Recorded episodes know no disturbed actions (`sticky`), so there are no accuracies there.
+    """
+    disturbed = {name: found for name, found in reports.items() if all("curves" in one for one in found)}
+    if not disturbed:
+        return {}
+    first = next(iter(disturbed.values()))
+    (clean,) = first[0]["curves"][CLEAN]
+    rule = next(name for name in clean["acting"] if name.startswith("model/"))
+    table: dict[str, Any] = {}
+    for title, path in CURVES.items():
+        rows = table[title] = {}
+        for disturbance, points in first[0]["curves"].items():
+            if disturbance in ON_ACTIONS and path.startswith("world_model"):
+                continue
+            for number, point in enumerate(points):
+                at = {name: [one["curves"][disturbance][number] for one in found] for name, found in disturbed.items()}
+                here = _point(at, path.replace("RULE", rule))
+                if title == "success":
+                    for name, policy in (("bot", "expert"), ("random policy", "random")):
+                        here |= _point({name: next(iter(at.values()))}, f"acting.{policy}.success")
+                rows.setdefault(disturbance, {})[f"{point['strength']:g}"] = here
+    return {"rule": rule.removeprefix("model/"), "measures": table}
+
+
+def _point(at: Mapping[str, Sequence[Mapping[str, Any]]], path: str) -> dict[str, Any]:
+    values = {name: np.array(one) for name, found in at.items() if (one := _values(found, path)) is not None}
+    first = next(iter(at))
+    entries: dict[str, Any] = {}
+    for name, values_S in values.items():
+        mean, low, high = student_interval(values_S)
+        entries[name] = {
+            "mean": mean,
+            "low": low,
+            "high": high,
+            "num_seeds": len(values_S),
+            "values": values_S.tolist(),
+        }
+        if name != first and first in values:
+            entries[name]["difference"] = vars(paired_over_seeds(values_S, values[first]))
+    return entries
+
+
 def text(suite: Suite, found: Mapping[str, Any]) -> str:
     """All tables, as Markdown."""
     parts = [suite.question, _table("trained on", found["table"] | found["bounds"], list(suite.measures))]
@@ -203,7 +263,29 @@ def text(suite: Suite, found: Mapping[str, Any]) -> str:
         parts += [f"At equal {budget} ({one['at']:,.0f}):", _table("trained on", one["table"], list(suite.measures))]
     if found["heatmap"]:
         parts += ["NLL per hidden token above the column's best (nats):", _heatmap_table(found["heatmap"])]
+    for title, by_disturbance in found["curves"].get("measures", {}).items():
+        parts += [
+            f"Disturbed, {found['curves']['rule']}: {title} (p: paired over seeds against the first, not adjusted):",
+            _curves_table(by_disturbance),
+        ]
     return "\n\n".join(parts)
+
+
+def _curves_table(by_disturbance: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+    points = {
+        f"{disturbance} {strength}": point
+        for disturbance, by_strength in by_disturbance.items()
+        for strength, point in by_strength.items()
+    }
+    names = list(dict.fromkeys(name for point in points.values() for name in point))
+    rows = [["disturbance, strength", *names]]
+    for label, point in points.items():
+        row = [label]
+        for name in names:
+            difference = point.get(name, {}).get("difference")
+            row.append(plus_minus(point.get(name)) + (f", {p_text(difference['p'])}" if difference else ""))
+        rows.append(row)
+    return _markdown(rows)
 
 
 def _markdown(rows: Sequence[Sequence[str]]) -> str:

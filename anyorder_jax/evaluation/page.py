@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from anyorder_jax.environments.disturbances import ON_ACTIONS
+from anyorder_jax.environments.disturbances import CLEAN
 from anyorder_jax.evaluation import svg
 from anyorder_jax.evaluation.comparison import BUDGETS, Reports, p_text, plus_minus
 from anyorder_jax.evaluation.statistics import student_interval
-from anyorder_jax.evaluation.suite import Suite, find
+from anyorder_jax.evaluation.suite import Suite
 from anyorder_jax.metrics import read_jsonl
 
 TEMPLATE = Path(__file__).with_name("page.html")
@@ -85,7 +85,7 @@ def suite_page(
     if found["heatmap"]:
         parts += ["<h2>Conditionals</h2><p class='pale'>NLL per hidden token above the column's best, in nats.</p>"]
         parts += [_heatmap(found["heatmap"])]
-    parts += _curves(workdirs) + _robustness(reports) + _reliability(reports)
+    parts += _curves(workdirs) + _robustness(found["curves"]) + _reliability(reports)
     parts += ["<h2>Compute</h2>", _compute(found["compute"])]
     for budget, one in found["equal"].items():
         parts += [f"<h3>At equal {budget} ({one['at']:,.0f})</h3>", _results(one["table"], {}, titles)]
@@ -184,41 +184,29 @@ def _curves(workdirs: Mapping[str, Sequence[Path]]) -> list[str]:
     return ["<h2>While training</h2>", svg.key(list(workdirs)), f'<div class="charts">{"".join(charts)}</div>']
 
 
-def _robustness(reports: Reports) -> list[str]:
-    """Success and action NLL over strength: the model of every variant, then the bot and the random policy."""
-    with_curves = {name: found for name, found in reports.items() if all("curves" in one for one in found)}
-    if not with_curves:
+def _robustness(curves: Mapping[str, Any]) -> list[str]:
+    """Success and action NLL over strength (`comparison.curves`), from the undisturbed point on."""
+    if not curves:
         return []
-    first = next(iter(with_curves.values()))
-    rule = next(name for name in first[0]["curves"]["clean"][0]["acting"] if name.startswith("model/"))
-    names = [*with_curves, "bot", "random policy"]
-    charts = []
-    for disturbance in first[0]["curves"]:
-        if disturbance == "clean":
-            continue
-        success = {n: _points(found, disturbance, f"acting.{rule}.success") for n, found in with_curves.items()}
-        success["bot"] = _points(first, disturbance, "acting.expert.success")
-        success["random policy"] = _points(first, disturbance, "acting.random.success")
-        charts.append(svg.line_chart(f"{disturbance}: success", success, "strength", (0.0, 1.0)))
-        if disturbance in ON_ACTIONS:  # recorded episodes are what was done
-            continue
-        nll = {n: _points(found, disturbance, "world_model.causal.action_nll") for n, found in with_curves.items()}
-        charts.append(svg.line_chart(f"{disturbance}: NLL of the next action", nll, "strength"))
-    note = f'<p class="pale">{html.escape(rule)}. The bot reads the simulator, not the observation.</p>'
+    measures, charts = curves["measures"], []
+    shown = (("success", "success", (0.0, 1.0)), ("action nll", "NLL of the next action", None))
+    for disturbance in measures["success"]:
+        for measure, title, limits in shown:
+            if disturbance != CLEAN and disturbance in measures[measure]:
+                series = _series(measures[measure][CLEAN] | measures[measure][disturbance])
+                charts.append(svg.line_chart(f"{disturbance}: {title}", series, "strength", limits))
+    names = list(next(iter(measures["success"][CLEAN].values())))
+    rule = html.escape(curves["rule"])
+    note = f'<p class="pale">Acting: {rule}. The bot reads the simulator, not the observation.</p>'
     return ["<h2>Robustness</h2>", note, svg.key(names), f'<div class="charts">{"".join(charts)}</div>']
 
 
-def _points(reports: Sequence[Mapping[str, Any]], disturbance: str, path: str) -> list[svg.Point]:
-    """The curve, means over seeds, from the undisturbed point on; one seed has the interval of its episodes."""
-    points = []
-    for number in range(1 + len(reports[0]["curves"][disturbance])):
-        at = [(one["curves"]["clean"] + one["curves"][disturbance])[number] for one in reports]
-        try:
-            values = [find(point, path) for point in at]
-        except KeyError:
-            continue
-        points.append(_band(values, at[0]["strength"]))
-    return points
+def _series(by_strength: Mapping[str, Mapping[str, Any]]) -> dict[str, list[svg.Point]]:
+    series: dict[str, list[svg.Point]] = {}
+    for strength, point in by_strength.items():
+        for name, entry in point.items():
+            series.setdefault(name, []).append((float(strength), entry["mean"], entry["low"], entry["high"]))
+    return series
 
 
 def _reliability(reports: Reports) -> list[str]:

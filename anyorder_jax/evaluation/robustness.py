@@ -18,6 +18,7 @@ import numpy as np
 from anyorder_jax.data.units import TokenisedTrajectory
 from anyorder_jax.environments import disturbances
 from anyorder_jax.environments.base import Environment
+from anyorder_jax.environments.disturbances import CLEAN
 from anyorder_jax.evaluation import acting, policy, questions
 from anyorder_jax.evaluation.held_out import HeldOut, tokenise
 from anyorder_jax.evaluation.likelihood import Model
@@ -30,7 +31,6 @@ from anyorder_jax.evaluation.targets import collect_targets
 
 ASKED = (Question("causal", "causal", 1.0), Question("forward", "forward", 1.0))
 SHOWN = ("action_nll", "action_accuracy", "nll_per_cell", "cell_accuracy", "nll_per_target")
-CLEAN = "clean"
 
 
 def disturbed_asks(

@@ -74,7 +74,8 @@ def _path(points: Sequence[tuple[float, float]]) -> str:
 def line_chart(
     title: str, series: Mapping[str, Sequence[Point]], x_label: str, y_range: tuple[float, float] | None = None
 ) -> str:
-    """Lines with bands; the n-th series has the n-th color. Empty series keep their color and draw nothing."""
+    """Lines with bands, which end at `y_range` where it is given; the n-th series has the n-th color. Empty series keep
+    their color and draw nothing."""
     points = [point for line in series.values() for point in line]
     if not points:
         return ""
@@ -83,9 +84,11 @@ def line_chart(
     pad = 0.05 * (high - low) or 0.1 * abs(high) or 1.0
     frame = _Frame((min(xs), max(xs)), y_range or (low - pad, high + pad))
     parts = frame.axes(title, x_label)
+    floor, ceiling = y_range or (-math.inf, math.inf)
     for number, line in enumerate(series.values()):
         if line:
-            band = [frame.at(x, top) for x, _, _, top in line] + [frame.at(x, b) for x, _, b, _ in reversed(line)]
+            band = [frame.at(x, min(top, ceiling)) for x, _, _, top in line]
+            band += [frame.at(x, max(bottom, floor)) for x, _, bottom, _ in reversed(line)]
             parts.append(f'<polygon class="band" points="{_path(band)}" style="fill:{color(number)}"/>')
             drawn = _path([frame.at(x, y) for x, y, _, _ in line])
             parts.append(f'<polyline class="series" points="{drawn}" style="stroke:{color(number)}"/>')
