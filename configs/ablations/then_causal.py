@@ -3,7 +3,7 @@
     python -m anyorder_jax.ablate --suite=configs/ablations/then_causal.py --num_workers=2
 
 Two thirds of the updates any-order, the last third causal or half causal, from its weights; in all as many updates, and
-tokens, as any-order and causal training alone, which are the runs of `orders`.
+tokens, as any-order and causal training alone, whose runs it shares with `orders`.
 """
 
 from anyorder_jax.evaluation.suite import Suite, size_of
