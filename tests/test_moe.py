@@ -84,6 +84,21 @@ def test_many_tiles_of_one_expert(backend):
     compare(backend, *case(0, 300, 3, 2, 4, 4, "one expert"))
 
 
+@given(loads=st.lists(st.integers(0, 40), min_size=1, max_size=6), spare=st.integers(0, 9))
+@settings(max_examples=40, deadline=None)
+def test_pieces_cover_every_row_of_every_group_once(loads, spare):
+    tile = 4
+    sizes = np.array(loads, np.int32) * tile
+    rows_of = np.concatenate([np.repeat(np.arange(len(loads)), sizes), np.full(spare * tile, -1)])
+    covered = np.full(len(rows_of), -1)
+    for pieces in grouped._pieces(jnp.asarray(sizes), tile, len(rows_of)):
+        assert pieces.rows % tile == 0
+        for expert, first in list(zip(*map(np.asarray, pieces[1:3]), strict=True))[: int(pieces.number)]:
+            assert (covered[first : first + pieces.rows] == -1).all()
+            covered[first : first + pieces.rows] = expert
+    np.testing.assert_array_equal(covered, rows_of)
+
+
 def test_an_unknown_backend_is_named():
     with pytest.raises(ValueError, match="unknown back-end 'dense'; known: tiles, ragged, mosaic"):
         moe.experts(*case(0, 4, 3, 2, 4, 4, "even"), backend="dense")

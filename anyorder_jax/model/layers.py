@@ -82,9 +82,27 @@ def rotate(x_BLHC: jax.Array, angles: Rotary) -> jax.Array:
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin, rest], axis=-1)
 
 
+@jax.custom_vjp
 def gated(gate_up: jax.Array) -> jax.Array:
-    """silu(gate) * up of fused projections [..., 2, F] -> [..., F]."""
+    """silu(gate) * up of fused projections [..., 2, F] -> [..., F].
+
+    The gradient is written out as a stack of its two halves; JAX's own is a sum of two padded ones, each computed
+    twice.
+    """
     return jax.nn.silu(gate_up[..., 0, :]) * gate_up[..., 1, :]
+
+
+def _gated_forward(gate_up: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return gated(gate_up), gate_up
+
+
+def _gated_backward(gate_up: jax.Array, grad: jax.Array) -> tuple[jax.Array]:
+    gate, up = gate_up[..., 0, :], gate_up[..., 1, :]
+    share = jax.nn.sigmoid(gate)
+    return (jnp.stack([grad * up * share * (1 + gate * (1 - share)), grad * gate * share], axis=-2),)
+
+
+gated.defvjp(_gated_forward, _gated_backward)
 
 
 class Pair(NamedTuple):

@@ -109,11 +109,11 @@ class Plan(NamedTuple):
     load_E: jax.Array
 
 
-def tile_rows(num_slots: int, num_experts: int) -> int:
-    """Rows of a tile: the power of two below an expert's mean load, from 8 to 128 (measured on a
-    CPU)."""
-    mean_load = max(num_slots // num_experts, 1)
-    return min(max(1 << (mean_load // 2).bit_length(), 8), 128)
+def tile_rows(num_slots: int, num_experts: int, width: int) -> int:
+    """Rows of a tile: the power of two that is an eighth of an expert's mean load or less, from 8 to 32; to 16 for
+    rows of few dims, `width` (measured on a CPU)."""
+    eighth = max(num_slots // num_experts // 8, 1)
+    return min(max(1 << (eighth.bit_length() - 1), 8), 32 if width >= 256 else 16)
 
 
 def plan(
@@ -233,7 +233,7 @@ def experts(
     """
     E, D, _, F = gate_up_ED2F.shape
     is_tiled = backend == "tiles"
-    tile = tile_rows(expert_TK.size, E) if is_tiled else 1
+    tile = tile_rows(expert_TK.size, E, D) if is_tiled else 1
     layout = plan(expert_TK, E, tile, first_expert, by_sort=not is_tiled)
     dot = functools.partial(grouped_dot, group_sizes_E=layout.group_sizes_E, tile=tile, backend=backend)
     x_RD = dispatch(x_TD, layout)
