@@ -86,7 +86,7 @@ def compile_step(config: Config, machine: hardware.Target) -> dict[str, Any]:
         "arguments": memory.argument_size_in_bytes,
         "temporaries": memory.temp_size_in_bytes,
         "outputs": outputs,
-        "collectives": hlo.collectives(text),
+        "collectives": hlo.collectives(text, hardware.hosts(machine)),
         "kernels": hlo.kernels(text),
     }
 
@@ -171,13 +171,15 @@ def weigh(config: Config, machine: hardware.Target, found: dict[str, Any]) -> Fi
     peak = gib["arguments"] + gib["temporaries"] + gib["outputs"]
     tokens = config.train.batch_size * config.data.row_length
     computed = flops.computed_per_token(config, model_config_of(config))
-    sent = sum(size for _, size in found["collectives"].values())
+    sent, between_hosts = (sum(traffic[n] for traffic in found["collectives"].values()) for n in (1, 2))
     seconds = {
         "matrix products": tokens * computed / machine.num_devices / (chip.tflops * 1e12),
         # what is trained, its gradients and moments are read and written once, all weights read in three passes
         "memory": (2 * found["arguments"] + 4 * found["parameters"] - 3 * found["frozen"]) / (chip.memory_tbps * 1e12),
         "collectives": sent / (chip.link_gbps * 1e9),
     }
+    if between_hosts:
+        seconds["network"] = between_hosts / (chip.network_gbps * 1e9)
     return Figures(gib, peak, peak <= chip.memory_gib, tokens, seconds)
 
 
@@ -212,8 +214,9 @@ def report(config: Config, machine: hardware.Target, found: dict[str, Any]) -> s
         "kernels: " + (", ".join(f"{name} x {count}" for name, count in found["kernels"].items()) or "none"),
         "",
         "collectives a step and device",
-        *[f"  {kind:20s} {count:5d} x {size / GIB:12.3f} GiB sent" for kind, (count, size)
-          in found["collectives"].items()],
+        *[f"  {kind:20s} {count:5d} x {size / GIB:12.3f} GiB sent"
+          + (f", {port / GIB:.3f} of it through a GPU's own port to other hosts" if port else "")
+          for kind, (count, size, port) in found["collectives"].items()],
         *([] if found["collectives"] else ["  none"]),
         "",
         "roofline of a step at the maker's peak rates, ms",

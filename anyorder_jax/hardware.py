@@ -16,8 +16,9 @@ from jax.experimental import topologies
 
 class Chip(NamedTuple):
     """One device. memory_gib: what a program may use. tflops: bfloat16 matrix peak. memory_tbps: to its own memory,
-    TB/s. link_gbps: to the others, GB/s in one direction, all links together. Sources: the makers' data sheets
-    (H100, H200, L40S: NVIDIA, without sparsity; TPUs: cloud.google.com/tpu/docs); memory as the compiler reports it,
+    TB/s. link_gbps: to the others, GB/s in one direction, all links together. network_gbps: to another host, where
+    hosts have ports of their own (0: as to the others). Sources: the makers' data sheets (H100, H200, L40S: NVIDIA,
+    without sparsity, hosts as DGX: 400 Gb/s a GPU; TPUs: cloud.google.com/tpu/docs); memory as the compiler reports it,
     of the L40S as PyTorch does, with ECC (github.com/stepfun-ai/Step-Video-T2V/issues/8). L40S: PCIe only."""
 
     platform: str
@@ -25,11 +26,12 @@ class Chip(NamedTuple):
     tflops: float
     memory_tbps: float
     link_gbps: float
+    network_gbps: float = 0.0
 
 
 CHIPS = {
-    "h100": Chip("gpu", 79.1, 989, 3.35, 450),
-    "h200": Chip("gpu", 139.0, 989, 4.8, 450),
+    "h100": Chip("gpu", 79.1, 989, 3.35, 450, 50),
+    "h200": Chip("gpu", 139.0, 989, 4.8, 450, 50),
     "l40s": Chip("gpu", 44.4, 362, 0.864, 32),
     "v5e": Chip("tpu", 15.75, 197, 0.82, 100),
     "v5p": Chip("tpu", 95.74, 459, 2.77, 300),
@@ -104,6 +106,16 @@ def target(name: str) -> Target:
     return Target(name, match[1], num_devices, grid)
 
 
+GPUS_PER_HOST = 8
+
+
+def hosts(machine: Target) -> list[int]:
+    """The host of each device, in order; [] where devices reach all others alike."""
+    if not machine.hardware.network_gbps:
+        return []
+    return [device // GPUS_PER_HOST for device in range(machine.num_devices)]
+
+
 def environment(machine: Target) -> dict[str, str]:
     """Variables that a process needs from its start to compile for this machine."""
     match machine.hardware.platform:
@@ -126,7 +138,7 @@ def devices(machine: Target) -> list[Any]:
             name = f"{machine.chip}:{machine.grid}"
             return list(topologies.get_topology_desc(topology_name=name, platform="tpu").devices)
         case "gpu":
-            per_host = min(machine.num_devices, 8)
+            per_host = min(machine.num_devices, GPUS_PER_HOST)
             shape = f"1x{machine.num_devices // per_host}x{per_host}"
             text = _GPU.format(
                 bandwidth=int(chip.memory_tbps * 1e12), memory=int(chip.memory_gib * 2**30),

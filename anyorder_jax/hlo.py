@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
+
+import numpy as np
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 
@@ -28,21 +30,27 @@ _LIMIT = re.compile(r"%([\w.\-]+) = s32\[\]\S* constant\((\d+)\)")
 
 class Traffic(NamedTuple):
     """Collectives of one kind in one run of the program. times: how many. bytes: what each device sends, summed, when
-    devices pass it on around a ring."""
+    devices pass it on around a ring. between_hosts: of that, what its own port of the network sends."""
 
     times: int
     bytes: float
+    between_hosts: float = 0.0
 
 
-def collectives(text: str) -> dict[str, Traffic]:
+def collectives(text: str, hosts: Sequence[int] = ()) -> dict[str, Traffic]:
     """Kind -> Traffic of an optimised HLO module; loops count as often as they run.
 
     A TPU's compiler spreads one collective over a chain of fusions, with a copy of the instruction in each: they count
     once. Of n devices each sends (n-1)/n of the whole array for an all-gather, a reduce-scatter or an all-to-all, twice
-    that for an all-reduce, and all it has for a permute.
+    that for an all-reduce, and all it has for a permute. A group on several hosts passes what one device sends through
+    the ports of its members on one host, in as many rings.
+
+    Args:
+      hosts: the host of each device, in the program's order; (): all on one.
     """
     counts: dict[str, int] = defaultdict(int)
     sizes: dict[str, float] = defaultdict(float)
+    between: dict[str, float] = defaultdict(float)
     chains: set[str] = set()
     for line, times in _run(text):
         if found := _COLLECTIVE.search(line):
@@ -52,8 +60,11 @@ def collectives(text: str) -> dict[str, Traffic]:
                 chains.add(chain[1])
             shape, kind, is_start = found.groups()
             counts[kind] += times
-            sizes[kind] += times * _sent(kind, shape, bool(is_start), _group_size(line))
-    return {kind: Traffic(counts[kind], sizes[kind]) for kind in KINDS if counts[kind]}
+            groups = _groups(line)
+            sent = times * _sent(kind, shape, bool(is_start), len(groups[0]))
+            sizes[kind] += sent
+            between[kind] += sent * max(_share_of_a_port(group, hosts) for group in groups)
+    return {kind: Traffic(counts[kind], sizes[kind], between[kind]) for kind in KINDS if counts[kind]}
 
 
 def kernels(text: str) -> dict[str, int]:
@@ -131,12 +142,28 @@ def _bytes(dtype: str, dims: str) -> float:
     return math.prod(int(d) for d in dims.split(",") if d) * bits / 8
 
 
-def _group_size(line: str) -> int:
-    """Devices that take part: `replica_groups={{0,1},{2,3}}`, `[2,2]<=[4]` or `mesh['a'=2,'b'=2] {'b'}`."""
+def _groups(line: str) -> list[list[int]]:
+    """Who takes part together: `replica_groups={{0,1},{2,3}}`, `[2,2]<=[2,2]T(1,0)` or `mesh['a'=2,'b'=2] {'b'}`, or a
+    permute's pairs."""
     if axes := re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", line):
-        sizes = dict(re.findall(r"('\w+')=(\d+)", axes[1]))
-        return math.prod(int(sizes[name]) for name in axes[2].split(",") if name)
-    if iota := re.search(r"replica_groups=\[\d+,(\d+)\]", line):
-        return int(iota[1])
-    listed = re.search(r"replica_groups=\{\{([\d,]+)\}", line)
-    return len(listed[1].split(",")) if listed else 1
+        sizes = {name: int(size) for name, size in re.findall(r"('\w+')=(\d+)", axes[1])}
+        inner = [list(sizes).index(name) for name in axes[2].split(",") if name]
+        order = [axis for axis in range(len(sizes)) if axis not in inner] + inner
+        members = math.prod(list(sizes.values())[axis] for axis in inner)
+        return _devices(list(sizes.values()), order, members)
+    if iota := re.search(r"replica_groups=\[\d+,(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", line):
+        dims = [int(d) for d in iota[2].split(",")]
+        return _devices(dims, [int(d) for d in iota[3].split(",")] if iota[3] else range(len(dims)), int(iota[1]))
+    listed = re.search(r"(?:replica_groups|source_target_pairs)=\{(\{[\d,{}]+\})\}", line)
+    return [[int(d) for d in group.split(",")] for group in re.findall(r"[\d,]*\d", listed[1])] if listed else [[0]]
+
+
+def _devices(dims: Sequence[int], order: Sequence[int], members: int) -> list[list[int]]:
+    """0, 1, 2, ... as an array of `dims`, its dimensions in another order, cut into groups."""
+    return np.arange(math.prod(dims)).reshape(dims).transpose(order).reshape(-1, members).tolist()
+
+
+def _share_of_a_port(group: Sequence[int], hosts: Sequence[int]) -> float:
+    """1 / members on a host for a group that stands on several, else 0."""
+    counts = Counter(hosts[device] for device in group) if hosts else Counter()
+    return 1 / min(counts.values()) if len(counts) > 1 else 0.0

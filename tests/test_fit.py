@@ -92,6 +92,41 @@ ENTRY %main (a: bf16[8,16]) -> bf16[8,16] {
     }
 
 
+@pytest.mark.parametrize(
+    ("groups", "share"),
+    [
+        ("replica_groups={{0,1,2,3},{4,5,6,7}}", 0),  # each on a host
+        ("replica_groups={{0,2,4,6},{1,3,5,7}}", 1 / 2),  # two members on each host
+        ("replica_groups=[4,2]<=[2,4]T(1,0)", 1),  # {0,4}, {1,5}, ...: one member on each
+        ("replica_groups=[2,4]<=[8]", 0),
+        ("replica_groups=mesh['a'=2,'b'=4] {'a'}", 1),
+        ("replica_groups=mesh['a'=2,'b'=4] {'b'}", 0),
+        ("replica_groups=mesh['a'=2,'b'=4] {'b','a'}", 1 / 4),
+    ],
+)
+def test_what_leaves_a_host_goes_through_its_members_ports(groups, share):
+    text = f"""HloModule step
+ENTRY %main (a: bf16[8,16]) -> bf16[8,16] {{
+  %g = bf16[64,16]{{1,0}} all-gather(%x), {groups}, dimensions={{0}}
+}}
+"""
+    hosts = hardware.hosts(hardware.target("h100x16"))
+    assert hosts == [0] * 8 + [1] * 8 and hardware.hosts(hardware.target("v5p-128")) == []
+    (traffic,) = hlo.collectives(text, hosts=[0, 0, 0, 0, 1, 1, 1, 1]).values()
+    assert traffic.between_hosts == pytest.approx(share * traffic.bytes) and traffic.bytes > 0
+    (alone,) = hlo.collectives(text).values()
+    assert alone == hlo.Traffic(1, traffic.bytes)
+
+
+def test_a_permute_between_hosts_is_all_sent_by_one_port():
+    text = """HloModule step
+ENTRY %main (a: bf16[8,16]) -> bf16[8,16] {
+  %p = bf16[8,16]{1,0} collective-permute(%x), source_target_pairs={{0,1},{1,2},{2,3},{3,0}}
+}
+"""
+    assert hlo.collectives(text, [0, 0, 1, 1]) == {"collective-permute": hlo.Traffic(1, 256, 256)}
+
+
 def test_a_loop_counts_up_to_its_condition_where_the_compiler_does_not_say():
     """As TPUs write it: the counter is compared with a constant."""
     text = """HloModule step
@@ -186,6 +221,12 @@ def test_a_step_that_does_not_fit_names_the_next_knob():
     assert not fit.weigh(Config(), machine, TOO_LARGE).is_fitting
     head, _, row = (line.split("|") for line in fit.table("any_order", Config(), machine, TOO_LARGE).splitlines())
     assert len(head) == len(row) and row[1:5] == [" `any_order` ", " h200x1 ", " 1 ", " 8 x 232 "]
+
+
+def test_a_network_between_hosts_bounds_a_step_of_its_own():
+    found = TOO_LARGE | {"collectives": {"all-gather": hlo.Traffic(1, 450e9, 450e9)}}
+    seconds = fit.weigh(Config(), hardware.target("h100x16"), found).seconds
+    assert seconds["collectives"] == pytest.approx(1) and seconds["network"] == pytest.approx(9)
 
 
 @pytest.mark.parametrize(

@@ -73,13 +73,13 @@ def compare(backend, x, expert_TK, weight, gate_up, down):
     tokens=st.sampled_from([1, 40]),
     sizes=st.sampled_from([(8, 2, 4, 6), (4, 4, 3, 5), (5, 1, 8, 3)]),  # E, K (also K = E), D, F
     loads=st.sampled_from(["even", "one expert", "empty experts"]),
-    backend=st.sampled_from(["tiles", "ragged"]),
+    backend=st.sampled_from(["pieces", "tiles", "ragged"]),
 )
 def test_experts_equal_the_dense_reference(seed, tokens, sizes, loads, backend):
     compare(backend, *case(seed, tokens, *sizes, loads))
 
 
-@pytest.mark.parametrize("backend", ["tiles", "ragged"])
+@pytest.mark.parametrize("backend", ["pieces", "tiles", "ragged"])
 def test_many_tiles_of_one_expert(backend):
     compare(backend, *case(0, 300, 3, 2, 4, 4, "one expert"))
 
@@ -91,7 +91,7 @@ def test_pieces_cover_every_row_of_every_group_once(loads, spare):
     sizes = np.array(loads, np.int32) * tile
     rows_of = np.concatenate([np.repeat(np.arange(len(loads)), sizes), np.full(spare * tile, -1)])
     covered = np.full(len(rows_of), -1)
-    for pieces in grouped._pieces(jnp.asarray(sizes), tile, len(rows_of)):
+    for pieces in grouped._pieces(jnp.asarray(sizes), (32, 16, 8, 4), len(rows_of)):
         assert pieces.rows % tile == 0
         for expert, first in list(zip(*map(np.asarray, pieces[1:3]), strict=True))[: int(pieces.number)]:
             assert (covered[first : first + pieces.rows] == -1).all()
@@ -100,7 +100,7 @@ def test_pieces_cover_every_row_of_every_group_once(loads, spare):
 
 
 def test_an_unknown_backend_is_named():
-    with pytest.raises(ValueError, match="unknown back-end 'dense'; known: tiles, ragged, mosaic"):
+    with pytest.raises(ValueError, match="unknown back-end 'dense'; known: pieces, tiles, ragged, mosaic"):
         moe.experts(*case(0, 4, 3, 2, 4, 4, "even"), backend="dense")
 
 
@@ -121,7 +121,7 @@ def test_no_dense_expansion_in_the_compiled_program():
     """Every expert for every token, [E, T, D], never stands in memory; with all experts dense it does."""
     arrays = case(0, T, E, K, D, F, "even")
     dense_bytes = E * T * D * 4
-    used = temporaries(jax.devices()[0], "tiles", jnp.float32)
+    used = temporaries(jax.devices()[0], "pieces", jnp.float32)
     assert used < dense_bytes / 2
     everything = REFERENCE.lower((arrays[0], *arrays[2:]), arrays[1], arrays[0]).compile()
     assert everything.memory_analysis().temp_size_in_bytes >= dense_bytes
@@ -225,9 +225,9 @@ def test_what_rows_behind_the_last_group_hold_reaches_nobody(monkeypatch):
 @pytest.mark.parametrize(
     ("dtype", "expected"),
     [
-        (jnp.bfloat16, ["tiles", "tiles", "mosaic", "ragged"]),
-        (jnp.float16, ["tiles", "tiles", "mosaic", "ragged"]),
-        (jnp.float32, ["tiles", "tiles", "tiles", "ragged"]),
+        (jnp.bfloat16, ["pieces", "tiles", "mosaic", "ragged"]),
+        (jnp.float16, ["pieces", "tiles", "mosaic", "ragged"]),
+        (jnp.float32, ["pieces", "tiles", "tiles", "ragged"]),
     ],
 )
 def test_every_platform_gets_its_product(dtype, expected):

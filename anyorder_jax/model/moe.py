@@ -109,11 +109,16 @@ class Plan(NamedTuple):
     load_E: jax.Array
 
 
-def tile_rows(num_slots: int, num_experts: int, width: int) -> int:
-    """Rows of a tile: the power of two that is an eighth of an expert's mean load or less, from 8 to 32; to 16 for
-    rows of few dims, `width` (measured on a CPU)."""
-    eighth = max(num_slots // num_experts // 8, 1)
-    return min(max(1 << (eighth.bit_length() - 1), 8), 32 if width >= 256 else 16)
+def tile_rows(backend: str, num_slots: int, num_experts: int, width: int) -> int:
+    """Rows that `grouped_dot` wants groups rounded up to. Measured on a CPU: for "pieces" an eighth of an expert's mean
+    load, from 8 to 32, to 16 for rows of few dims (`width`); for "tiles" from a half to all of it, from 8 to 128."""
+    mean_load = max(num_slots // num_experts, 1)
+    match backend:
+        case "pieces":
+            return min(max(1 << (mean_load.bit_length() - 4), 8), 32 if width >= 256 else 16) if mean_load >= 8 else 8
+        case "tiles":
+            return min(max(1 << (mean_load // 2).bit_length(), 8), 128)
+    return 1
 
 
 def plan(
@@ -226,15 +231,14 @@ def experts(
 ) -> tuple[jax.Array, jax.Array]:
     """The weighted sum of every token's experts, as far as they are here: first_expert and the E-1 after it.
 
-    `backend` is `grouped_dot`'s. Only "tiles" rounds groups up. `factors`: the last four of `Weights`, or none.
+    `backend` is `grouped_dot`'s. `factors`: the last four of `Weights`, or none.
 
     Returns:
       (float32 [T, D], int32 [E] tokens sent to each expert).
     """
     E, D, _, F = gate_up_ED2F.shape
-    is_tiled = backend == "tiles"
-    tile = tile_rows(expert_TK.size, E, D) if is_tiled else 1
-    layout = plan(expert_TK, E, tile, first_expert, by_sort=not is_tiled)
+    tile = tile_rows(backend, expert_TK.size, E, D)
+    layout = plan(expert_TK, E, tile, first_expert, by_sort=tile == 1)
     dot = functools.partial(grouped_dot, group_sizes_E=layout.group_sizes_E, tile=tile, backend=backend)
     x_RD = dispatch(x_TD, layout)
     hidden_RG = dot(x_RD, gate_up_ED2F.astype(x_TD.dtype).reshape(E, D, 2 * F))
