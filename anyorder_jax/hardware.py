@@ -39,6 +39,8 @@ CHIPS = {
     "cpu": Chip("cpu", 16.0, 0.1, 0.02, 10),
 }
 
+GPUS_PER_HOST = 8
+
 _TPU_GRIDS = {
     "v5e": {4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8", 128: "8x16", 256: "16x16"},
     "v6e": {4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8", 128: "8x16", 256: "16x16"},
@@ -104,9 +106,6 @@ def target(name: str) -> Target:
     grid = grids[int(match[2])]
     num_devices = int(match[2]) // (2 if match[1] == "v5p" else 1)
     return Target(name, match[1], num_devices, grid)
-
-
-GPUS_PER_HOST = 8
 
 
 def hosts(machine: Target) -> list[int]:

@@ -115,7 +115,7 @@ def tile_rows(backend: str, num_slots: int, num_experts: int, width: int) -> int
     mean_load = max(num_slots // num_experts, 1)
     match backend:
         case "pieces":
-            return min(max(1 << (mean_load.bit_length() - 4), 8), 32 if width >= 256 else 16) if mean_load >= 8 else 8
+            return min(1 << max(mean_load.bit_length() - 4, 3), 32 if width >= 256 else 16)
         case "tiles":
             return min(max(1 << (mean_load // 2).bit_length(), 8), 128)
     return 1
