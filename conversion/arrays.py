@@ -49,8 +49,8 @@ def check_inputs(arrays: Mapping[str, np.ndarray], vocab_size: int) -> dict[str,
     """Those of the arrays that `verify` runs on, int32 [B, L] each, positions of block diffusion filled in.
 
     Raises:
-      ValueError: for none of them, other shapes or dtypes, ids outside of the vocabulary, or arrays that do not fit
-        one another.
+      ValueError: for none of them, other shapes or dtypes, ids outside of the vocabulary, positions that no row
+        holds, or arrays that do not fit one another.
     """
     found = {name: _whole_numbers(name, arrays[name]) for name in (*TOKENS, "labels") if name in arrays}
     if not any(name in found for name in TOKENS):
@@ -75,6 +75,11 @@ def check_inputs(arrays: Mapping[str, np.ndarray], vocab_size: int) -> dict[str,
             raise ValueError(
                 f"--inputs: bd_position_ids is {list(positions.shape)}, bd_input_ids is {[rows, length]}; they must "
                 "agree."
+            )
+        if positions.size and not 0 <= positions.min() <= positions.max() < length:
+            raise ValueError(
+                f"--inputs: bd_position_ids holds {positions.min()} to {positions.max()}, expected 0 to {length - 1}: "
+                "count from 0 in each document."
             )
         found["bd_position_ids"] = positions
     if "labels" in found:

@@ -20,6 +20,9 @@ BAD = {
     "positions of other rows": (
         {"bd_input_ids": IDS, "bd_position_ids": IDS[:1]}, r"bd_position_ids is \[1, 4\], bd_input_ids is \[2, 4\]",
     ),
+    "positions that no row holds": (
+        {"bd_input_ids": IDS, "bd_position_ids": IDS - 1}, "bd_position_ids holds -1 to 6, expected 0 to 3",
+    ),
     "labels of both halves": ({"bd_input_ids": IDS, "labels": IDS}, r"bd_input_ids is \[2, 4\], labels is \[2, 4\]"),
     "labels of another length": ({"noisy_ids": IDS, "labels": IDS[:, :2]}, r"noisy_ids is \[2, 4\], labels is \[2, 2"),
 }  # fmt: skip

@@ -19,7 +19,7 @@ from anyorder_jax.loss import target_weights
 from anyorder_jax.model import presets, transformer
 from anyorder_jax.model.attention import BlockDiffusion, Full, Segments
 from anyorder_jax.model.config import ModelConfig
-from anyorder_jax.model.layers import rms_norm, rotary
+from anyorder_jax.model.layers import rotary
 from anyorder_jax.types import Batch
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -250,22 +250,13 @@ def test_bfloat16_compute_stays_near_float32():
 
 def test_angles_are_looked_up_by_position():
     """Those of position * theta^(-2i / dim), to float32's rounding; a position that no row can hold gets NaN."""
-    positions = np.array([[0, 1, 2, 0, 1, 5], [5, 4, 6, 9, 3, 3]], np.int32)
+    positions = np.array([[0, 1, 2, 0, 1, 5], [5, 4, 6, -1, 3, 3]], np.int32)
     cos, sin = (np.asarray(x, np.float64)[:, :, 0] for x in rotary(jnp.asarray(positions), 8, 100.0, jnp.float32))
     angles = positions[..., None] * 100.0 ** (-np.arange(0, 8, 2) / 8)
-    is_held = positions < 6
+    is_held = (positions >= 0) & (positions < 6)
     np.testing.assert_allclose(cos[is_held], np.cos(angles)[is_held], atol=5e-7)
     np.testing.assert_allclose(sin[is_held], np.sin(angles)[is_held], atol=5e-7)
     assert np.isnan(cos[~is_held]).all() and np.isnan(sin[~is_held]).all()
-
-
-def test_one_head_is_normalised_like_several():
-    rng = np.random.default_rng(0)
-    x, weight = jnp.asarray(rng.normal(size=(2, 3, 4, 8)), jnp.float32), jnp.asarray(rng.normal(size=8), jnp.float32)
-    whole = rms_norm(x, weight, 1e-6)
-    for head in range(4):
-        own = slice(head, head + 1)
-        np.testing.assert_allclose(rms_norm(x[:, :, own], weight, 1e-6), whole[:, :, own], rtol=1e-6)
 
 
 SMALL = dataclasses.replace(

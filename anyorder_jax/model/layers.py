@@ -52,8 +52,6 @@ def rms_norm(x: jax.Array, weight_D: jax.Array, eps: float) -> jax.Array:
 
     x [..., D] any float dtype; weight_D [D] is cast to it.
     """
-    if x.ndim > 3 and x.shape[-2] == 1:  # one kv-head: XLA's sums on a CPU are 5 times slower with a dimension of 1
-        return rms_norm(x[..., 0, :], weight_D, eps)[..., None, :]
     wide = x.astype(jnp.float32)
     wide = wide * jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + eps)
     return wide.astype(x.dtype) * jnp.broadcast_to(weight_D.astype(x.dtype), x.shape)
@@ -71,16 +69,18 @@ def rotary(positions_BL: jax.Array, rotary_dim: int, theta: float, dtype: Any) -
     2104.09864).
 
     Looked up in a table of the L positions that a row of L can hold. Computed for every token, XLA would fuse sines and
-    cosines into every product with them, in every layer: 7% of a CPU step of `tiny`.
+    cosines into every product with them, in every layer: 4% of a CPU step of `tiny`.
 
     Args:
-      positions_BL: int32 [B, L], 0 to L - 1; larger ones get NaN.
+      positions_BL: int32 [B, L], 0 to L - 1; others get NaN.
     """
     exponent_R = jnp.arange(0, rotary_dim, 2, dtype=jnp.float32) / rotary_dim
     frequency_R = 1.0 / (theta**exponent_R)
     angle_LR = jnp.arange(positions_BL.shape[1], dtype=jnp.float32)[:, None] * frequency_R[None]
     table_L2R = jnp.stack([jnp.cos(angle_LR), jnp.sin(angle_LR)], axis=1).astype(dtype)
-    angles_BL2R = table_L2R.at[positions_BL].get(mode="fill", fill_value=jnp.nan)
+    angles_BL2R = table_L2R.at[positions_BL].get(
+        mode="fill", fill_value=jnp.nan, wrap_negative_indices=False
+    )  # fmt: skip
     return Rotary(angles_BL2R[:, :, :1], angles_BL2R[:, :, 1:])
 
 

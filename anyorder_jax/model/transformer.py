@@ -325,7 +325,7 @@ def apply(
       config: the model's shape.
       params: the tree of the module's docstring, any float dtype.
       tokens_BL: int32 [B, L], the mask id at hidden positions.
-      positions_BL: int32 [B, L], from 0 in each example.
+      positions_BL: int32 [B, L], from 0 in each example, below L; other positions get NaN.
       attention: who may attend to whom; with block routing also who chooses experts together (`attention.places`).
       compute_dtype: of activations, and of weights as they are used. Norm statistics, softmax, router and the
         weighting of experts are float32 always.
