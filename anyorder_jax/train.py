@@ -368,7 +368,7 @@ def main(argv: list[str]) -> None:
     with process.leave_at_once_on_error():
         try:
             config = freeze(CONFIG.value)
-            process.prepare(config.mesh.num_cpu_devices)
+            process.prepare(process.cpu_devices(config, presets.get(config.model.preset)))
             process.join_others()
             is_done = train(config, workdir)
         except (ValueError, FloatingPointError, OSError) as error:  # one sentence for people; the trace with --debug

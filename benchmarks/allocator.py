@@ -1,9 +1,10 @@
-"""What glibc's settings are worth on a CPU: the tiny recipe's train step with each, in processes of their own, in turn.
+"""What memory and devices are worth on a CPU: the tiny recipe's train step with each, in processes of their own, in turn.
 
     python benchmarks/allocator.py [--repeats=5]
 
 As glibc comes ("given back"), freed memory kept in one heap, and kept with a heap for every thread, the main thread
-running the step, which is what `train` does. Prints the median milliseconds of each.
+running the step; then the CPU as a device for every core as well, which is what `train` does. Prints the median
+milliseconds of each.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import time
 
-SETTINGS = ("given back", "one heap", "a heap a thread")
+SETTINGS = ("given back", "one heap", "a heap a thread", "a device a core")
 
 
 def measure(setting: str) -> float:
@@ -27,12 +28,12 @@ def measure(setting: str) -> float:
     from anyorder_jax.optimizer import make_optimizer
     from anyorder_jax.types import Batch
 
-    if setting == "a heap a thread":
-        process.prepare()
+    config, model_config = Config(), presets.get("tiny")
+    if setting in ("a heap a thread", "a device a core"):
+        process.prepare(process.cpu_devices(config, model_config) if setting == "a device a core" else 0)
     if setting != "given back" and not process.keep_freed_memory(has_one_heap=setting == "one heap"):
         raise SystemExit("keeping freed memory does not apply here (Linux with glibc and JAX on the CPU)")
-    config, model_config = Config(), presets.get("tiny")
-    mesh = sharding.make_mesh(config.mesh, jax.devices()[:1])
+    mesh = sharding.make_mesh(config.mesh)
     shapes = state.abstract_params(model_config, mesh, "float32")
     optimizer, _ = make_optimizer(config.optimizer, config.train.num_steps, shapes)
     _, placed = state.state_shardings(model_config, optimizer, mesh, "float32")

@@ -40,6 +40,13 @@ def shapes() -> dict[str, tuple[Any, int, int]]:
     }
 
 
+def recipe(rows: int, length: int) -> Any:
+    """The default configuration, with batches of `rows` rows."""
+    from anyorder_jax.config import Config, DataConfig, TrainConfig
+
+    return Config(data=DataConfig(row_length=length), train=TrainConfig(batch_size=rows))
+
+
 def random_batch(model: Any, rows: int, length: int) -> Any:
     """Half of the tokens hidden; one segment a row."""
     from anyorder_jax.types import Batch, Kind
@@ -58,20 +65,22 @@ def random_batch(model: Any, rows: int, length: int) -> Any:
 
 
 class Ours:
-    """The package's own train step."""
+    """The package's own train step, on as many of JAX's devices as `train` would use."""
 
     def __init__(self, model: Any, batch: Any) -> None:
         import jax
 
-        from anyorder_jax import keys, sharding, state, step
-        from anyorder_jax.config import Config, LossConfig, OptimizerConfig
+        from anyorder_jax import keys, process, sharding, state, step
+        from anyorder_jax.config import LossConfig, OptimizerConfig
         from anyorder_jax.optimizer import make_optimizer
 
-        config = Config(
+        config = dataclasses.replace(
+            recipe(*batch.tokens.shape),
             loss=LossConfig(normalisation="token"),
             optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=0, end_learning_rate=1e-3, decay="all"),
         )
-        mesh = sharding.make_mesh(config.mesh, jax.devices()[:1])
+        self.num_devices = max(process.cpu_devices(config, model), 1)
+        mesh = sharding.make_mesh(config.mesh, jax.devices()[: self.num_devices])
         params = state.abstract_params(model, mesh, "float32")
         optimizer, _ = make_optimizer(config.optimizer, config.train.num_steps, params)
         _, placed = state.state_shardings(model, optimizer, mesh, "float32")
@@ -226,7 +235,7 @@ def compare(name: str, model: Any, rows: int, length: int, rounds: int) -> float
     ratio = statistics.median(wall["PyTorch"]) / statistics.median(wall["ours"])
     print(
         f"{name}: ours makes {ratio:.2f} x the tokens/s of PyTorch; losses {losses[-1][0]:.5f} and "
-        f"{losses[-1][1]:.5f}; compiled in {ours.compile_seconds:.1f} s"
+        f"{losses[-1][1]:.5f}; {ours.num_devices} device(s), compiled in {ours.compile_seconds:.1f} s"
     )
     for what, times in (("a step", wall), ("processor time", busy)):
         ours_ms, theirs_ms = (statistics.median(times[side]) for side in ("ours", "PyTorch"))
@@ -253,11 +262,11 @@ def main() -> None:
 
     from anyorder_jax import process
 
-    process.prepare()
+    chosen = {name: shape for name, shape in shapes().items() if options.only in name}
+    process.prepare(max(process.cpu_devices(recipe(rows, length), model) for model, rows, length in chosen.values()))
     torch.set_num_threads(process.num_cores())
-    for name, (model, rows, length) in shapes().items():
-        if options.only in name:
-            compare(name, model, rows, length, options.rounds)
+    for name, (model, rows, length) in chosen.items():
+        compare(name, model, rows, length, options.rounds)
 
 
 if __name__ == "__main__":

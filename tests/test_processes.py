@@ -13,11 +13,37 @@ import pytest
 
 import golden_checkpoint
 from anyorder_jax import process, weights
+from anyorder_jax.config import freeze
+from anyorder_jax.model import presets
 from small_run import ROOT, compiled_in, finish, lines, places, start, start_processes, wait_for_step
 
 
 def logged(workdir, name):
     return np.array([line[name] for line in lines(workdir)])
+
+
+@pytest.mark.parametrize(
+    ("cores", "changes", "devices"),
+    [
+        (2, {}, 2),
+        (1, {}, 0),
+        (6, {}, 4),  # the most that divide 8 rows
+        (64, {}, 8),
+        (2, {"mesh": {"num_cpu_devices": 1}}, 1),  # as it is asked for
+        (2, {"mesh": {"fsdp": 2, "data": 1}}, 0),
+        (2, {"model": {"path": "a-model"}}, 0),
+        (2, {"train": {"accumulation_steps": 8}}, 0),  # a row at a time
+        (2, {"data": {"row_length": 2048}}, 0),  # temporaries that a thread's heap does not keep
+        (8, {"data": {"row_length": 464}}, 8),
+        (2, {"model": {"preset": "babyai"}}, 0),
+    ],
+)
+def test_a_small_model_is_split_over_the_cores(cores, changes, devices, monkeypatch):
+    monkeypatch.setattr(process, "num_cores", lambda: cores)
+    config = freeze(changes)
+    assert process.cpu_devices(config, presets.get(config.model.preset)) == devices
+    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "localhost:1")  # one of several has what it is told
+    assert process.cpu_devices(config, presets.get(config.model.preset)) == config.mesh.num_cpu_devices
 
 
 def test_two_processes_train_like_one(tmp_path):
