@@ -208,7 +208,7 @@ def report(config: Config, machine: hardware.Target, found: dict[str, Any]) -> s
         f"GFLOP a token          {counted.total / 1e9:9.3f}   "
         + ", ".join(f"{name} {value / 1e9:.3f}" for name, value in counted.items()),
         f"  {'4 x frozen weights + 6 x factors' if config.lora.rank else '6 x weights'} met + 12 x layers x keys x "
-        "heads x head dim, no recomputation; "
+        f"heads x head dim, no recomputation, {flops.asked_share(config):.0%} of positions asked; "
         f"with it {flops.computed_per_token(config, model_config_of(config)) / 1e9:.3f}",
         "",
         "kernels: " + (", ".join(f"{name} x {count}" for name, count in found["kernels"].items()) or "none"),

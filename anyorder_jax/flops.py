@@ -28,27 +28,42 @@ def per_token(config: Config, model: ModelConfig) -> Flops:
     With LoRA 2 * 2 for the weights, which get no gradient, and 2 * 3 for the factors that a token meets.
     keys: the row's length (every pair of a row, also across packed documents). Under block diffusion a token is read
     twice, noisy and clean, and meets the clean keys before it and its own block: row length + block size for both. The
-    head counts for `loss.target_share` of the positions.
+    head and the last layer's routed experts count for `asked_share` of the positions.
     """
     D, L = model.hidden_size, config.data.row_length
     H, K, C = model.num_attention_heads, model.num_key_value_heads, model.head_dim
     dense, moe = model.first_k_dense_replace, model.num_moe_layers
     F = model.moe_intermediate_size
     projections = D * (H + 2 * K) * C + H * C * D
-    feed_forward = dense * 3 * D * model.intermediate_size + moe * (
-        3 * D * F * (model.num_experts_per_tok + model.num_shared_experts) + D * model.num_experts
-    )
     is_twice = config.train.objective == "block_diffusion"
+    share = asked_share(config)
+    routing_layers = moe - 1 + share / (2 if is_twice else 1)
+    feed_forward = (
+        dense * 3 * D * model.intermediate_size
+        + moe * (3 * D * F * model.num_shared_experts + D * model.num_experts)
+        + routing_layers * 3 * D * F * model.num_experts_per_tok
+    )
     keys = L + config.train.block_size if is_twice else L
     each = 4.0 if config.lora.rank else 6.0
     flops = Flops(
         linear=each * (model.num_hidden_layers * projections + feed_forward) * (2 if is_twice else 1),
         attention=12.0 * model.num_hidden_layers * keys * H * C,
-        head=each * D * model.vocab_size * config.loss.target_share,
+        head=each * D * model.vocab_size * share,
     )
     if config.lora.rank:
         flops["factors"] = 6.0 * factors_met(config, model) * (2 if is_twice else 1)
     return flops
+
+
+def asked_share(config: Config) -> float:
+    """The share of positions whose hidden states are asked for: under any-order masks their mean rate (less where a row
+    holds what is never hidden), under others all; `loss.target_share` at most."""
+    masking = config.masking
+    scales = masking.observation_rate_scale, masking.action_rate_scale, masking.goal_rate_scale
+    if masking.order != "any_order" or max(scales) > 1:
+        return config.loss.target_share
+    mean = (masking.rate + (masking.rate_end or masking.rate_max or masking.rate)) / 2
+    return min(0.5 if masking.complementary else mean, config.loss.target_share)
 
 
 def factors_met(config: Config, model: ModelConfig) -> int:

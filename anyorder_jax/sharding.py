@@ -114,8 +114,9 @@ def weight_shardings(parameters: Any, mesh: Mesh) -> Any:
 def expert_specs(num_weights: int, num_experts: int, mesh: Mesh) -> tuple[Any, Any]:
     """How the inputs and outputs of one device's share of `moe.routed` lie on the mesh.
 
-    Inputs: x [B, L, D]; places [B, L]; the first `num_weights` of (router [D, E], bias [E], gate_up [E, D, 2, F], down
-    [E, F, D], LoRA's a [E, D, 2, r] and b [E, r, 2, F] of the one, a [E, F, 1, r] and b [E, r, 1, D] of the other).
+    Inputs: x [B, L, D]; places, is_needed [B, L]; the first `num_weights` of (router [D, E], bias [E], gate_up
+    [E, D, 2, F], down [E, F, D], LoRA's a [E, D, 2, r] and b [E, r, 2, F] of the one, a [E, F, 1, r] and b [E, r, 1, D]
+    of the other).
     Outputs: the sum [T, D]; the routing's three [T, ...]; the load [E]. Experts lie as the rules split them; where that
     is over `fsdp`, the share gathers them itself. Weights that are split elsewhere are gathered on the way in.
     """
@@ -123,7 +124,7 @@ def expert_specs(num_weights: int, num_experts: int, mesh: Mesh) -> tuple[Any, A
     lie = spec_of(("expert",), (num_experts,), mesh)[0]
     experts, last, first = (PartitionSpec(lie, *rest) for rest in ((), (None, None, "tensor"), ("tensor",)))
     weights = (whole, whole, last, first, experts, last, first, experts)
-    return (rows, rows, weights[:num_weights]), (rows, (rows, rows, rows), PartitionSpec("expert"))
+    return (rows, rows, rows, weights[:num_weights]), (rows, (rows, rows, rows), PartitionSpec("expert"))
 
 
 def attention_specs() -> tuple[PartitionSpec, PartitionSpec]:

@@ -35,16 +35,17 @@ def batch_loss(
     Under block diffusion the model reads [noisy ; clean] with positions that restart, and the noisy half is asked.
     """
     length = batch.tokens.shape[1]
-    tokens, positions = batch.tokens, batch.positions
+    tokens, positions, is_asked = batch.tokens, batch.positions, batch.is_target
     attention: Attention = Segments(batch.segment_ids)
     if config.train.objective == "block_diffusion":
         tokens = jnp.concatenate([tokens, batch.targets], axis=1)
         positions = jnp.concatenate([positions, positions], axis=1)
+        is_asked = jnp.concatenate([is_asked, jnp.zeros_like(is_asked)], axis=1)
         attention = BlockDiffusion(config.train.block_size, batch.segment_ids)
     hidden_BLD, load_NE, _ = transformer.hidden(
         model_config, params, tokens, positions, attention,
         compute_dtype=jnp.dtype(config.model.compute_dtype), remat=config.model.remat, mesh=mesh,
-        lora_config=config.lora,
+        lora_config=config.lora, is_asked_BL=is_asked,
     )  # fmt: skip
     asked = gather_targets(
         hidden_BLD[:, :length], batch, weights, sharding.num_row_shards(mesh), config.loss.target_share

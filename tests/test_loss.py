@@ -106,7 +106,8 @@ def test_targets_beyond_the_budget_are_dropped_and_counted():
 
 
 def test_logits_exist_for_a_chunk_of_hidden_positions_only():
-    """Read off the compiled program: 4096 positions of 512 classes are 8 MiB of logits, four times in the gradient."""
+    """Read off the compiled program: 4096 positions of 512 classes are 8 MiB of logits, four times in the gradient; an
+    eighth of them are 1 MiB."""
     batch, hidden, head = head_case(8, rows=8, length=512, width=4, vocab=512)
     weights = target_weights(batch, LossConfig())
 
@@ -118,7 +119,19 @@ def test_logits_exist_for_a_chunk_of_hidden_positions_only():
         compiled = jax.jit(jax.grad(cost, argnums=(0, 1))).lower(hidden, head).compile()
         return compiled.memory_analysis().temp_size_in_bytes / 2**20
 
-    assert temporaries(0.6, 512 * 64) < 1 < 8 < temporaries(1.0, 2**30)
+    assert temporaries(0.6, 512 * 64) < 1 < 2 < temporaries(1.0, 2**30) < 3
+
+
+def test_chunks_without_targets_do_not_go_through_the_head():
+    """Of 64 positions in 8 chunks the first 3 hold the 20 targets of one shard, 1 the 7 of the other: 3 are taken."""
+    is_target = np.zeros((2, 64), bool)
+    is_target[0, 5:25], is_target[1, ::10] = True, True
+    batch, hidden, head = head_case(9, rows=2, length=64)
+    batch = batch._replace(is_target=is_target)
+    asked = gather_targets(hidden, batch, target_weights(batch, LossConfig()), 2, 1.0)
+    _, nll, _ = jax.jit(head_loss)(asked, head)
+    np.testing.assert_array_equal(np.asarray(nll) > 0, [np.arange(64) < 24] * 2)
+    np.testing.assert_array_equal(np.asarray(asked.is_target_GK), [np.arange(64) < n for n in (20, 7)])
 
 
 def test_group_sums_count_targets_once():

@@ -333,6 +333,29 @@ def test_diffusion_blocks_that_end_inside_a_block_of_experts_are_refused():
         transformer.apply(_block_routed(4), _small_params(), ids, ids, BlockDiffusion(2))
 
 
+@pytest.mark.parametrize("max_unrolled", [0, 8])
+def test_the_last_layer_sends_only_what_is_asked_to_its_experts(max_unrolled, monkeypatch):
+    """States and gradients are those of sending all; the last layer's experts see the asked alone."""
+    monkeypatch.setattr(transformer, "MAX_UNROLLED_LAYERS", max_unrolled)
+    rng, params = np.random.default_rng(0), _small_params()
+    tokens = jnp.asarray(rng.integers(0, 11, (2, 6)), jnp.int32)
+    positions = jnp.broadcast_to(jnp.arange(6, dtype=jnp.int32), tokens.shape)
+    is_asked = jnp.asarray(rng.random((2, 6)) < 0.5)
+
+    def cost(params, is_sent):
+        hidden, load_NE, _ = transformer.hidden(SMALL, params, tokens, positions, Full(), is_asked_BL=is_sent)
+        return cross_entropy(transformer.head(params, hidden), jnp.where(is_asked, tokens, -100)), load_NE
+
+    gradient = jax.jit(jax.value_and_grad(cost, has_aux=True))
+    (value, load_NE), grads = gradient(params, is_asked)
+    (expected, load_of_all_NE), expected_grads = gradient(params, None)
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7), grads, expected_grads)
+    each = SMALL.num_experts_per_tok
+    assert load_of_all_NE.sum(1).tolist() == [each * 12] * SMALL.num_moe_layers
+    assert load_NE.sum(1).tolist() == [*load_of_all_NE.sum(1).tolist()[:-1], each * int(is_asked.sum())]
+
+
 def test_every_remat_policy_gives_the_same_gradients():
     tokens = jnp.asarray(np.random.default_rng(0).integers(0, 11, (2, 6)), jnp.int32)
     positions = jnp.broadcast_to(jnp.arange(6, dtype=jnp.int32), tokens.shape)

@@ -265,7 +265,12 @@ class Weights(NamedTuple):
 
 
 def routed(
-    config: ModelConfig, x_BLD: jax.Array, place_BL: jax.Array, weights: Weights, mesh: Mesh | None
+    config: ModelConfig,
+    x_BLD: jax.Array,
+    place_BL: jax.Array,
+    weights: Weights,
+    mesh: Mesh | None,
+    is_needed_BL: jax.Array | None = None,
 ) -> tuple[jax.Array, Routing, jax.Array]:
     """Routes every token and sums its experts, on one device or on a mesh.
 
@@ -278,18 +283,20 @@ def routed(
 
     Args:
       place_BL: int32 [B, L], of `attention.places`.
+      is_needed_BL: bool, tokens that are sent to their experts; the others' sum is 0 (None: all are sent).
 
     Returns:
       (float32 [T, D], routing of all T tokens, int32 [E] tokens sent to each expert).
     """
 
     def here(
-        x_BLD: jax.Array, place_BL: jax.Array, weights: tuple[jax.Array, ...]
+        x_BLD: jax.Array, place_BL: jax.Array, is_needed_BL: jax.Array, weights: tuple[jax.Array, ...]
     ) -> tuple[jax.Array, tuple[jax.Array, ...], jax.Array]:
         router_DE, expert_bias_E, gate_up_ED2F, down_EFD, *factors = weights
         x_TD = x_BLD.reshape(-1, x_BLD.shape[-1])
         routing = route(config, x_TD, router_DE, expert_bias_E, place_BL.reshape(-1))
-        slots = (x_TD, routing.expert_TK, routing.weight_TK)
+        sent_TK = jnp.where(is_needed_BL.reshape(-1, 1), routing.expert_TK, config.num_experts)  # else to nobody
+        slots = (x_TD, sent_TK, routing.weight_TK)
         if mesh is not None and down_EFD.shape[0] < num_experts_here:
             mine = gate_up_ED2F, down_EFD, *factors
             gate_up_ED2F, down_EFD, *factors = sharding.gathered(mine, "fsdp", mesh)
@@ -316,8 +323,10 @@ def routed(
     over_experts = mesh is not None and mesh.shape["expert"] > 1
     over_width = mesh is not None and mesh.shape["tensor"] > 1
     num_experts_here = weights.down_EFD.shape[0] // (1 if mesh is None else mesh.shape["expert"])
+    if is_needed_BL is None:
+        is_needed_BL = jnp.ones(x_BLD.shape[:2], bool)
     if mesh is None:
-        y_TD, routing, load_E = here(x_BLD, place_BL, arrays)
+        y_TD, routing, load_E = here(x_BLD, place_BL, is_needed_BL, arrays)
         return y_TD, Routing(*routing), load_E
     E, F = weights.down_EFD.shape[:2]
     if E % mesh.shape["expert"] or F % mesh.shape["tensor"]:
@@ -326,5 +335,5 @@ def routed(
             f"tensor={mesh.shape['tensor']}. Choose divisors."
         )
     specs = sharding.expert_specs(len(arrays), E, mesh)
-    y_TD, routing, load_E = sharding.on_devices(here, mesh, *specs)(x_BLD, place_BL, arrays)
+    y_TD, routing, load_E = sharding.on_devices(here, mesh, *specs)(x_BLD, place_BL, is_needed_BL, arrays)
     return y_TD, Routing(*routing), load_E

@@ -103,18 +103,20 @@ class Layer(nnx.Module):
         return declare({"layer": self.num_layers, **sizes}, dtype or self.dtype, init)
 
     def feed_forward(
-        self, x_BLD: jax.Array, attention: Attention, mesh: Mesh | None, pairs: Pairs
+        self, x_BLD: jax.Array, attention: Attention, mesh: Mesh | None, pairs: Pairs, is_needed_BL: jax.Array | None
     ) -> tuple[jax.Array, moe.Routing | None, jax.Array | None]:
         raise NotImplementedError  # a layer is a DenseLayer or an MoELayer; each says its own
 
     def __call__(
-        self, x_BLD: jax.Array, angles: Rotary, attention: Attention, mesh: Mesh | None, pairs: Pairs
-    ) -> tuple[jax.Array, moe.Routing | None, jax.Array | None]:
-        """Returns (x_BLD, routing, tokens per expert); the last two are None in a dense layer."""
+        self, x_BLD: jax.Array, angles: Rotary, attention: Attention, mesh: Mesh | None, pairs: Pairs,
+        is_needed_BL: jax.Array | None,
+    ) -> tuple[jax.Array, moe.Routing | None, jax.Array | None]:  # fmt: skip
+        """Returns (x_BLD, routing, tokens per expert); the last two are None in a dense layer. `is_needed_BL` is
+        `moe.routed`'s."""
         eps = self.config.rms_norm_eps
         x_BLD = x_BLD + self.attention(rms_norm(x_BLD, self.input_norm[...], eps), angles, attention, mesh, pairs)
         normed_BLD = rms_norm(x_BLD, self.post_attention_norm[...], eps)
-        y_BLD, routing, load_E = self.feed_forward(normed_BLD, attention, mesh, pairs)
+        y_BLD, routing, load_E = self.feed_forward(normed_BLD, attention, mesh, pairs, is_needed_BL)
         return x_BLD + y_BLD, routing, load_E
 
     def attention(
@@ -142,7 +144,7 @@ class DenseLayer(Layer):
         self.down = self.weight(_normal(config), width=config.intermediate_size, embed=config.hidden_size)
 
     def feed_forward(
-        self, x_BLD: jax.Array, attention: Attention, mesh: Mesh | None, pairs: Pairs
+        self, x_BLD: jax.Array, attention: Attention, mesh: Mesh | None, pairs: Pairs, is_needed_BL: jax.Array | None
     ) -> tuple[jax.Array, None, None]:
         return mlp(x_BLD, self.gate_up[...], self.down[...], pairs.get("gate_up"), pairs.get("down")), None, None
 
@@ -162,13 +164,14 @@ class MoELayer(Layer):
         self.shared_down = self.weight(_normal(config), width=S, embed=D) if S else None
 
     def feed_forward(
-        self, x_BLD: jax.Array, attention: Attention, mesh: Mesh | None, pairs: Pairs
+        self, x_BLD: jax.Array, attention: Attention, mesh: Mesh | None, pairs: Pairs, is_needed_BL: jax.Array | None
     ) -> tuple[jax.Array, moe.Routing, jax.Array]:
         weights = moe.Weights(
             self.router[...], self.expert_bias[...], self.expert_gate_up[...], self.expert_down[...],
             *pairs.get("expert_gate_up", ()), *pairs.get("expert_down", ()),
         )  # fmt: skip
-        y_TD, routing, load_E = moe.routed(self.config, x_BLD, places(attention, *x_BLD.shape[:2]), weights, mesh)
+        place_BL = places(attention, *x_BLD.shape[:2])
+        y_TD, routing, load_E = moe.routed(self.config, x_BLD, place_BL, weights, mesh, is_needed_BL)
         y_BLD = checkpoint_name(y_TD.astype(x_BLD.dtype), "moe_out").reshape(x_BLD.shape)
         if self.shared_gate_up is not None and self.shared_down is not None:
             shared_pairs = pairs.get("shared_gate_up"), pairs.get("shared_down")
@@ -251,20 +254,22 @@ def _rematerialised(body: Callable, remat: str) -> Callable:
 
 def _run(
     layers: Layer, weights: Params, factors: Params, x_BLD: jax.Array, angles: Rotary, attention: Attention,
-    *, remat: str, collect: bool, mesh: Mesh | None, lora_config: LoRAConfig,
+    *, remat: str, collect: bool, mesh: Mesh | None, lora_config: LoRAConfig, is_asked_BL: jax.Array | None = None,
 ) -> tuple[jax.Array, Any]:  # fmt: skip
     """Scans over stacked layers. Returns (x_BLD, (tokens per expert, (outputs, routing) with `collect`) by
     layer)."""
     graphdef, _ = nnx.split(layers)
+    is_last_N = jnp.arange(layers.num_layers) == layers.num_layers - 1
 
-    def one(x_BLD: jax.Array, own: tuple[Params, Params]) -> tuple[jax.Array, Any]:
+    def one(x_BLD: jax.Array, own: tuple[Params, Params, jax.Array]) -> tuple[jax.Array, Any]:
         layer = nnx.merge(graphdef, lora.widen(own[0], layers.dtype))
         pairs = lora.pairs(own[1], lora_config, layers.dtype)
-        x_BLD, routing, load_E = layer(x_BLD, angles, attention, mesh, pairs)
+        is_needed_BL = None if is_asked_BL is None else is_asked_BL | ~own[2]
+        x_BLD, routing, load_E = layer(x_BLD, angles, attention, mesh, pairs, is_needed_BL)
         return x_BLD, (load_E, (x_BLD, routing) if collect else None)
 
     unroll = layers.num_layers if layers.num_layers <= MAX_UNROLLED_LAYERS else 1
-    return jax.lax.scan(_rematerialised(one, remat), x_BLD, (weights, factors), unroll=unroll)
+    return jax.lax.scan(_rematerialised(one, remat), x_BLD, (weights, factors, is_last_N), unroll=unroll)
 
 
 def hidden(
@@ -279,8 +284,13 @@ def hidden(
     collect: bool = False,
     mesh: Mesh | None = None,
     lora_config: LoRAConfig = NO_LORA,
+    is_asked_BL: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array, Trace | None]:
-    """All but the head; see `apply`. Returns (hidden_BLD after the final norm, expert_load_NE, trace)."""
+    """All but the head; see `apply`. Returns (hidden_BLD after the final norm, expert_load_NE, trace).
+
+    With `is_asked_BL` (bool) the others' hidden states are not what `apply` gives: the last layer, whose output nobody
+    attends to, sends only those that are asked to their experts.
+    """
     if isinstance(attention, BlockDiffusion):
         config.refuse_straddling(attention.block_size)
     run = functools.partial(_run, remat=remat, collect=collect, mesh=mesh, lora_config=lora_config)
@@ -292,7 +302,9 @@ def hidden(
     if "dense" in params:
         x_BLD, (_, collected) = run(declared.dense, params["dense"], factors.dense, x_BLD, angles, attention)
         outputs += [collected[0]] if collect else []
-    x_BLD, (load_NE, collected) = run(declared.moe, params["moe"], factors.moe, x_BLD, angles, attention)
+    x_BLD, (load_NE, collected) = run(
+        declared.moe, params["moe"], factors.moe, x_BLD, angles, attention, is_asked_BL=is_asked_BL
+    )
     x_BLD = rms_norm(x_BLD, params["final_norm"], config.rms_norm_eps)
     if not collect:
         return x_BLD, load_NE, None
