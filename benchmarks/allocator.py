@@ -1,4 +1,5 @@
-"""What memory and devices are worth on a CPU: the tiny recipe's train step with each, in processes of their own, in turn.
+"""What memory and devices are worth on a CPU: the tiny recipe's train step with each, in processes of their own,
+in turn.
 
     python benchmarks/allocator.py [--repeats=5]
 
