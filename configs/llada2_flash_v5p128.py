@@ -6,7 +6,7 @@
 AdamW with parameters and moments in float32. Eight chips hold different experts (expert = 8) and exchange tokens; every
 weight is split over the other axis (fsdp = 8), so that a gathered layer is an eighth of its experts.
 
-Compiled: 48.6 of 95.7 GiB (state 18.0). Roofline: at most 8,100 tokens/s a chip, by collectives; not run.
+Compiled: 52.2 of 95.7 GiB (state 18.0). Roofline: at most 8,100 tokens/s a chip, by collectives; not run.
 """
 
 from anyorder_jax.config import defaults

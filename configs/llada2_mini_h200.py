@@ -4,7 +4,7 @@
     python -m anyorder_jax.train --config=configs/llada2_mini_h200.py --config.model.path=DIRECTORY
 
 AdamW with parameters and both moments in bfloat16, rounded at random.
-Compiled: 125.2 of 139 GiB (state 90.8). Roofline: at most 90,500 tokens/s by matrix products; not run.
+Compiled: 125.1 of 139 GiB (state 90.8). Roofline: at most 100,300 tokens/s by matrix products; not run.
 """
 
 from anyorder_jax.config import defaults

@@ -6,7 +6,7 @@
 AdamW with parameters and moments in float32, split over all devices; pairs of chips hold half of the experts each and
 exchange tokens.
 
-Compiled: 68.8 of 95.7 GiB (state 45.4). Roofline: at most 41,000 tokens/s a chip, by collectives; not run.
+Compiled: 69.4 of 95.7 GiB (state 45.4). Roofline: at most 41,000 tokens/s a chip, by collectives; not run.
 """
 
 from anyorder_jax.config import defaults
