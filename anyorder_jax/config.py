@@ -273,7 +273,7 @@ class MeshConfig:
     fsdp: int = 1
     expert: int = 1
     tensor: int = 1
-    num_cpu_devices: int = 0  # of a run on a CPU; 0: one, or for a small model one for each core (process.cpu_devices)
+    num_cpu_devices: int = 0  # of a run on a CPU; 0: one, or for a small model one for each core (flops.cpu_devices)
 
     def __post_init__(self) -> None:
         sizes = (self.data, self.fsdp, self.expert, self.tensor)

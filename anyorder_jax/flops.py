@@ -1,11 +1,14 @@
-"""Floating point operations of a training step, counted from shapes (a compiler counts a scanned layer once)."""
+"""Floating point operations of a training step, counted from shapes (a compiler counts a scanned layer once), and over
+how many devices its size is worth splitting a CPU."""
 
 from __future__ import annotations
 
 import math
+import os
 
 from flax import traverse_util
 
+from anyorder_jax import process
 from anyorder_jax.config import Config
 from anyorder_jax.model import lora, transformer
 from anyorder_jax.model.config import ModelConfig
@@ -83,3 +86,24 @@ def computed_per_token(config: Config, model: ModelConfig) -> float:
     passes = 2 if config.lora.rank else 3  # of the weights, forward and backward
     again = flops["linear"] / passes + flops["attention"] / 3 + flops.get("factors", 0.0) / 3
     return flops.total + (0.0 if config.model.remat == "none" else again)
+
+
+def cpu_devices(config: Config, model: ModelConfig) -> int:
+    """Into how many devices a run on a CPU splits it: `mesh.num_cpu_devices`; where that is 0 one for each core, if the
+    mesh leaves it open and a device's part of the step is small, else 0 (as it is). `model`: the preset's shape.
+
+    XLA runs the loops over a device's experts on one core, whatever else is idle; several devices run theirs at once.
+    But a thread beside the main one keeps no block above `process.HEAP_BYTES`, and the page faults of a larger one cost
+    more than is gained. So a device's temporaries, estimated from the shapes, must stay below that.
+    What it is worth: `benchmarks/allocator.py`.
+    """
+    mesh = config.mesh
+    is_open = (mesh.data, mesh.fsdp, mesh.expert, mesh.tensor) == (-1, 1, 1, 1)
+    if mesh.num_cpu_devices or not is_open or config.model.path or process.is_one_of_several(os.environ):
+        return mesh.num_cpu_devices
+    rows = config.train.batch_size // config.train.accumulation_steps
+    length = config.data.row_length * (2 if config.train.objective == "block_diffusion" else 1)
+    per_layer = 32 * model.hidden_size + 2.3 * model.num_attention_heads * length  # float32 of a token, as compiled
+    row_bytes = 4 * length * model.num_hidden_layers * per_layer
+    fitting = (n for n in range(min(process.num_cores(), rows), 1, -1) if rows % n == 0)
+    return next((n for n in fitting if rows // n * row_bytes < 0.75 * process.HEAP_BYTES), 0)

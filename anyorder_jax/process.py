@@ -20,9 +20,6 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 
-from anyorder_jax.config import Config
-from anyorder_jax.model.config import ModelConfig
-
 REQUEUE = 75
 """Exit code of a run that SIGTERM stopped and the same command would go on with (EX_TEMPFAIL of sysexits.h)."""
 CONNECT_SECONDS = 300
@@ -33,14 +30,16 @@ HEARTBEAT_SECONDS = 20
 SHUTDOWN_SECONDS = 120
 """How long a process that is done waits for the others to be done."""
 
+HEAP_BYTES = 64 * 2**20
+"""What glibc reserves for a heap beside the main one: the largest block that a thread other than the main one keeps."""
+
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8  # malloc.h
-_HEAP_BYTES = 64 * 2**20  # what glibc reserves for a heap beside the main one
 _ACCELERATORS = ("/dev/nvidia[0-9]*", "/dev/kfd", "/dev/accel*", "/dev/vfio/[0-9]*")
 
 
 def prepare(num_cpu_devices: int = 0) -> None:
     """Call first in a program, before any array: quiet libraries, memory that is kept, and the CPU as
-    `num_cpu_devices` devices (0: as it is; see `cpu_devices`)."""
+    `num_cpu_devices` devices (0: as it is)."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     is_alone = not is_one_of_several(os.environ)
@@ -49,27 +48,6 @@ def prepare(num_cpu_devices: int = 0) -> None:
         jax.config.update("jax_cpu_enable_async_dispatch", False)
     if num_cpu_devices:
         jax.config.update("jax_num_cpu_devices", num_cpu_devices)
-
-
-def cpu_devices(config: Config, model: ModelConfig) -> int:
-    """Into how many devices a run on a CPU splits it: `mesh.num_cpu_devices`; where that is 0 one for each core, if the
-    mesh leaves it open and a device's part of the step is small, else 0 (as it is). `model`: the preset's shape.
-
-    XLA runs the loops over a device's experts on one core, whatever else is idle; several devices run theirs at once.
-    But a thread beside the main one keeps no block above _HEAP_BYTES (`keep_freed_memory`), and the page faults of a
-    larger one cost more than is gained. So a device's temporaries, estimated from the shapes, must stay below that.
-    What it is worth: `benchmarks/allocator.py`.
-    """
-    mesh = config.mesh
-    is_open = (mesh.data, mesh.fsdp, mesh.expert, mesh.tensor) == (-1, 1, 1, 1)
-    if mesh.num_cpu_devices or not is_open or config.model.path or is_one_of_several(os.environ):
-        return mesh.num_cpu_devices
-    rows = config.train.batch_size // config.train.accumulation_steps
-    length = config.data.row_length * (2 if config.train.objective == "block_diffusion" else 1)
-    per_layer = 32 * model.hidden_size + 2.3 * model.num_attention_heads * length  # float32 of a token, as compiled
-    row_bytes = 4 * length * model.num_hidden_layers * per_layer
-    fitting = (n for n in range(min(num_cores(), rows), 1, -1) if rows % n == 0)
-    return next((n for n in fitting if rows // n * row_bytes < 0.75 * _HEAP_BYTES), 0)
 
 
 def num_cores() -> int:
@@ -100,7 +78,7 @@ def keep_freed_memory(has_one_heap: bool = True) -> bool:
         return False
     settings = [(_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1)]
     # a heap beside the main one that is empty for a moment would be given back
-    settings.append((_M_ARENA_MAX, 1) if has_one_heap else (_M_TOP_PAD, _HEAP_BYTES))
+    settings.append((_M_ARENA_MAX, 1) if has_one_heap else (_M_TOP_PAD, HEAP_BYTES))
     return min(mallopt(name, value) for name, value in settings) == 1
 
 

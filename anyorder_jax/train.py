@@ -21,7 +21,7 @@ from absl import app, flags, logging
 from jax.experimental import multihost_utils
 from ml_collections import config_flags
 
-from anyorder_jax import checkpoint, keys, process, run_directory, sharding, state, step, weights
+from anyorder_jax import checkpoint, flops, keys, process, run_directory, sharding, state, step, weights
 from anyorder_jax.config import Config, freeze, to_json
 from anyorder_jax.data import pipeline
 from anyorder_jax.loss import GROUPS
@@ -368,7 +368,7 @@ def main(argv: list[str]) -> None:
     with process.leave_at_once_on_error():
         try:
             config = freeze(CONFIG.value)
-            process.prepare(process.cpu_devices(config, presets.get(config.model.preset)))
+            process.prepare(flops.cpu_devices(config, presets.get(config.model.preset)))
             process.join_others()
             is_done = train(config, workdir)
         except (ValueError, FloatingPointError, OSError) as error:  # one sentence for people; the trace with --debug

@@ -23,7 +23,7 @@ def measure(setting: str) -> float:
     import jax
     import numpy as np
 
-    from anyorder_jax import keys, process, sharding, state, step
+    from anyorder_jax import flops, keys, process, sharding, state, step
     from anyorder_jax.config import Config
     from anyorder_jax.model import presets
     from anyorder_jax.optimizer import make_optimizer
@@ -31,7 +31,7 @@ def measure(setting: str) -> float:
 
     config, model_config = Config(), presets.get("tiny")
     if setting in ("a heap a thread", "a device a core"):
-        process.prepare(process.cpu_devices(config, model_config) if setting == "a device a core" else 0)
+        process.prepare(flops.cpu_devices(config, model_config) if setting == "a device a core" else 0)
     if setting != "given back" and not process.keep_freed_memory(has_one_heap=setting == "one heap"):
         raise SystemExit("keeping freed memory does not apply here (Linux with glibc and JAX on the CPU)")
     mesh = sharding.make_mesh(config.mesh)

@@ -70,7 +70,7 @@ class Ours:
     def __init__(self, model: Any, batch: Any) -> None:
         import jax
 
-        from anyorder_jax import keys, process, sharding, state, step
+        from anyorder_jax import flops, keys, sharding, state, step
         from anyorder_jax.config import LossConfig, OptimizerConfig
         from anyorder_jax.optimizer import make_optimizer
 
@@ -79,7 +79,7 @@ class Ours:
             loss=LossConfig(normalisation="token"),
             optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=0, end_learning_rate=1e-3, decay="all"),
         )
-        self.num_devices = max(process.cpu_devices(config, model), 1)
+        self.num_devices = max(flops.cpu_devices(config, model), 1)
         mesh = sharding.make_mesh(config.mesh, jax.devices()[: self.num_devices])
         params = state.abstract_params(model, mesh, "float32")
         optimizer, _ = make_optimizer(config.optimizer, config.train.num_steps, params)
@@ -260,10 +260,10 @@ def main() -> None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.threads])
     import torch
 
-    from anyorder_jax import process
+    from anyorder_jax import flops, process
 
     chosen = {name: shape for name, shape in shapes().items() if options.only in name}
-    process.prepare(max(process.cpu_devices(recipe(rows, length), model) for model, rows, length in chosen.values()))
+    process.prepare(max(flops.cpu_devices(recipe(rows, length), model) for model, rows, length in chosen.values()))
     torch.set_num_threads(process.num_cores())
     for name, (model, rows, length) in chosen.items():
         compare(name, model, rows, length, options.rounds)

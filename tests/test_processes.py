@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import golden_checkpoint
-from anyorder_jax import process, weights
+from anyorder_jax import flops, process, weights
 from anyorder_jax.config import freeze
 from anyorder_jax.model import presets
 from small_run import ROOT, compiled_in, finish, lines, places, start, start_processes, wait_for_step
@@ -41,9 +41,9 @@ def logged(workdir, name):
 def test_a_small_model_is_split_over_the_cores(cores, changes, devices, monkeypatch):
     monkeypatch.setattr(process, "num_cores", lambda: cores)
     config = freeze(changes)
-    assert process.cpu_devices(config, presets.get(config.model.preset)) == devices
+    assert flops.cpu_devices(config, presets.get(config.model.preset)) == devices
     monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "localhost:1")  # one of several has what it is told
-    assert process.cpu_devices(config, presets.get(config.model.preset)) == config.mesh.num_cpu_devices
+    assert flops.cpu_devices(config, presets.get(config.model.preset)) == config.mesh.num_cpu_devices
 
 
 def test_two_processes_train_like_one(tmp_path):
