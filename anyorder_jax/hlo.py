@@ -96,7 +96,8 @@ def _run(text: str) -> Iterator[tuple[str, int]]:
 
 def _trips(line: str, bodies: dict[str, list[str]]) -> int:
     """How often a loop runs, 1 for other lines: as the compiler says, else (TPU) up to the constant that its condition
-    compares the counter with."""
+    compares the counter with. A loop whose length depends on the batch (the head's, without collectives unless `tensor`
+    splits it; the experts' on a CPU) counts once."""
     if known := _TRIPS.search(line):
         return int(known[1])
     if condition := _CONDITION.search(line):

@@ -4,9 +4,9 @@
     python -m anyorder_jax.train --config=configs/llada2_mini_lora.py --config.model.path=DIRECTORY
 
 0.60B factors in float32, a pair for each of 256 experts; `--config.lora.targets=attention,dense,shared` leaves 5.6M.
-Compiled, not run: 32.0 of an L40S's 44.4 GiB (state 22.6); 30.5 on an H100. Roofline by matrix
-products: at most 44,200 tokens/s on the L40S, 120,900 on the H100. On GPUs other than Hopper scores stand in memory and
-experts are multiplied a tile at a time: right, slow, not measured.
+Compiled, not run: 32.0 of an L40S's 44.4 GiB (state 22.6); 30.5 on an H100. Roofline by matrix products: at most
+44,200 tokens/s on the L40S, 120,900 on the H100. On GPUs other than Hopper scores stand in memory and experts are
+multiplied a tile at a time: right, slow, not measured.
 """
 
 from anyorder_jax.config import defaults

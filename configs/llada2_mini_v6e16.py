@@ -7,7 +7,7 @@ AdamW with parameters and moments in float32, split over all devices; in groups 
 experts each and exchange tokens.
 
 Compiled: 24.8 of 31.25 GiB (state 11.4). Roofline: at most 29,800 tokens/s a chip, by collectives; not run.
-`--config.mesh.expert=2`: 19,400 and 23.2 GiB.
+With earlier code `--config.mesh.expert=2`: 19,400 and 23.2 GiB.
 Before dense weights were split over `expert` too: 30,200 and 28.1 GiB; 2: 18,800 and 24.5.
 """
 
