@@ -31,6 +31,7 @@ class Kind(enum.IntEnum):
     TOOL = 4
     USER = 5
     REWARD = 6
+    SYSTEM = 7  # instructions and tool schemas: context, no target unless a recipe says so
 
 
 class Field(enum.IntEnum):

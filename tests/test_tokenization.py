@@ -6,7 +6,7 @@ import shutil
 import pytest
 from transformers import AutoTokenizer
 
-from anyorder_jax.data.tokenization import Vocabulary
+from anyorder_jax.data.tokenization import MARKED_KINDS, Vocabulary
 from anyorder_jax.types import Field, Kind
 from corridor import BPE_DIRECTORY, CorridorCodec
 
@@ -39,10 +39,10 @@ def test_builtin_has_one_token_a_word(profile):
     words = {word for words in codec.lexicon().values() for word in words}
     ids = [vocabulary.encode_slot(word) for word in sorted(words)]
     assert all(len(piece) == 1 for piece in ids)
-    markers = [vocabulary.frame(kind) for kind in Kind]
+    markers = [vocabulary.frame(kind) for kind in MARKED_KINDS]
     reserved = [(vocabulary.mask_id,), (vocabulary.pad_id,), (vocabulary.end_id,)]
-    assert len({*map(tuple, ids), *markers, *reserved}) == len(words) + len(Kind) + 3
-    assert vocabulary.size == len(words) + len(Kind) + 4
+    assert len({*map(tuple, ids), *markers, *reserved}) == len(words) + len(MARKED_KINDS) + 3
+    assert vocabulary.size == len(words) + len(MARKED_KINDS) + 4
     assert [vocabulary.decode_slot(piece) for piece in ids] == sorted(words)
 
 
@@ -55,7 +55,7 @@ def test_builtin_survives_save_and_load(tmp_path, profile):
     assert (after.mask_id, after.pad_id, after.end_id, after.size) == (
         before.mask_id, before.pad_id, before.end_id, before.size,
     )  # fmt: skip
-    assert [after.frame(kind) for kind in Kind] == [before.frame(kind) for kind in Kind]
+    assert [after.frame(kind) for kind in MARKED_KINDS] == [before.frame(kind) for kind in MARKED_KINDS]
     auto = AutoTokenizer.from_pretrained(tmp_path)
     for words in codec.lexicon().values():
         for word in words:

@@ -23,6 +23,10 @@ LLADA_MASK = "<|mask|>"
 """How LLaDA2's tokenizer writes the mask token, which neither its settings nor its config.json name."""
 
 
+MARKED_KINDS = tuple(kind for kind in Kind if kind is not Kind.SYSTEM)
+"""Kinds that have a marker of their own in the built-in tokenizer; more of them would move every id of its words."""
+
+
 def _marker(kind: Kind) -> str:
     return f"<{kind.name.lower()}>"
 
@@ -71,7 +75,7 @@ class Vocabulary:
     def builtin(cls, codec: Codec) -> Vocabulary:
         """A word-level tokenizer: one token a word, the same ids for the same lexicon."""
         lexicon = codec.lexicon()
-        words = [PAD, MASK, END, UNKNOWN, *(_marker(kind) for kind in Kind)]
+        words = [PAD, MASK, END, UNKNOWN, *(_marker(kind) for kind in MARKED_KINDS)]
         words += [word for field in sorted(lexicon) for word in lexicon[field]]
         ids = {word: i for i, word in enumerate(dict.fromkeys(words))}
         backend = Tokenizer(models.WordLevel(ids, unk_token=UNKNOWN))
@@ -84,7 +88,7 @@ class Vocabulary:
             pad_token=PAD,
             mask_token=MASK,
             eos_token=END,
-            extra_special_tokens=[_marker(kind) for kind in Kind],
+            extra_special_tokens=[_marker(kind) for kind in MARKED_KINDS],
         )
         return cls(tokenizer, codec, mask_id=ids[MASK], pad_id=ids[PAD], end_id=ids[END])
 
