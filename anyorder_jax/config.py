@@ -15,7 +15,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from anyorder_jax.types import GRANULARITIES
+from anyorder_jax.types import GRANULARITIES, ROLES
 
 ORDERS = ("any_order", "causal", "prefix", "suffix", "forward", "inverse", "goal")
 LORA_TARGETS = ("attention", "dense", "shared", "experts")
@@ -50,6 +50,34 @@ def parse_mixture(text: str, allowed: tuple[str, ...], where: str) -> dict[str, 
     return {name: weight / total for name, weight in mixture.items()}
 
 
+def parse_roles(text: str, where: str, default: Mapping[str, float]) -> dict[str, float]:
+    """Reads a number by role: `"observation:1,thought:0.3"` -> {role: number} of every role.
+
+    Args:
+      text: pairs, with commas between them; "other" stands for the roles that the text does not name; empty: `default`.
+      where: the key, for errors.
+      default: of each role that the text does not name, where it has no "other".
+
+    Raises:
+      ValueError: for an unknown or doubled role, or a number below 0.
+    """
+    found: dict[str, float] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, _, number = part.partition(":")
+        if name not in (*ROLES, "other"):
+            near = difflib.get_close_matches(name, ROLES)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"config.{where}: unknown role {name!r} in {text!r}; known: {', '.join(ROLES)}.{hint}")
+        _require(name not in found, where, "each role once", text)
+        try:
+            found[name] = float(number)
+        except ValueError:
+            raise ValueError(f"config.{where}: expected ROLE:NUMBER, got {part!r}.") from None
+        _require(0 <= found[name] < float("inf"), where, "numbers >= 0", text)
+    others = dict.fromkeys(ROLES, found["other"]) if "other" in found else dict(default)
+    return others | {role: number for role, number in found.items() if role != "other"}
+
+
 @dataclass(frozen=True)
 class DataConfig:
     """Where trajectories come from and how they become rows."""
@@ -63,9 +91,15 @@ class DataConfig:
     noise: float = 0.0  # share of expert steps replaced by a wrong action (marked, never a target)
     action_free_share: float = 0.0  # share of training episodes whose actions nobody saw (mask tokens, never asked)
     exclude_goals: str = ""  # training leaves out episodes whose goal holds one of these phrases ("red ball,blue key")
-    tokenizer: str = ""  # a Hugging Face model directory; empty: the built-in word-level tokenizer
+    tokenizer: str = ""  # a Hugging Face model directory; empty: model.path's, or one made for the data
     profile: str = "joint"  # "joint": one word a cell; "attributes": three words a cell
     window: int = 4  # steps in an example, ending at any step of the episode; 0: whole trajectories
+    context_tokens: int = (
+        0  # > 0, for text: an example is what fits into so many tokens before a drawn step (no window)
+    )
+    max_unit_tokens: int = 0  # longer units of text are shortened with a visible mark; 0: a quarter of context_tokens
+    blocks: str = ""  # tokens to whose multiple a role's text is filled with end tokens ("action:32"); default 8
+    num_tokens: int = 4096  # of the byte-pair tokenizer trained on text where no other tokenizer is given
     row_length: int = 232  # L, tokens in a packed row
     num_threads: int = 2
     prefetch: int = 8  # batches made ahead
@@ -79,6 +113,15 @@ class DataConfig:
             0 <= self.action_free_share <= 1, "data.action_free_share", "a share in [0, 1]", self.action_free_share
         )
         _require(self.window >= 0, "data.window", "steps >= 1, or 0 for whole trajectories", self.window)
+        _require(self.context_tokens >= 0, "data.context_tokens", "tokens, or 0 for windows", self.context_tokens)
+        _require(self.max_unit_tokens == 0 or self.max_unit_tokens >= 24, "data.max_unit_tokens", "0, or at least 24",
+                 self.max_unit_tokens)  # fmt: skip
+        _require(self.num_tokens >= 300, "data.num_tokens", "at least 300 (256 bytes and reserved tokens)",
+                 self.num_tokens)  # fmt: skip
+        blocks = parse_roles(self.blocks, "data.blocks", dict.fromkeys(ROLES, 8))
+        _require(all(b >= 1 and b == int(b) for b in blocks.values()), "data.blocks", "integers >= 1", self.blocks)
+        _require(self.context_tokens == 0 or self.context_tokens <= self.row_length, "data.context_tokens",
+                 f"at most data.row_length = {self.row_length}", self.context_tokens)  # fmt: skip
         _require(self.row_length >= 8, "data.row_length", "an integer >= 8", self.row_length)
         _require(self.on_bad_record in ("stop", "skip"), "data.on_bad_record", "'stop' or 'skip'", self.on_bad_record)
         _require(self.num_threads >= 1, "data.num_threads", "an integer >= 1", self.num_threads)
@@ -95,9 +138,7 @@ class MaskingConfig:
     rate_max: float = 0.0  # > rate: p is drawn per example from U[rate, rate_max]
     rate_end: float = 0.0  # with a schedule: p moves from `rate` to `rate_end` over training
     schedule: str = "constant"  # "constant", "linear" or "cosine"
-    observation_rate_scale: float = 1.0  # p of an observation = p * this (0: observations are never hidden)
-    action_rate_scale: float = 1.0
-    goal_rate_scale: float = 1.0
+    rates: str = ""  # what p is multiplied by, by role ("observation:0,action:2"); default 1, and 0 for system text
     causal_step: str = "last"  # which action `causal` asks: "last" of the example (windows), or "any"
     complementary: bool = False  # also train on the inverse of every mask, in the same batch
 
@@ -119,9 +160,12 @@ class MaskingConfig:
             "masking.rate_end", "in (0, 1] with a schedule and 0 without", self.rate_end,
         )  # fmt: skip
         _require(not (scheduled and self.rate_max), "masking.rate_max", "0 when a schedule is set", self.rate_max)
-        for name in ("observation_rate_scale", "action_rate_scale", "goal_rate_scale"):
-            _require(getattr(self, name) >= 0, f"masking.{name}", "a number >= 0", getattr(self, name))
+        self.role_rates()
         _require(self.causal_step in ("last", "any"), "masking.causal_step", "'last' or 'any'", self.causal_step)
+
+    def role_rates(self) -> dict[str, float]:
+        """What p is multiplied by, for every role."""
+        return parse_roles(self.rates, "masking.rates", {role: float(role != "system") for role in ROLES})
 
 
 @dataclass(frozen=True)
@@ -218,10 +262,9 @@ class OptimizerConfig:
 class LossConfig:
     """How the cross-entropies of hidden targets are weighed; the equations stand in `loss.py`."""
 
-    normalisation: str = "kind"  # "kind", "token" (dFactory) or "rate" (1/t, MDLM)
-    observation_weight: float = 1.0  # used by "kind"
-    action_weight: float = 1.0
-    other_weight: float = 0.3  # goal, thought, tool, user, reward
+    normalisation: str = "kind"  # "kind" (every role by itself), "token" (dFactory) or "rate" (1/t, MDLM)
+    weights: str = "observation:1,action:1,other:0.3"  # by role, used by "kind"; "other": roles that are not named
+    end_weight: float = 1.0  # of a unit's end tokens after the first, which only fill its block
     confidence_weight: float = 0.0  # > 0: adds this times the entropy of targets that are already right (LLaDA2.0, 5.2)
     target_share: float = 1.0  # share of positions that may be targets; more are dropped and counted, fewer logits made
 
@@ -231,8 +274,13 @@ class LossConfig:
             "loss.normalisation", "'kind', 'token' or 'rate'", self.normalisation,
         )  # fmt: skip
         _require(0 < self.target_share <= 1, "loss.target_share", "a share in (0, 1]", self.target_share)
-        for name in ("observation_weight", "action_weight", "other_weight", "confidence_weight"):
+        self.role_weights()
+        for name in ("end_weight", "confidence_weight"):
             _require(getattr(self, name) >= 0, f"loss.{name}", "a number >= 0", getattr(self, name))
+
+    def role_weights(self) -> dict[str, float]:
+        """The weight of every role."""
+        return parse_roles(self.weights, "loss.weights", dict.fromkeys(ROLES, 0.0))
 
 
 @dataclass(frozen=True)
@@ -391,7 +439,21 @@ def freeze(config: Mapping[str, Any] | ConfigDict) -> Config:
       ValueError: for an unknown key or a refused value, naming the key and what was expected.
     """
     values = config.to_dict() if isinstance(config, ConfigDict) else dict(config)
-    return _build(Config, values, "config")
+    return _build(Config, _by_role(values), "config")
+
+
+def _by_role(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration of version 0.1.0, whose rates and weights were six keys, in today's words; others as they are."""
+    masking, loss = dict(values.get("masking", {})), dict(values.get("loss", {}))
+    roles = ("observation", "action", "goal")
+    if any(f"{role}_rate_scale" in masking for role in roles):
+        scales = {role: masking.pop(f"{role}_rate_scale", 1.0) for role in roles}
+        masking["rates"] = ",".join(f"{role}:{scale:g}" for role, scale in scales.items() if scale != 1)
+    if any(f"{group}_weight" in loss for group in ("observation", "action", "other")):
+        defaults_then = {"observation": 1.0, "action": 1.0, "other": 0.3}
+        weights = {name: loss.pop(f"{name}_weight", default) for name, default in defaults_then.items()}
+        loss["weights"] = ",".join(f"{name}:{weight:g}" for name, weight in weights.items())
+    return {**values, **({"masking": masking} if masking else {}), **({"loss": loss} if loss else {})}
 
 
 def to_json(config: Config) -> str:

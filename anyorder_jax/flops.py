@@ -62,8 +62,7 @@ def asked_share(config: Config) -> float:
     """The share of positions whose hidden states are asked for: under any-order masks their mean rate (less where a row
     holds what is never hidden), under others all; `loss.target_share` at most."""
     masking = config.masking
-    scales = masking.observation_rate_scale, masking.action_rate_scale, masking.goal_rate_scale
-    if masking.order != "any_order" or max(scales) > 1:
+    if masking.order != "any_order" or max(masking.role_rates().values()) > 1:
         return config.loss.target_share
     mean = (masking.rate + (masking.rate_end or masking.rate_max or masking.rate)) / 2
     return min(0.5 if masking.complementary else mean, config.loss.target_share)

@@ -3,8 +3,11 @@
     loss = sum_i  w_i * -log p(x_i | everything visible)          i over hidden targets of the whole step
 
     "token"  w_i = 1 / #targets                                   dFactory, `same_token_labels`
-    "kind"   w_i = weight_k / #targets of kind k                  k = kind of i's unit: observation, action, other
+    "kind"   w_i = weight_k / #targets of kind k                  k = kind of i's unit, its role
     "rate"   w_i = 1 / (t_i * #tokens that could be hidden)       MDLM (2406.07524, eq. 8), LLaDA (2502.09992, eq. 3)
+
+A unit's end tokens after the first (`Field.END`, they fill its block) count `end_weight` each instead of 1, in sums and
+in counts.
 
 With `confidence_weight` c > 0 a hidden token that is already predicted right costs c * entropy more (confidence-aware
 training, LLaDA2.0 report, section 5.2).
@@ -30,7 +33,7 @@ from jax.sharding import Mesh
 from anyorder_jax import sharding
 from anyorder_jax.config import LossConfig
 from anyorder_jax.model import transformer
-from anyorder_jax.types import Batch, Kind
+from anyorder_jax.types import ROLES, Batch, Field
 
 CHUNK_LOGITS = 2**26
 """Logits of a chunk on one device: 256 MiB in float32, 427 positions of a vocabulary of 157,184."""
@@ -38,27 +41,23 @@ CHUNK_LOGITS = 2**26
 MIN_CHUNKS = 8
 """Into how many chunks positions are cut at least: on the average half a chunk goes through the head for nothing."""
 
-GROUPS = ("observation", "action", "other")
-"""Kinds of units as the "kind" normalisation and the metrics see them."""
-
-
-def group_of(kind: jax.Array) -> jax.Array:
-    """`Kind` values -> index into GROUPS, int32, same shape. Frame and padding (-1) fall under "other"."""
-    return jnp.where(kind == Kind.OBSERVATION, 0, jnp.where(kind == Kind.ACTION, 1, 2)).astype(jnp.int32)
-
 
 def target_weights(batch: Batch, config: LossConfig) -> jax.Array:
     """w of the module's equation: float32, the shape of `batch.tokens` ([..., L]), 0 where `is_target` is False."""
     is_target = batch.is_target.astype(jnp.float32)
+    if config.end_weight != 1:
+        is_target = jnp.where(batch.field == Field.END, config.end_weight, 1.0) * is_target
     if config.normalisation == "token":
         return is_target / jnp.maximum(is_target.sum(), 1.0)
     if config.normalisation == "rate":
         num_hideable = (batch.kind >= 0).sum().astype(jnp.float32)
         return is_target / (batch.rate * jnp.maximum(num_hideable, 1.0))
-    by_group = jax.nn.one_hot(group_of(batch.kind), len(GROUPS)) * is_target[..., None]
-    counts = by_group.reshape(-1, len(GROUPS)).sum(0)
-    weights = jnp.array([config.observation_weight, config.action_weight, config.other_weight])
-    return by_group @ (weights / jnp.maximum(counts, 1.0))
+    by_role = jax.nn.one_hot(batch.kind, len(ROLES)) * is_target[..., None]
+    counts = by_role.reshape(-1, len(ROLES)).sum(0)
+    role_weights = config.role_weights()
+    weights = jnp.array([role_weights[role] for role in ROLES])
+    # a step with less than one target's worth of ends keeps their small weight; one without targets costs 0
+    return by_role @ (weights / jnp.where(counts > 0, counts, 1.0))
 
 
 def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
@@ -77,7 +76,8 @@ def argmax(logits: jax.Array) -> jax.Array:
 
 class Asked(NamedTuple):
     """The positions that go through the head, G shards of K, targets first: targets int32, weights float32, is_target
-    bool, kind int8. num_dropped: int32 [], targets that had no room."""
+    bool, kind int8 (-1 for ends that only fill a block: no metric counts them). num_dropped: int32 [], targets that had
+    no room."""
 
     hidden_GKD: jax.Array
     targets_GK: jax.Array
@@ -112,7 +112,8 @@ def gather_targets(
 
     is_target_GK = take(batch.is_target)
     num_dropped = is_target_GP.sum(dtype=jnp.int32) - is_target_GK.sum(dtype=jnp.int32)
-    taken = take(hidden_BLD), take(batch.targets), take(weights_BL), is_target_GK, take(batch.kind)
+    counted_BL = jnp.where(batch.field == Field.END, -1, batch.kind)
+    taken = take(hidden_BLD), take(batch.targets), take(weights_BL), is_target_GK, take(counted_BL)
     return Asked(*taken, num_dropped)
 
 
@@ -246,12 +247,12 @@ def head_loss(
     return cost, jax.lax.stop_gradient(nll_GK), is_right_GK
 
 
-def group_sums(nll_GK: jax.Array, is_right_GK: jax.Array, asked: Asked) -> dict[str, jax.Array]:
-    """Sums over targets by group, to be divided on the host: `nll/<group>`, `right/<group>`, `count/<group>`."""
-    by_group = jax.nn.one_hot(group_of(asked.kind_GK), len(GROUPS)) * asked.is_target_GK[..., None]
+def role_sums(nll_GK: jax.Array, is_right_GK: jax.Array, asked: Asked) -> dict[str, jax.Array]:
+    """Sums over targets by role, to be divided on the host: `nll/<role>`, `right/<role>`, `count/<role>`."""
+    by_role = jax.nn.one_hot(asked.kind_GK, len(ROLES)) * asked.is_target_GK[..., None]
     sums = {}
-    for g, name in enumerate(GROUPS):
-        chosen = by_group[..., g]
+    for r, name in enumerate(ROLES):
+        chosen = by_role[..., r]
         sums[f"nll/{name}"] = (nll_GK * chosen).sum()
         sums[f"right/{name}"] = (is_right_GK * chosen).sum()
         sums[f"count/{name}"] = chosen.sum()

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from anyorder_jax import keys, sharding
 from anyorder_jax.config import Config
-from anyorder_jax.loss import gather_targets, group_sums, head_loss, target_weights
+from anyorder_jax.loss import gather_targets, head_loss, role_sums, target_weights
 from anyorder_jax.model import lora, transformer
 from anyorder_jax.model.attention import Attention, BlockDiffusion, Segments
 from anyorder_jax.model.config import ModelConfig
@@ -51,7 +51,7 @@ def batch_loss(
         hidden_BLD[:, :length], batch, weights, sharding.num_row_shards(mesh), config.loss.target_share
     )
     loss, nll, is_right = head_loss(asked, params["head"], config.loss.confidence_weight, mesh=mesh)
-    sums = group_sums(nll, is_right, asked) | {"targets_dropped": asked.num_dropped.astype(jnp.float32)}
+    sums = role_sums(nll, is_right, asked) | {"targets_dropped": asked.num_dropped.astype(jnp.float32)}
     return loss, {**sums, "expert_load": load_NE.astype(jnp.float32)}
 
 
@@ -127,7 +127,7 @@ def make_train_step(
 
 
 def make_validation_step(config: Config, model_config: ModelConfig, mesh: Mesh) -> Callable[[Any, Batch], Metrics]:
-    """`sums = validation_step(params, batch)`: `loss` by the run's own normalisation, and the sums of `group_sums`."""
+    """`sums = validation_step(params, batch)`: `loss` by the run's own normalisation, and the sums of `role_sums`."""
 
     def step(params: Any, batch: Batch) -> Metrics:
         weights = target_weights(batch, config.loss)

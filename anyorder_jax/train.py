@@ -24,13 +24,13 @@ from ml_collections import config_flags
 from anyorder_jax import checkpoint, flops, keys, process, run_directory, sharding, state, step, weights
 from anyorder_jax.config import Config, freeze, to_json
 from anyorder_jax.data import pipeline
-from anyorder_jax.loss import GROUPS
 from anyorder_jax.masking.sampler import AnyOrderMaskSampler
 from anyorder_jax.metrics import RunLogger
 from anyorder_jax.model import lora, presets
 from anyorder_jax.model.config import ModelConfig
 from anyorder_jax.optimizer import make_optimizer
 from anyorder_jax.task import Task, collect, directory_of, is_collected, open_task
+from anyorder_jax.types import ROLES
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A recipe, e.g. configs/any_order.py or configs/any_order.py:smoke."
@@ -218,15 +218,15 @@ def _stored(whole: state.TrainState) -> state.TrainState:
 
 
 def summarise(totals: dict[str, float], num: int) -> dict[str, float]:
-    """Sums over `num` batches -> means: `nll/<group>` and `accuracy/<group>` per target, the rest per batch."""
+    """Sums over `num` batches -> means: `nll/<role>` and `accuracy/<role>` per target, the rest per batch."""
     means = {name: value / num for name, value in totals.items() if "/" not in name and name != "targets_dropped"}
     if totals["targets_dropped"]:  # only worth a line where it happens
         means["targets_dropped"] = totals["targets_dropped"] / num
-    for group in GROUPS:
-        count = totals[f"count/{group}"]
+    for role in ROLES:
+        count = totals[f"count/{role}"]
         if count:
-            means[f"nll/{group}"] = totals[f"nll/{group}"] / count
-            means[f"accuracy/{group}"] = totals[f"right/{group}"] / count
+            means[f"nll/{role}"] = totals[f"nll/{role}"] / count
+            means[f"accuracy/{role}"] = totals[f"right/{role}"] / count
     return means
 
 
@@ -344,7 +344,7 @@ class Window:
             self.totals[name] = self.totals.get(name, 0.0) + value
         self.num += 1
         self.tokens += int((batch.segment_ids > 0).sum()) * self.run.num_shares
-        self.targets += sum(values[f"count/{group}"] for group in GROUPS)
+        self.targets += sum(values[f"count/{role}"] for role in ROLES)
         if (number + 1) % config.log.every_steps == 0:
             seconds = time.perf_counter() - self.start
             line = summarise(self.totals, self.num)

@@ -13,8 +13,14 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-GRANULARITIES = ("unit", "cell", "attribute", "token")
-"""What is hidden as a whole; the order is the first axis of `Tokenised.slots_GL`."""
+GRID_LEVELS = ("unit", "cell", "attribute", "token")
+"""The nested spans of a grid; the order is the first axis of `Tokenised.slots_GL`."""
+
+TEXT_LEVELS = ("unit", "line", "word", "token")
+"""Those of running text. An argument of a tool call counts as a line."""
+
+GRANULARITIES = tuple(dict.fromkeys((*GRID_LEVELS, *TEXT_LEVELS, "node", "argument")))
+"""Every name of a span that may be hidden as a whole; a renderer offers four of them, `unit` and `token` always."""
 
 
 OCCLUDED = "occluded"
@@ -34,8 +40,13 @@ class Kind(enum.IntEnum):
     SYSTEM = 7  # instructions and tool schemas: context, no target unless a recipe says so
 
 
+ROLES = tuple(kind.name.lower() for kind in Kind)
+"""The names of the kinds, by their number, as files, flags and metrics write them."""
+
+
 class Field(enum.IntEnum):
-    """What a single token says. FRAME is never hidden; FILLER is hidden with its slot but never a target."""
+    """What a single token says. FRAME is never hidden; FILLER is hidden with its slot but never a target. END is an
+    end token after a unit's first one: a target whose weight is a setting (`loss.end_weight`)."""
 
     FRAME = 0
     TEXT = 1
@@ -46,6 +57,7 @@ class Field(enum.IntEnum):
     DIRECTION = 6
     ACTION = 7
     FILLER = 8
+    END = 9
 
 
 @dataclass(frozen=True)
@@ -87,9 +99,16 @@ class Slot(NamedTuple):
 
 
 class Codec(Protocol):
-    """Between a unit's structure and its words: exact and invertible. One per environment, in its file."""
+    """Between a unit's structure and its words: exact and invertible. One per environment, in its file.
+
+    levels: names of the four nested spans that can be hidden as a whole, coarse to fine, `unit` to `token`.
+    is_running_text: False: every slot is tokenised by itself, as a word. True: the slots of a unit are its text cut
+    into parts (white space included); the text is tokenised whole and the parts become spans of it.
+    """
 
     name: str
+    levels: tuple[str, str, str, str]
+    is_running_text: bool
 
     def lexicon(self) -> Mapping[Field, Sequence[str]]:
         """Every word that a fixed slot of each field can hold. Free text is not listed (Field.TEXT: known words)."""
@@ -110,7 +129,8 @@ class Tokenised:
 
     tokens_L: int32 [L]. field_L: int8 [L], `Field` values. slots_GL: int32 [4, L], for each granularity (unit, cell,
     attribute, token) the dense id of the slot that a token belongs to, -1 for frame tokens; row 0 is the index into
-    kind_U, step_U, is_expert_U ([U]: int8 `Kind` values, int32, bool). Units stand in order of time.
+    kind_U, step_U, is_expert_U ([U]: int8 `Kind` values, int32, bool). Units stand in order of time. levels: the names
+    of the rows of slots_GL, as the renderer offers them.
     """
 
     tokens_L: np.ndarray
@@ -119,6 +139,7 @@ class Tokenised:
     kind_U: np.ndarray
     step_U: np.ndarray
     is_expert_U: np.ndarray
+    levels: tuple[str, ...] = field(default=GRID_LEVELS, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.tokens_L)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from anyorder_jax.types import Field, Hidden, Kind, Slot, Tokenised, Trajectory, Unit
+from anyorder_jax.types import GRID_LEVELS, Field, Hidden, Kind, Slot, Tokenised, Trajectory, Unit
 
 NUM_CELLS = 4
 OBJECTS = ("empty", "wall", "ball", "door")
@@ -24,6 +24,8 @@ class CorridorCodec:
     """An observation is {"cells": [[object, color, state], ...], "direction": word}."""
 
     name = "corridor"
+    levels = GRID_LEVELS
+    is_running_text = False
 
     def __init__(self, profile: str) -> None:
         self.profile = profile

@@ -69,7 +69,7 @@ def test_flops_are_those_of_the_published_model():
         ({"rate": 0.8, "rate_end": 0.2, "schedule": "linear"}, 1.0, 0.5),
         ({"rate": 0.8, "complementary": True}, 1.0, 0.5),
         ({"rate": 0.8}, 0.6, 0.6),
-        ({"rate": 0.3, "action_rate_scale": 2.0}, 1.0, 1.0),
+        ({"rate": 0.3, "rates": "action:2"}, 1.0, 1.0),
         ({"order": "causal"}, 1.0, 1.0),
     ],
 )

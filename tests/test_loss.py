@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from anyorder_jax.config import LossConfig
-from anyorder_jax.loss import argmax, cross_entropy, gather_targets, group_sums, head_loss, target_weights
-from anyorder_jax.types import Batch, Kind
+from anyorder_jax.loss import argmax, cross_entropy, gather_targets, head_loss, role_sums, target_weights
+from anyorder_jax.types import ROLES, Batch, Field, Kind
 
 
 def make_batch(rng, rows=4, length=12, vocab=7):
@@ -36,10 +36,23 @@ def test_token_normalisation_is_a_mean():
 
 def test_kind_normalisation_gives_every_kind_its_weight():
     batch = make_batch(np.random.default_rng(2))
-    config = LossConfig(normalisation="kind", observation_weight=2.0, action_weight=0.5, other_weight=0.25)
+    config = LossConfig(normalisation="kind", weights="observation:2,action:0.5,other:0.25")
     weights = np.asarray(target_weights(batch, config))
     for kind, expected in [(Kind.OBSERVATION, 2.0), (Kind.ACTION, 0.5), (Kind.GOAL, 0.25)]:
         np.testing.assert_allclose(weights[batch.kind == kind].sum(), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("normalisation", ["token", "kind"])
+def test_ends_after_the_first_weigh_what_the_recipe_says(normalisation):
+    batch = make_batch(np.random.default_rng(2))
+    is_end = batch.is_target & (np.arange(12) % 3 == 0)
+    batch = batch._replace(field=np.where(is_end, Field.END, Field.TEXT).astype(np.int8))
+    weights = np.asarray(target_weights(batch, LossConfig(normalisation=normalisation, end_weight=0.1)))
+    for kind in (Kind.OBSERVATION, Kind.ACTION):
+        ends, others = (np.unique(weights[(batch.kind == kind) & batch.is_target & who]) for who in (is_end, ~is_end))
+        np.testing.assert_allclose(ends, 0.1 * others, rtol=1e-5)
+    counted = target_weights(batch, LossConfig(normalisation=normalisation))
+    np.testing.assert_allclose(weights.sum(), counted.sum(), rtol=1e-5)  # a mean all the same
 
 
 def test_rate_normalisation_is_mdlm():
@@ -70,7 +83,7 @@ def test_the_chunked_head_is_the_loss_over_all_logits(chunk_logits, num_shards, 
 
     def ours(hidden, head):
         asked = gather_targets(hidden, batch, weights, num_shards, target_share)
-        return head_loss(asked, head, confidence_weight, chunk_logits)[0], group_sums(
+        return head_loss(asked, head, confidence_weight, chunk_logits)[0], role_sums(
             *head_loss(asked, head, confidence_weight, chunk_logits)[1:], asked
         )
 
@@ -134,10 +147,10 @@ def test_chunks_without_targets_do_not_go_through_the_head():
     np.testing.assert_array_equal(np.asarray(asked.is_target_GK), [np.arange(64) < n for n in (20, 7)])
 
 
-def test_group_sums_count_targets_once():
+def test_role_sums_count_targets_once():
     batch, hidden, _ = head_case(5)
     asked = gather_targets(hidden, batch, jnp.ones((4, 12)), 1, 1.0)
-    sums = jax.jit(group_sums)(jnp.ones((1, 48)), jnp.ones((1, 48), bool), asked)
-    total = sum(float(sums[f"count/{g}"]) for g in ("observation", "action", "other"))
+    sums = jax.jit(role_sums)(jnp.ones((1, 48)), jnp.ones((1, 48), bool), asked)
+    total = sum(float(sums[f"count/{g}"]) for g in ROLES)
     assert total == batch.is_target.sum()
     assert float(sums["nll/action"]) == (batch.is_target & (batch.kind == Kind.ACTION)).sum()

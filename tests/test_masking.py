@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from anyorder_jax.config import ORDERS, MaskingConfig
 from anyorder_jax.masking import rates
 from anyorder_jax.masking.sampler import AnyOrderMaskSampler, complement
-from anyorder_jax.types import GRANULARITIES, Field, Hidden, Kind, Tokenised
+from anyorder_jax.types import GRID_LEVELS, Field, Hidden, Kind, Tokenised
 
 G, O, A, W = Kind.GOAL, Kind.OBSERVATION, Kind.ACTION, Kind.THOUGHT  # noqa: E741
 RANDOM = ("any_order", "suffix")
@@ -83,9 +83,9 @@ def examples(draw) -> Tokenised:
 CONFIGS = st.builds(
     MaskingConfig,
     order=st.sampled_from([*ORDERS, "any_order:0.5,causal:0.5", ",".join(ORDERS)]),
-    granularity=st.sampled_from([*GRANULARITIES, "unit:0.5,token:0.5"]),
+    granularity=st.sampled_from([*GRID_LEVELS, "unit:0.5,token:0.5"]),
     rate=st.sampled_from([0.01, 0.3, 0.9, 1.0]),
-    observation_rate_scale=st.sampled_from([0.0, 0.5, 1.0, 3.0]),
+    rates=st.sampled_from(["observation:0", "observation:0.5", "", "observation:3"]),
     causal_step=st.sampled_from(["last", "any"]),
 )
 
@@ -97,7 +97,7 @@ def test_every_draw_keeps_the_promises(example, config, seed):
     hidden = one(np.random.default_rng(seed), example)
     is_frame_L = example.field_L == Field.FRAME
     is_expert_L = np.append(example.is_expert_U, False)[example.slots_GL[0]]
-    scales = {O: config.observation_rate_scale}
+    scales = {O: config.role_rates()["observation"]}
     scale_L = np.array([scales.get(example.kind_U[u], 1.0) if u >= 0 else 0.0 for u in example.slots_GL[0]])
 
     assert hidden.is_hidden_L.shape == hidden.is_target_L.shape == (len(example),)
@@ -113,7 +113,7 @@ def test_every_draw_keeps_the_promises(example, config, seed):
         assert hidden.is_target_L.any()
     if (is_expert_L & (scale_L > 0)).any():
         assert hidden.is_target_L.any()
-    slot_L = example.slots_GL[GRANULARITIES.index(hidden.granularity)]
+    slot_L = example.slots_GL[GRID_LEVELS.index(hidden.granularity)]
     for slot in np.unique(slot_L[hidden.is_hidden_L]):
         assert hidden.is_hidden_L[slot_L == slot].all()
 
@@ -157,7 +157,7 @@ def test_complement_rate_and_nothing_left():
 
 def test_complement_of_the_sampler_honours_scales_of_zero():
     example = episode(3)
-    one = sampler(observation_rate_scale=0.0)
+    one = sampler(rates="observation:0")
     hidden = one(np.random.default_rng(0), example)
     kinds = example.kind_U[list(units_of(example, one.complement(example, hidden).is_hidden_L))]
     assert O not in kinds
@@ -240,17 +240,17 @@ def test_prefix_without_actions_gives_the_first_observation():
 
 
 def test_nothing_eligible_hides_nothing():
-    one = sampler(observation_rate_scale=0.0, goal_rate_scale=0.0)
+    one = sampler(rates="observation:0,goal:0")
     example = episode(1, injected=(0,))
     hidden = one(np.random.default_rng(0), example)
     assert not hidden.is_hidden_L.any() and not one.complement(example, hidden).is_hidden_L.any()
 
 
-@pytest.mark.parametrize("granularity", GRANULARITIES)
+@pytest.mark.parametrize("granularity", GRID_LEVELS)
 def test_share_of_hidden_slots_is_the_rate(granularity):
     """4000 and more slots at p = 0.3: five standard deviations of a binomial are below 0.037."""
     example = episode(8)
-    slot_L = example.slots_GL[GRANULARITIES.index(granularity)]
+    slot_L = example.slots_GL[GRID_LEVELS.index(granularity)]
     num_slots, num_draws = slot_L.max() + 1, 240
     hidden = draws(sampler(rate=0.3, granularity=granularity), example, num_draws)
     num_hidden = sum(len(np.unique(slot_L[h.is_hidden_L])) for h in hidden)
@@ -273,7 +273,7 @@ def test_slots_are_hidden_independently():
 
 def test_scales_change_the_rate_of_their_kind():
     example = episode(8)
-    one = sampler(rate=0.4, observation_rate_scale=0.5, action_rate_scale=5.0, goal_rate_scale=0.0)
+    one = sampler(rate=0.4, rates="observation:0.5,action:5,goal:0")
     num = 400
     counts = Counter()
     for hidden in draws(one, example, num):
@@ -286,8 +286,8 @@ def test_scales_change_the_rate_of_their_kind():
 
 def test_only_observations_or_only_actions():
     example = episode(4)
-    for kind, off in ((O, "action_rate_scale"), (A, "observation_rate_scale")):
-        for hidden in draws(sampler(**{off: 0.0, "goal_rate_scale": 0.0}), example, 50):
+    for kind, off in ((O, "action"), (A, "observation")):
+        for hidden in draws(sampler(rates=f"{off}:0,goal:0"), example, 50):
             assert {example.kind_U[u] for u in units_of(example, hidden.is_hidden_L)} == {kind}
 
 

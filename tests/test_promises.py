@@ -54,7 +54,8 @@ def ids_of(profile, tokenizer):
     codec, vocabulary = vocabulary_of(profile, tokenizer)
     wholes = [units.tokenise(trajectory, codec, vocabulary) for trajectory in episodes()]
     parts = [units.window(whole, end, 4) for whole in wholes for end in range(whole.num_steps)]
-    return digest(getattr(x, f.name) for x in [*wholes, *parts] for f in dataclasses.fields(units.Tokenised))
+    names = [f.name for f in dataclasses.fields(units.Tokenised) if f.name != "levels"]
+    return digest(getattr(x, name) for x in [*wholes, *parts] for name in names)
 
 
 def masks_of(profile):

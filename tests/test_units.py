@@ -48,7 +48,7 @@ def assert_well_formed(example: Tokenised):
 
 def assert_same(one: Tokenised, other: Tokenised):
     for field in dataclasses.fields(Tokenised):
-        left, right = getattr(one, field.name), getattr(other, field.name)
+        left, right = np.asarray(getattr(one, field.name)), np.asarray(getattr(other, field.name))
         assert left.dtype == right.dtype, field.name
         np.testing.assert_array_equal(left, right, err_msg=field.name)
 

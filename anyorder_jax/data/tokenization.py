@@ -1,18 +1,23 @@
-"""Vocabulary: words of slots as token ids and back, by a model's own tokenizer or the built-in one.
+"""Vocabulary: text as token ids and back, by a model's own tokenizer, the built-in one, or one trained on the corpus.
 
-Each slot is tokenised on its own, with a leading space, so its span is exact with any tokenizer: byte-pair
-merges cannot reach across a slot's border.
+Each slot of a grid is tokenised on its own, with a leading space, so its span is exact with any tokenizer: byte-pair
+merges cannot reach across a slot's border. Running text is tokenised whole (`encode_text`): its ids are those that the
+tokenizer gives the text anywhere else, and spans come from the tokenizer's offsets.
 """
 
 from __future__ import annotations
 
+import copy
 import difflib
+import itertools
 import json
-from collections.abc import Mapping, Sequence
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from anyorder_jax.types import Codec, Field, Kind
 
@@ -53,10 +58,14 @@ class Vocabulary:
         self.size = max(ids.values()) + 1
         special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
         self._reserved_ids = special | {*tokenizer.all_special_ids, mask_id, pad_id, end_id}
+        self._literal = _as_text(tokenizer)
+        reserved = [tokenizer.convert_ids_to_tokens(i) for i in sorted(self._reserved_ids) if i in ids.values()]
+        longest_first = sorted(filter(None, reserved), key=len, reverse=True)
+        self._reserved_text = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
         self._ids_of_word: dict[str, tuple[int, ...]] = {}
         self._word_of_ids: dict[tuple[int, ...], str] = {}
         self._frames = {
-            # the built-in tokenizer, saved and loaded again, has a token for each marker; others spell it
+            # our own tokenizers, saved and loaded again, have a token for each marker; others spell it
             kind: (ids[_marker(kind)],)
             if _marker(kind) in ids
             else tuple(tokenizer.encode(f"\n{kind.name.lower()}:", add_special_tokens=False))
@@ -90,6 +99,37 @@ class Vocabulary:
             eos_token=END,
             extra_special_tokens=[_marker(kind) for kind in MARKED_KINDS],
         )
+        return cls(tokenizer, codec, mask_id=ids[MASK], pad_id=ids[PAD], end_id=ids[END])
+
+    @classmethod
+    def trained(cls, texts: Iterable[str], codec: Codec, num_tokens: int) -> Vocabulary:
+        """A byte-pair tokenizer (byte-level, so that it spells any text) with the merges that `texts` suggest.
+
+        The same texts in the same order give the same ids.
+
+        Args:
+          texts: of the training split.
+          codec: of the trajectories, one of running text.
+          num_tokens: rows of the embedding at most: 256 bytes, the reserved tokens, and merges.
+        """
+        backend = Tokenizer(models.BPE())
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
+        backend.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+        backend.post_processor = processors.ByteLevel(trim_offsets=False)  # type: ignore[assignment]
+        markers = [_marker(kind) for kind in Kind]
+        trainer = trainers.BpeTrainer(
+            vocab_size=num_tokens,
+            special_tokens=[PAD, MASK, END, *markers],
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+            show_progress=False,
+        )
+        backend.train_from_iterator(_without_reserved(texts, [PAD, MASK, END, *markers]), trainer)
+        from transformers import PreTrainedTokenizerFast  # late: importing it takes a second and speaks
+
+        tokenizer = PreTrainedTokenizerFast(
+            tokenizer_object=backend, pad_token=PAD, mask_token=MASK, eos_token=END, extra_special_tokens=markers
+        )
+        ids = tokenizer.get_vocab()
         return cls(tokenizer, codec, mask_id=ids[MASK], pad_id=ids[PAD], end_id=ids[END])
 
     @classmethod
@@ -137,6 +177,34 @@ class Vocabulary:
     def frame(self, kind: Kind) -> tuple[int, ...]:
         """The ids of the marker that stands before a unit of this kind."""
         return self._frames[kind]
+
+    def encode_text(self, text: str) -> tuple[list[int], list[int]]:
+        """The ids of running text, and where in the text each one's first character that is no space stands.
+
+        What spells a reserved token ("<|mask|>" in a log) is text like any other: it never becomes that token.
+
+        Raises:
+          ValueError: when the text does not come back from its ids (but for Unicode's NFC).
+        """
+        ids: list[int] = []
+        places: list[int] = []
+        for start, part in _cut(text, self._reserved_text):
+            encoded = self._literal.encode(part, add_special_tokens=False)
+            ids += encoded.ids
+            places += [start + place + _num_spaces(part[place:end]) for place, end in encoded.offsets]
+        decoded = self.decode_text(ids)
+        if self._reserved_ids.intersection(ids) or decoded not in (text, unicodedata.normalize("NFC", text)):
+            at = next((i for i, (a, b) in enumerate(zip(text, decoded, strict=False)) if a != b), len(decoded))
+            raise ValueError(
+                f"tokenization: the text {text[max(0, at - 20) : at + 20]!r} does not survive the tokenizer: it comes "
+                f"back as {decoded[max(0, at - 20) : at + 20]!r}. Use another tokenizer (data.tokenizer), or skip such "
+                "records (data.on_bad_record=skip)."
+            )
+        return ids, places
+
+    def decode_text(self, ids: Sequence[int]) -> str:
+        """The text of running ids: the inverse of `encode_text`; tokens that no text has are spelled out."""
+        return self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
     def encode_slot(self, word: str) -> list[int]:
         """The ids of one word, without padding.
@@ -198,6 +266,36 @@ class Vocabulary:
                 f"tokenization: the word {word!r} does not survive the tokenizer: {list(ids)} decode to "
                 f"{self._decode(ids)!r}. Use another word in the codec, or another tokenizer."
             )
+
+
+def _as_text(tokenizer: Any) -> Tokenizer:
+    """A copy of the tokenizer that reads special tokens as the text that spells them."""
+    literal = copy.deepcopy(tokenizer.backend_tokenizer)
+    literal.encode_special_tokens = True
+    literal.no_truncation()
+    literal.no_padding()
+    return literal
+
+
+def _cut(text: str, reserved: re.Pattern[str]) -> list[tuple[int, str]]:
+    """(start, part) of the text, cut inside whatever spells a reserved token: halves of it spell none.
+
+    "a <mask> b" -> (0, "a <"), (3, "mask> b"). Tokenizers that heed `encode_special_tokens` need no cut, but those with
+    reserved tokens among their ordinary ones do.
+    """
+    borders = [0, *(match.start() + 1 for match in reserved.finditer(text)), len(text)]
+    return [(a, text[a:b]) for a, b in itertools.pairwise(borders) if b > a]
+
+
+def _num_spaces(text: str) -> int:
+    """White space before the first other character; 0 where there is nothing else."""
+    stripped = text.lstrip()
+    return len(text) - len(stripped) if stripped else 0
+
+
+def _without_reserved(texts: Iterable[str], reserved: Sequence[str]) -> Iterable[str]:
+    pattern = re.compile("|".join(map(re.escape, reserved)))
+    return (part for text in texts for _, part in _cut(text, pattern))
 
 
 def _find_mask_id(tokenizer: Any, directory: Path) -> int:

@@ -1,11 +1,16 @@
-"""Units to token ids with the exact span of every slot, and back; windows of a few steps."""
+"""Units to token ids with the exact span of every slot, and back; windows of a few steps.
+
+How a unit's length is hidden (`Layout.blocks`): the slots of a grid are as wide as their widest word and tell nothing;
+text is filled with end tokens to a multiple of its role's block, and tells how many blocks. The first end token is
+asked like a word (it says where the unit ends); what follows it is `Field.END` and may weigh less.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +19,22 @@ from anyorder_jax.data.tokenization import Vocabulary
 from anyorder_jax.types import OCCLUDED, Codec, Field, Kind, Slot, Tokenised, Trajectory, Unit
 
 TEXT_BLOCK = 8
-"""A unit of free text is filled up with end-of-unit tokens to a multiple of so many tokens."""
+"""A unit of free text is filled up with end-of-unit tokens to a multiple of so many tokens, where a layout says no
+other number."""
+
+
+class Layout(NamedTuple):
+    """How a trajectory is laid out in tokens, besides the words.
+
+    blocks: for each `Kind` by its number, the tokens to whose multiple its text is filled. max_unit_tokens: text units
+    longer than this are shortened by their renderer, with a visible mark (0: never).
+    """
+
+    blocks: tuple[int, ...] = (TEXT_BLOCK,) * len(Kind)
+    max_unit_tokens: int = 0
+
+
+DEFAULT_LAYOUT = Layout()
 
 
 @dataclass(frozen=True)
@@ -22,12 +42,14 @@ class TokenisedTrajectory(Tokenised):
     """A whole trajectory, and where each of its S steps begins: a window is then a slice.
 
     Entry s belongs to step s, entry S is the end; what stands before entry 0 is the goal. token_S1: int
-    [S+1], positions. unit_S1: int [S+1], units. slot_GS1: int32 [4, S+1], slot ids as in slots_GL.
+    [S+1], positions. unit_S1: int [S+1], units. slot_GS1: int32 [4, S+1], slot ids as in slots_GL. num_shortened: units
+    that were too long.
     """
 
     token_S1: np.ndarray
     unit_S1: np.ndarray
     slot_GS1: np.ndarray
+    num_shortened: int = field(default=0, kw_only=True)
 
     @property
     def num_steps(self) -> int:
@@ -60,12 +82,68 @@ def _free_text(vocabulary: Vocabulary, slots: Sequence[Slot]) -> _Columns:
     )
 
 
-def _columns(vocabulary: Vocabulary, slots: Sequence[Slot]) -> _Columns:
+def _running_text(vocabulary: Vocabulary, codec: Codec, unit: Unit, layout: Layout) -> tuple[_Columns, bool]:
+    """A unit's text tokenised whole, every token in the parts that its first character belongs to, and then end tokens
+    up to a full block; and whether it was shortened."""
+    slots = codec.slots(unit)
+    text = "".join(slot.word for slot in slots)
+    ids, places = vocabulary.encode_text(text)
+    is_shortened = 0 < layout.max_unit_tokens < len(ids)
+    if is_shortened:
+        unit = dataclasses.replace(unit, text=shortened(vocabulary, text, places, layout.max_unit_tokens))
+        slots = codec.slots(unit)
+        ids, places = vocabulary.encode_text(unit.text or "")
+    ends = np.cumsum([len(slot.word) for slot in slots])
+    slot_K = np.searchsorted(ends, places, side="right").tolist()
+    block = layout.blocks[unit.kind]
+    num_ends = block - len(ids) % block
+    lines = [slots[s].cell for s in slot_K]
+    words = [slots[s].attribute for s in slot_K]
+    after_line, after_word = 1 + max(lines, default=-1), 1 + max(words, default=-1)
+    pieces = [[i] for i in ids] + [[vocabulary.end_id]] * num_ends
+    columns = _Columns(
+        fields=[Field.TEXT] * (len(ids) + 1) + [Field.END] * (num_ends - 1),
+        cells=lines + list(range(after_line, after_line + num_ends)),
+        attributes=words + list(range(after_word, after_word + num_ends)),
+        pieces=pieces,
+        owns=[1] * len(pieces),
+    )
+    return columns, is_shortened
+
+
+def shortened(vocabulary: Vocabulary, text: str, places: Sequence[int], num_tokens: int) -> str:
+    """The text's beginning and end with a mark between them, at most `num_tokens` tokens in all.
+
+        Results: 1. lamp ... 400 more          ->   Results: 1. lamp\n[... 5210 characters left out ...]\nPage 1 of 9
+
+    Two thirds of the room are the beginning's. Cut where tokens begin, so the rest keeps its ids.
+
+    Args:
+      vocabulary: counts tokens.
+      text: a unit's text.
+      places: of `Vocabulary.encode_text`.
+      num_tokens: at least 24, so that the mark fits.
+    """
+    room = num_tokens
+    while True:
+        head, tail = text[: places[max(1, 2 * room // 3)]], text[places[-max(1, room // 3)] :]
+        short = f"{head}\n[... {len(text) - len(head) - len(tail)} characters left out ...]\n{tail}"
+        excess = len(vocabulary.encode_text(short)[0]) - num_tokens
+        if excess <= 0 or room <= 2:
+            return short
+        room -= max(excess, 1)
+
+
+def _columns(vocabulary: Vocabulary, codec: Codec, unit: Unit, layout: Layout) -> tuple[_Columns, bool]:
+    """A unit's columns, and whether it was shortened."""
+    if codec.is_running_text:
+        return _running_text(vocabulary, codec, unit, layout)
+    slots = codec.slots(unit)
     if all(slot.field is Field.TEXT for slot in slots):
-        return _free_text(vocabulary, slots)
+        return _free_text(vocabulary, slots), False
     words, fields, cells, attributes = zip(*slots, strict=True)
     pieces, owns = zip(*map(vocabulary.encode_fixed_slot, fields, words), strict=True)
-    return _Columns(fields, cells, attributes, pieces, owns)
+    return _Columns(fields, cells, attributes, pieces, owns), False
 
 
 def _occlude(columns: _Columns, cells: Sequence[int], mask_id: int) -> _Columns:
@@ -75,7 +153,9 @@ def _occlude(columns: _Columns, cells: Sequence[int], mask_id: int) -> _Columns:
     return columns._replace(pieces=[[mask_id] * len(ids) if cell in hidden else ids for cell, ids in pairs])
 
 
-def tokenise(trajectory: Trajectory, codec: Codec, vocabulary: Vocabulary) -> TokenisedTrajectory:
+def tokenise(
+    trajectory: Trajectory, codec: Codec, vocabulary: Vocabulary, layout: Layout = DEFAULT_LAYOUT
+) -> TokenisedTrajectory:
     """Token ids of a whole trajectory.
 
         [goal] go to the ball E E E E   [observation] east c1 .. c49 [action] forward   [observation] ...
@@ -85,6 +165,12 @@ def tokenise(trajectory: Trajectory, codec: Codec, vocabulary: Vocabulary) -> To
     which are predicted like words: a hidden goal shows its length only up to the block. Slots of fixed width
     end in FILLER, which has the token slot of the word's last token. Cells in `unit.data[OCCLUDED]` are mask tokens:
     what nobody sees must not be asked, so draws that ask are for examples without them, or `is_expert` is False.
+
+    Args:
+      trajectory: its units in order of time.
+      codec: of its environment.
+      vocabulary: made for that codec.
+      layout: blocks of running text, and where it is shortened.
 
     Raises:
       ValueError: for units out of order, or words that the codec's lexicon does not list.
@@ -98,9 +184,11 @@ def tokenise(trajectory: Trajectory, codec: Codec, vocabulary: Vocabulary) -> To
     attributes: list[int] = []
     pieces: list[Sequence[int]] = []
     owns: list[int] = []
+    num_shortened = 0
     for u, unit in enumerate(trajectory.units):
         frame = vocabulary.frame(unit.kind)
-        columns = _columns(vocabulary, codec.slots(unit))
+        columns, is_shortened = _columns(vocabulary, codec, unit, layout)
+        num_shortened += is_shortened
         if unit.data is not None and OCCLUDED in unit.data:
             columns = _occlude(columns, unit.data[OCCLUDED], vocabulary.mask_id)
         numbers += [u] * (1 + len(columns.fields))
@@ -139,12 +227,15 @@ def tokenise(trajectory: Trajectory, codec: Codec, vocabulary: Vocabulary) -> To
             kind_U=np.array([unit.kind for unit in trajectory.units], np.int8),
             step_U=np.array(steps, np.int32),
             is_expert_U=np.array([unit.is_expert for unit in trajectory.units], bool),
-        )
+            levels=codec.levels,
+        ),
+        num_shortened,
     )
 
 
-def _with_offsets(example: Tokenised) -> TokenisedTrajectory:
-    num_goals = int(np.argmax(np.append(example.kind_U != Kind.GOAL, True)))
+def _with_offsets(example: Tokenised, num_shortened: int = 0) -> TokenisedTrajectory:
+    is_purpose_U = np.isin(example.kind_U, (Kind.SYSTEM, Kind.GOAL))
+    num_goals = int(np.argmax(np.append(~is_purpose_U, True)))
     num_steps = int(example.step_U[-1]) + 1 if num_goals < len(example.kind_U) else 0
     unit_S1 = num_goals + np.searchsorted(example.step_U[num_goals:], np.arange(num_steps + 1))
     # a unit begins with its marker, right after the last token of the unit before it
@@ -154,7 +245,10 @@ def _with_offsets(example: Tokenised) -> TokenisedTrajectory:
     token_S1 = np.append(0, last_U + 1)[unit_S1]
     highest_GL1 = np.maximum.accumulate(np.pad(example.slots_GL, ((0, 0), (1, 0)), constant_values=-1), axis=1)
     fields = {f.name: getattr(example, f.name) for f in dataclasses.fields(Tokenised)}
-    return TokenisedTrajectory(**fields, token_S1=token_S1, unit_S1=unit_S1, slot_GS1=highest_GL1[:, token_S1] + 1)
+    slot_GS1 = highest_GL1[:, token_S1] + 1
+    return TokenisedTrajectory(
+        **fields, token_S1=token_S1, unit_S1=unit_S1, slot_GS1=slot_GS1, num_shortened=num_shortened
+    )
 
 
 def window(example: Tokenised, end_step: int, num_steps: int) -> Tokenised:
@@ -196,7 +290,20 @@ def window(example: Tokenised, end_step: int, num_steps: int) -> Tokenised:
         kind_U=cut(whole.kind_U),
         step_U=cut(whole.step_U),
         is_expert_U=cut(whole.is_expert_U),
+        levels=whole.levels,
     )
+
+
+def text_of(ids: Sequence[int], vocabulary: Vocabulary) -> str:
+    """The text of a unit of running text: its tokens up to the first end token."""
+    ids = list(ids)
+    return vocabulary.decode_text(ids[: ids.index(vocabulary.end_id)] if vocabulary.end_id in ids else ids)
+
+
+def _texts(example: Tokenised, vocabulary: Vocabulary) -> list[str]:
+    """The text of each unit."""
+    unit_L = example.slots_GL[0]
+    return [text_of(example.tokens_L[unit_L == u].tolist(), vocabulary) for u in range(len(example.kind_U))]
 
 
 def detokenise(example: Tokenised, codec: Codec, vocabulary: Vocabulary) -> list[Unit]:
@@ -205,6 +312,13 @@ def detokenise(example: Tokenised, codec: Codec, vocabulary: Vocabulary) -> list
     Raises:
       ValueError: if the tokens of a unit are words that no such unit has.
     """
+    if codec.is_running_text:
+        return [
+            dataclasses.replace(codec.unit(Kind(kind), int(step), [text]), is_expert=bool(is_expert))
+            for kind, step, is_expert, text in zip(
+                example.kind_U, example.step_U, example.is_expert_U, _texts(example, vocabulary), strict=True
+            )
+        ]
     is_own_L = (example.field_L != Field.FRAME) & (example.field_L != Field.FILLER)
     words_U: list[list[str]] = [[] for _ in example.kind_U]
     own_K = np.flatnonzero(is_own_L)

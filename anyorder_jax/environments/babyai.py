@@ -32,7 +32,7 @@ from minigrid.minigrid_env import MiniGridEnv
 from minigrid.utils.baby_ai_bot import BabyAIBot
 
 from anyorder_jax.environments.base import ExpertError, Step
-from anyorder_jax.types import Field, Kind, Slot, Unit
+from anyorder_jax.types import GRID_LEVELS, Field, Kind, Slot, Unit
 
 ACTIONS = tuple(action.name for action in Actions)
 DIRECTIONS = ("east", "south", "west", "north")  # minigrid's 0, 1, 2, 3: core/constants.py, DIR_TO_VEC
@@ -99,6 +99,9 @@ class BabyAICodec:
     "attributes": three words a cell, `door red open`, `wall none none`: 148 slots. Slot numbers run through
     the unit: cell 0 is the direction, cells 1..49 the grid; attributes count the words from 0.
     """
+
+    levels = GRID_LEVELS
+    is_running_text = False
 
     def __init__(self, profile: str):
         if profile not in PROFILES:

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from anyorder_jax.types import GRANULARITIES, Tokenised
+from anyorder_jax.types import Tokenised
 
 
 class Slots(NamedTuple):
@@ -37,8 +37,17 @@ class Slots(NamedTuple):
 
 
 def slots_of(example: Tokenised, granularity: str) -> Slots:
-    """The example's slots at `granularity`, one of `types.GRANULARITIES`."""
-    slot_L = example.slots_GL[GRANULARITIES.index(granularity)]
+    """The example's slots at `granularity`.
+
+    Raises:
+      ValueError: when the example's renderer does not offer that span.
+    """
+    if granularity not in example.levels:
+        raise ValueError(
+            f"masking.granularity: {granularity!r} is no span of these trajectories; they offer "
+            f"{', '.join(example.levels)}."
+        )
+    slot_L = example.slots_GL[example.levels.index(granularity)]
     unit_S = np.full(slot_L.max(initial=-1) + 2, -1)
     unit_S[slot_L] = example.slots_GL[0]
     return Slots(slot_L, unit_S)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from anyorder_jax.config import MaskingConfig
-from anyorder_jax.types import Kind, Tokenised
+from anyorder_jax.types import ROLES, Tokenised
 
 
 def scheduled(config: MaskingConfig, progress: float) -> float:
@@ -37,12 +37,9 @@ def draw(rng: np.random.Generator, config: MaskingConfig, progress: float) -> fl
 
 
 def kind_scales(config: MaskingConfig) -> np.ndarray:
-    """float64, indexed by `Kind`: what p is multiplied by. Kinds without a setting have 1."""
-    scales = np.ones(len(Kind))
-    scales[Kind.GOAL] = config.goal_rate_scale
-    scales[Kind.OBSERVATION] = config.observation_rate_scale
-    scales[Kind.ACTION] = config.action_rate_scale
-    return scales
+    """float64, indexed by `Kind`: what p is multiplied by."""
+    rates = config.role_rates()
+    return np.array([rates[role] for role in ROLES])
 
 
 def unit_scales(example: Tokenised, scales: np.ndarray) -> np.ndarray:
