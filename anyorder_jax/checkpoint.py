@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -63,7 +64,7 @@ class Checkpointer:
         if self._config.keep_best:
             keep.append(
                 checkpoint_managers.BestN(
-                    get_metric_fn=lambda metrics: -metrics["loss"],
+                    get_metric_fn=lambda metrics: -metrics["loss"] if math.isfinite(metrics["loss"]) else -math.inf,
                     n=self._config.keep_best,
                     keep_checkpoints_without_metrics=False,
                 )

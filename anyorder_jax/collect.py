@@ -11,7 +11,8 @@
 Results are taken in the order of their seeds. A seed that the expert does not solve (x) is named in the
 manifest and never written; the next seed takes its place. So the bytes depend on the arguments alone,
 neither on the number of workers nor on interruptions: a shard appears under its name when it is whole, and
-the same command goes on where a killed one stopped.
+the same command goes on where a killed one stopped. Other seeds are not always other episodes: how many of the held-out
+ones the training split holds as well is counted, said, and written into the manifest (data/overlap.py).
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from anyorder_jax.data import sources
+from anyorder_jax.data import overlap, sources
 from anyorder_jax.environments.base import Environment, ExpertError
 from anyorder_jax.environments.play import play_episode
 from anyorder_jax.environments.pool import Pool, serve
@@ -304,7 +305,10 @@ def collect(
         for split in sources.SPLITS:
             manifest = _collect_split(pool, directory, manifest, split)
         if not manifest.is_complete:
-            sources.write_manifest(directory, dataclasses.replace(manifest, is_complete=True))
+            manifest = dataclasses.replace(manifest, is_complete=True, overlap={})
+            sources.write_manifest(directory, manifest)
+        if not manifest.overlap and (found := overlap.count(directory, manifest)):
+            sources.write_manifest(directory, dataclasses.replace(manifest, overlap=found))
     return directory
 
 
@@ -349,11 +353,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit("interrupted; the same command goes on where this one stopped") from None
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         raise SystemExit(f"error: {error}") from error
-    for split, shards in sources.read_manifest(directory).splits.items():
+    manifest = sources.read_manifest(directory)
+    for split, shards in manifest.splits.items():
         num_episodes = sum(shard.num_episodes for shard in shards)
         num_steps = sum(shard.num_steps for shard in shards)
         num_failures = sum(len(shard.failures) for shard in shards)
         print(f"{directory / split}: {num_episodes} episodes, {num_steps} steps, {num_failures} failed seeds")
+    for split, counts in manifest.overlap.items():
+        print(f"Held out by seed: {overlap.sentence(split, counts)}.")
 
 
 if __name__ == "__main__":

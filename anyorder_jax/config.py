@@ -336,7 +336,7 @@ class CheckpointConfig:
 
     save_every_steps: int = 1000
     keep_last: int = 2
-    keep_best: int = 1  # by validation loss
+    keep_best: int = 1  # by validation loss; one that is not finite is the worst
     remote: str = ""  # e.g. gs://BUCKET/run: checkpoints lie there, and at every save a copy of the rest of the run
     on_failure: str = "stop"  # a checkpoint that cannot be written (full disk): "stop", or "continue" and try the next
     # (several processes always stop: their writers wait for one another)

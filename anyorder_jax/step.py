@@ -127,11 +127,25 @@ def make_train_step(
 
 
 def make_validation_step(config: Config, model_config: ModelConfig, mesh: Mesh) -> Callable[[Any, Batch], Metrics]:
-    """`sums = validation_step(params, batch)`: `loss` by the run's own normalisation, and the sums of `role_sums`."""
+    """`sums = validation_step(params, rows)`: `loss` by the run's own normalisation, and the sums of `role_sums`.
 
-    def step(params: Any, batch: Batch) -> Metrics:
-        weights = target_weights(batch, config.loss)
-        loss, sums = batch_loss(params, batch, weights, config, model_config, mesh)
-        return expert_statistics(sums.pop("expert_load")) | sums | {"loss": loss}
+    `rows` are all validation rows, a multiple of a micro-batch; they pass through the model one micro-batch after
+    another. Targets are counted over all of them first, so that no sum depends on how the rows are cut.
+    """
+    micro_rows = config.train.batch_size // config.train.accumulation_steps
+
+    def step(params: Any, rows: Batch) -> Metrics:
+        num_micro = rows.tokens.shape[0] // micro_rows
+
+        def split(x: jax.Array) -> jax.Array:
+            x = x.reshape(num_micro, micro_rows, *x.shape[1:])
+            return jax.lax.with_sharding_constraint(x, sharding.micro_rows(mesh))
+
+        def one(micro: tuple[Batch, jax.Array]) -> tuple[jax.Array, Metrics]:
+            return batch_loss(params, *micro, config, model_config, mesh)
+
+        losses, sums = jax.lax.map(one, jax.tree.map(split, (rows, target_weights(rows, config.loss))))
+        sums = jax.tree.map(lambda x: x.sum(0), sums)
+        return expert_statistics(sums.pop("expert_load")) | sums | {"loss": losses.sum()}
 
     return jax.jit(step, out_shardings=sharding.replicated(mesh))

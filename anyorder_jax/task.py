@@ -7,7 +7,7 @@ import hashlib
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,8 +23,9 @@ from anyorder_jax.types import OCCLUDED, Codec, Kind, Trajectory
 
 
 class Task(NamedTuple):
-    """directory: where the shards lie. environment: the level they come from. fingerprint: what a resume compares.
-    skipped: None, or the list that gets a sentence for every bad record, which is then left out."""
+    """directory: where the shards lie. environment: the level they come from. fingerprint: what a resume compares, by
+    contents; every shard that is read adds its own to `files`. skipped: None, or the list that gets a sentence for
+    every bad record, which is then left out."""
 
     directory: Path
     environment: str
@@ -36,7 +37,8 @@ class Task(NamedTuple):
     def trajectories(self, split: str, limit: int = 0) -> list[Trajectory]:
         """The split's trajectories, the first `limit` (0: all)."""
         on_bad = None if self.skipped is None else self.skipped.append
-        return sources.read_trajectories(self.directory, split, limit, on_bad)
+        files = self.fingerprint.setdefault("files", {})
+        return sources.read_trajectories(self.directory, split, limit, on_bad, files)
 
     def training(self, config: DataConfig) -> list[Trajectory]:
         """What is trained on: the first `num_episodes` of the training split, without those that `exclude_goals` names,
@@ -45,6 +47,15 @@ class Task(NamedTuple):
         Raises:
           ValueError: when nothing is left.
         """
+        kept = self.admitted(config)
+        share = config.action_free_share
+        if not share:
+            return kept
+        draws_E = keys.generator(0, "action free").random(len(kept))  # of no seed: every run has the same ones
+        return [without_actions(t) if draw < share else t for t, draw in zip(kept, draws_E, strict=True)]
+
+    def admitted(self, config: DataConfig) -> list[Trajectory]:
+        """The episodes of `training` as they were recorded."""
         phrases = [phrase for phrase in config.exclude_goals.split(",") if phrase]
         kept = [
             trajectory
@@ -53,11 +64,7 @@ class Task(NamedTuple):
         ]
         if not kept:
             raise ValueError(f"config.data.exclude_goals: {config.exclude_goals!r} leaves no training episode.")
-        share = config.action_free_share
-        if not share:
-            return kept
-        draws_E = keys.generator(0, "action free").random(len(kept))  # of no seed: every run has the same ones
-        return [without_actions(t) if draw < share else t for t, draw in zip(kept, draws_E, strict=True)]
+        return kept
 
     def corpus(self, trajectories: Sequence[Trajectory], window: int) -> Corpus:
         """Tokenised examples, ready for the pipeline.
@@ -81,6 +88,43 @@ def without_actions(trajectory: Trajectory) -> Trajectory:
         for unit in trajectory.units
     )
     return dataclasses.replace(trajectory, units=hidden)
+
+
+def differences(began: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """In words, what two fingerprints of data disagree about. Only what both know counts: the first versions of this
+    program wrote less, and not every job reads every split.
+
+    Args:
+      began: `Task.fingerprint` as a run stored it.
+      now: the same of what is there now, read.
+    """
+
+    def differs(key: str) -> bool:
+        return key in began and key in now and began[key] != now[key]
+
+    def splits(files: Mapping[str, str]) -> set[str]:
+        return {file.partition("/")[0] for file in files}
+
+    old, new = began.get("files", {}), now.get("files", {})
+    both = splits(old) & splits(new)
+    changed = sorted(file for file, _ in old.items() ^ new.items() if file.partition("/")[0] in both)
+    found = [
+        f"{file} has other contents than when the run began" if file in old and file in new
+        else f"{file} is new since the run began" if file in new
+        else f"{file} is gone since the run began"
+        for file in dict.fromkeys(changed)
+    ]  # fmt: skip
+    if not both and differs("shards_sha256"):
+        found.append("manifest.json lists other shards than when the run began")
+    if differs("environment"):
+        found.append(f"the environment was {began['environment']!r}, now {now['environment']!r}")
+    if differs("vocabulary_size"):
+        found.append(f"the tokenizer had {began['vocabulary_size']} tokens, now {now['vocabulary_size']}")
+    elif differs("vocabulary_sha256"):
+        found.append("the tokenizer has other contents than when the run began: as many tokens, but other ids")
+    if not found and differs("tokens_sha256"):
+        found.append("the same files give other tokens than when the run began: codec or tokenizer changed")
+    return found
 
 
 def directory_of(config: DataConfig) -> Path:
@@ -131,6 +175,11 @@ def open_task(config: Config, tokenizer: str | Path = "") -> Task:
     directory = directory_of(config.data)
     manifest = sources.read_manifest(directory)
     environment = manifest.environment
+    if not config.data.path and environment != config.data.environment:
+        raise ValueError(
+            f"{directory}: episodes of {environment!r}, not of config.data.environment = {config.data.environment!r}. "
+            "Delete the folder, or give another config.data.cache_dir."
+        )
     codec = registry.make_codec(environment, config.data.profile)
     beside_model = [Path(config.model.path), Path(config.model.path) / "tokenizer"] if config.model.path else []
     candidates = [Path(given) for given in (tokenizer, config.data.tokenizer) if given] or [
@@ -139,6 +188,9 @@ def open_task(config: Config, tokenizer: str | Path = "") -> Task:
     vocabulary = Vocabulary.from_directory(candidates[0], codec) if candidates else Vocabulary.builtin(codec)
     shards = [[shard.file, shard.sha256] for split in sorted(manifest.splits) for shard in manifest.splits[split]]
     digest = hashlib.sha256(json.dumps(shards).encode()).hexdigest()
-    fingerprint = {"environment": environment, "shards_sha256": digest, "vocabulary_size": vocabulary.size}
+    fingerprint = {
+        "environment": environment, "shards_sha256": digest, "vocabulary_size": vocabulary.size,
+        "vocabulary_sha256": vocabulary.sha256(),
+    }  # fmt: skip
     skipped: list[str] | None = [] if config.data.on_bad_record == "skip" else None
     return Task(directory, environment, codec, vocabulary, fingerprint, skipped)

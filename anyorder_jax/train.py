@@ -29,7 +29,7 @@ from anyorder_jax.metrics import RunLogger
 from anyorder_jax.model import lora, presets
 from anyorder_jax.model.config import ModelConfig
 from anyorder_jax.optimizer import make_optimizer
-from anyorder_jax.task import Task, collect, directory_of, is_collected, open_task
+from anyorder_jax.task import Task, collect, differences, directory_of, is_collected, open_task
 from anyorder_jax.types import ROLES
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -108,8 +108,9 @@ def refuse_other_run(config: Config, meta: Mapping[str, Any], fingerprint: Mappi
     ]
     if saved["seed"] != now["seed"]:
         changed.append(f"seed: {saved['seed']} -> {now['seed']}")
-    if dict(meta["data"]) != fingerprint:
-        changed.append(f"data: {dict(meta['data'])} -> {fingerprint}")
+    tokenizer = config.data.tokenizer or config.model.path or "built-in"
+    where = f"data: {directory_of(config.data)}, tokenizer {tokenizer}"
+    changed += [f"{where}: {sentence}" for sentence in differences(meta["data"], fingerprint)]
     if changed:
         raise ValueError(
             f"{workdir} holds a run with other settings ({'; '.join(changed)}). Give another --workdir, or the same "
@@ -129,6 +130,7 @@ class Run:
         trajectories = self.task.training(config.data)
         self.corpus = corpus = self.task.corpus(trajectories, config.data.window)
         held_out = self.task.corpus(self.task.trajectories("validation"), config.data.window)
+        self.task.fingerprint["tokens_sha256"] = [corpus.sha256(), held_out.sha256()]
         say_skipped(self.task.skipped or [])
         sampler = AnyOrderMaskSampler(config.masking)
         ids = {"mask_id": self.task.vocabulary.mask_id, "pad_id": self.task.vocabulary.pad_id}
@@ -195,14 +197,10 @@ class Run:
         )  # fmt: skip
 
     def validate(self) -> dict[str, float]:
-        """Loss, and NLL and accuracy by kind of unit, over the fixed validation rows."""
-        totals: dict[str, float] = {}
-        for batch in self.validation:
-            batch = jax.tree.map(lambda x: x[self.share :: self.num_shares], batch)
-            sums = self.validation_step(self.state.params, sharding.place_batch(batch, self.mesh))
-            for name, value in jax.device_get(sums).items():
-                totals[name] = totals.get(name, 0.0) + float(value)
-        return summarise(totals, len(self.validation))
+        """Loss, and NLL and accuracy by kind of unit, over the fixed validation rows, normalised over all of them."""
+        rows = jax.tree.map(lambda *x: np.concatenate(x)[self.share :: self.num_shares], *self.validation)
+        sums = jax.device_get(self.validation_step(self.state.params, sharding.place_batch(rows, self.mesh)))
+        return summarise({name: float(value) for name, value in sums.items()}, 1)
 
     def save(self, window: Window, validation_loss: float | None = None) -> None:
         """Starts saving everything that the next process needs to go on as if nothing had happened."""

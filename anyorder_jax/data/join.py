@@ -3,7 +3,8 @@
     python -m anyorder_jax.data.join data/parts/part-* --output_dir=data/all
 
 The parts of a job array (`launch/slurm/collect.sbatch`) differ in their seed alone. Shards are hard links to the parts'
-(copies where the file system has none), numbered in the order given; the manifest is written last.
+(copies where the file system has none), numbered in the order given; the manifest is written last. Their bytes are
+compared with the parts' manifests while it is counted which held-out episodes are training episodes of another part.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from anyorder_jax.data import sources
+from anyorder_jax.data import overlap, sources
 
 
 def join(parts: Sequence[Path | str], output_dir: Path | str) -> sources.Manifest:
@@ -54,13 +55,20 @@ def join(parts: Sequence[Path | str], output_dir: Path | str) -> sources.Manifes
             joined = splits.setdefault(split, [])
             for shard in shards:
                 file = f"{split}/shard-{len(joined):05d}{''.join(Path(shard.file).suffixes)}"
-                link(Path(part) / shard.file, output / file)
+                packed = "" if (Path(part) / shard.file).exists() else ".zst"  # compressed after it was collected
+                link(Path(part) / (shard.file + packed), output / (file + packed))
                 joined.append(dataclasses.replace(shard, file=file))
     counts = {split: sum(shard.num_episodes for shard in shards) for split, shards in splits.items()}
     settings = {**first, "seed": seeds, "num_episodes": counts}
     whole = sources.Manifest(
         manifests[0].environment, settings, {split: tuple(shards) for split, shards in splits.items()}
     )
+    sources.write_manifest(output, whole)
+    try:
+        whole = dataclasses.replace(whole, overlap=overlap.count(output, whole))
+    except ValueError:  # a part that holds other bytes than it says makes no collection
+        (output / "manifest.json").unlink()
+        raise
     sources.write_manifest(output, whole)
     return whole
 
@@ -87,6 +95,8 @@ def main() -> None:
         sys.exit(f"join: {error}")
     for split, count in manifest.settings["num_episodes"].items():
         print(f"{options.output_dir / split}: {count} episodes of {len(options.parts)} collections")
+    for split, counts in manifest.overlap.items():
+        print(f"Held out by seed: {overlap.sentence(split, counts)}.")
 
 
 if __name__ == "__main__":

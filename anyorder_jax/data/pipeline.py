@@ -3,6 +3,7 @@ row."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -85,6 +86,15 @@ class Corpus(NamedTuple):
             return np.concatenate(parts).astype(np.int32) if parts else np.zeros(0, np.int32)
 
         return cls(tuple(tokenised), tuple(ids), join(record_E), join(end_step_E), join(length_E), window)
+
+    def sha256(self) -> str:
+        """Of the token ids, fields, kinds and steps of all trajectories, in hex: what records, codec and tokenizer
+        together made of them."""
+        digest = hashlib.sha256()
+        for whole in self.trajectories:
+            for array in (whole.tokens_L, whole.field_L, whole.kind_U, whole.step_U, whole.is_expert_U):
+                digest.update(len(array).to_bytes(8, "little") + array.tobytes())
+        return digest.hexdigest()
 
     def example(self, e: int) -> Tokenised:
         """Example number e."""

@@ -7,15 +7,12 @@ It is run, never imported: the rooms it shows (environments, masking) are strang
 from __future__ import annotations
 
 import argparse
-import itertools
-import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from anyorder_jax.types import Field, Hidden, Kind, Tokenised, Trajectory
+from anyorder_jax.types import Field, Hidden, Kind, Tokenised
 
 if TYPE_CHECKING:
     from anyorder_jax.data.tokenization import Vocabulary
@@ -35,22 +32,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=0.5)
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
-
-
-def _read(file: str, number: int) -> Trajectory:
-    """Line `number` of a shard."""
-    from anyorder_jax.data import sources
-
-    with sources._open(Path(file)) as lines:
-        line = next(itertools.islice(lines, number, None), None)
-    if line is None:
-        raise ValueError(f"{file}: expected a record {number}, but the file ends before it.")
-    where = f"{file}:{number + 1}"
-    try:
-        record = json.loads(line)
-    except ValueError as error:
-        raise ValueError(f"{where}: broken JSON ({error}). Show another --record, or collect again.") from error
-    return sources.record_to_trajectory(record, where)
 
 
 def _lines(words: list[str], indent: str) -> Iterator[str]:
@@ -77,15 +58,15 @@ def main() -> None:
     """Prints one record of a file."""
     from anyorder_jax import keys
     from anyorder_jax.config import MaskingConfig
-    from anyorder_jax.data import units
+    from anyorder_jax.data import sources, units
     from anyorder_jax.data.tokenization import Vocabulary
     from anyorder_jax.environments import registry
     from anyorder_jax.masking.sampler import AnyOrderMaskSampler
 
     arguments = _arguments()
     try:
-        trajectory = _read(arguments.file, arguments.record)
-        codec = registry.make_codec(trajectory.source["environment"], arguments.profile)
+        trajectory = sources.read_record(arguments.file, arguments.record)
+        codec = registry.make_codec(trajectory.source.get("environment", ""), arguments.profile)
         if arguments.tokenizer:
             vocabulary = Vocabulary.from_directory(arguments.tokenizer, codec)
         else:

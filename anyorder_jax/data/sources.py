@@ -1,5 +1,6 @@
-"""Sources: trajectories on disk. JSON Lines shards and their manifest, written whole and checked at the door.
-Read from a bucket, too (gs://..., with the extra `gcs`).
+"""Sources: trajectories on disk. JSON Lines shards and their manifest, written whole; records are checked at the door,
+and the bytes of a shard against the manifest while they are read. Read from a bucket, too (gs://..., with the extra
+`gcs`).
 
     DIRECTORY/manifest.json                     what was collected, how, and the SHA-256 of every shard
     DIRECTORY/train/shard-00000.jsonl           one trajectory a line (or .jsonl.zst)
@@ -15,7 +16,8 @@ A line, wrapped here for reading:
      "source": {"environment": "BabyAI-GoToObj-v0", "seed": 7, "expert": "BabyAIBot",
                 "version": "minigrid 3.2.0"}}
 
-A unit has either text or data; `"is_expert": false` and `"branches": [...]` only where they say something.
+A unit has either text or data; `"is_expert": false` and `"branches": [...]` only where they say something. What data
+holds is the business of the environment's codec, which checks it.
 """
 
 from __future__ import annotations
@@ -23,23 +25,21 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import io
+import itertools
 import json
 import os
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import numpy as np
 from etils import epath
 
+from anyorder_jax.data.lines import Lines, open_lines
 from anyorder_jax.types import Kind, Trajectory, Unit
 
 SCHEMA_VERSION = 1
 SPLITS = ("train", "validation", "test")
-IMAGE_SHAPE = (7, 7, 3)
-"""Of an observation's image: [x][y][object, color, state], as minigrid writes it."""
 
 _SEEDS_PER_RUN = 10**7
 _SPLIT_OFFSETS = {"train": (0, 8 * 10**6), "validation": (8 * 10**6, 9 * 10**6), "test": (9 * 10**6, 10**7)}
@@ -69,7 +69,8 @@ def seed_range(seed: int, split: str) -> range:
 @dataclass(frozen=True)
 class Shard:
     """One file of a split. `seeds` = [first, end): all that were tried; `failures`: (seed, reason) of those
-    that the expert did not solve. `file` is relative to the directory of the manifest."""
+    that the expert did not solve. `file` is relative to the directory of the manifest. `sha256`: of the lines, which
+    may lie there compressed (`file` + ".zst"); of the compressed file, when `file` itself ends in ".zst"."""
 
     file: str
     num_episodes: int
@@ -82,12 +83,14 @@ class Shard:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a directory holds. `settings`: everything that determines the bytes of the shards."""
+    """What a directory holds. `settings`: everything that determines the bytes of the shards. `overlap`: held-out
+    split -> how many of its episodes the training split holds as well (`overlap.count`); empty: nobody counted."""
 
     environment: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     splits: Mapping[str, tuple[Shard, ...]] = field(default_factory=dict)
     is_complete: bool = True
+    overlap: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 def _manifest_path(directory: Path | str) -> Path:
@@ -132,6 +135,7 @@ def write_manifest(directory: Path | str, manifest: Manifest) -> None:
         "environment": manifest.environment,
         "is_complete": manifest.is_complete,
         "settings": dict(manifest.settings),
+        "overlap": {split: dict(counts) for split, counts in manifest.overlap.items()},
         "splits": splits,
     }
     _write_whole(_manifest_path(directory), [json.dumps(content, indent=2).encode() + b"\n"])
@@ -181,7 +185,8 @@ def read_manifest(directory: Path | str) -> Manifest:
             )
             for split, entry in content["splits"].items()
         }
-        return Manifest(content["environment"], content["settings"], splits, bool(content["is_complete"]))
+        overlap = {split: dict(counts) for split, counts in content.get("overlap", {}).items()}
+        return Manifest(content["environment"], content["settings"], splits, bool(content["is_complete"]), overlap)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise ValueError(
             f"{path}: a field is missing or malformed ({type(error).__name__}: {error}). Delete the file and "
@@ -276,45 +281,6 @@ def _unit(record: Any, where: str) -> Unit:
     return Unit(_KINDS[kind], step, text, data, is_expert, tuple(branches))
 
 
-def _image_shape(image: object) -> str:
-    try:
-        array = np.asarray(image)
-        return f"{array.dtype} of shape {array.shape}"
-    except ValueError:
-        return "rows of different lengths"
-
-
-def _is_grid(image: object, leading: tuple[int, ...]) -> bool:
-    try:
-        array = np.asarray(image)
-    except (ValueError, OverflowError):  # ragged, or beyond 64 bits
-        return False
-    return (
-        array.shape == leading + IMAGE_SHAPE and array.dtype.kind == "i" and bool(((array >= 0) & (array <= 255)).all())
-    )
-
-
-def _check_grids(units: Sequence[Unit], where: str) -> None:
-    """Checks the images of all observations at once, and one by one only to name the wrong one."""
-    grids = []
-    for index, unit in enumerate(units):
-        if unit.kind == Kind.OBSERVATION and unit.data is not None:
-            here = f"{where}: units[{index}].data"
-            for key in ("image", "direction"):
-                _require(key in unit.data, here, f"a field {key!r}", sorted(unit.data))
-            direction = unit.data["direction"]
-            _require(type(direction) is int and 0 <= direction < 4, f"{here}.direction", "0, 1, 2 or 3", direction)
-            grids.append((here, unit.data["image"]))
-    if grids and not _is_grid([image for _, image in grids], (len(grids),)):
-        for here, image in grids:
-            if not _is_grid(image, ()):
-                shape = " x ".join(map(str, IMAGE_SHAPE))
-                raise ValueError(
-                    f"{here}.image: expected {shape} integers in 0..255, got {_image_shape(image)}. "
-                    "Correct or remove this line, or collect again."
-                )
-
-
 def record_to_trajectory(record: Any, where: str = "record") -> Trajectory:
     """A trajectory from the JSON object of one line, checked.
 
@@ -343,23 +309,26 @@ def record_to_trajectory(record: Any, where: str = "record") -> Trajectory:
             units[i].step >= units[i - 1].step, f"{where}: units[{i}].step",
             f"units in order of time (>= {units[i - 1].step})", units[i].step,
         )  # fmt: skip
-    _check_grids(units, where)
     return Trajectory(record["id"], units, record["outcome"], record["source"])
 
 
-@contextlib.contextmanager
-def _open(path: Path) -> Iterator[BinaryIO]:
-    if path.suffix != ".zst":
-        with path.open("rb") as file:
-            yield file
-        return
-    import zstandard  # only those who compress their shards pay for the import
+def _listed(manifest: Manifest, split: str) -> dict[str, Shard]:
+    """The split's shards by file name, without ".zst"."""
+    return {Path(shard.file).name.removesuffix(".zst"): shard for shard in manifest.splits.get(split, ())}
 
-    try:
-        with path.open("rb") as file, zstandard.open(file, "rb") as stream:
-            yield io.BufferedReader(stream)
-    except zstandard.ZstdError as error:
-        raise ValueError(f"{path}: broken Zstandard file ({error}). Compress it again or collect again.") from error
+
+def _open(path: Path, shard: Shard | None) -> contextlib.AbstractContextManager[Lines]:
+    return open_lines(path, is_packed_digest=shard is not None and shard.file.endswith(".zst"))
+
+
+def _check_bytes(path: Path, shard: Shard | None, sha256: str, manifest_path: Path) -> None:
+    """Raises ValueError when a listed shard does not hold the bytes that the manifest says."""
+    if shard is not None and sha256 != shard.sha256:
+        raise ValueError(
+            f"{path}: other contents than {manifest_path} says (SHA-256 {sha256}, expected {shard.sha256}): the file "
+            "was changed or damaged. Put the right one back, or run the collection again: it repairs the shard. If the "
+            "change is meant, write the new SHA-256 into the manifest."
+        )
 
 
 def _shard_paths(directory: Path, split: str, manifest: Manifest) -> list[Path]:
@@ -374,7 +343,7 @@ def _shard_paths(directory: Path, split: str, manifest: Manifest) -> list[Path]:
         )
     names = [path.name.removesuffix(".zst") for path in paths]
     if split in manifest.splits:
-        listed = [Path(shard.file).name for shard in manifest.splits[split]]
+        listed = _listed(manifest, split)
         missing = sorted(set(listed) - set(names))
         if missing:
             raise FileNotFoundError(
@@ -392,7 +361,11 @@ def _shard_paths(directory: Path, split: str, manifest: Manifest) -> list[Path]:
 
 
 def iterate_trajectories(
-    directory: Path | str, split: str, limit: int = 0, on_bad: Callable[[str], None] | None = None
+    directory: Path | str,
+    split: str,
+    limit: int = 0,
+    on_bad: Callable[[str], None] | None = None,
+    digests: MutableMapping[str, str] | None = None,
 ) -> Iterator[Trajectory]:
     """Yields the trajectories of a split in their order; arguments and errors as `read_trajectories`."""
     root = epath.Path(directory)
@@ -402,14 +375,15 @@ def iterate_trajectories(
             f"{_manifest_path(root)}: the collection was interrupted. Run it again with the same "
             "arguments: it goes on where it stopped."
         )
-    paths = _shard_paths(root, split, manifest)
-    listed = {Path(shard.file).name: shard.num_episodes for shard in manifest.splits.get(split, ())}
+    paths, listed = _shard_paths(root, split, manifest), _listed(manifest, split)
     ids: set[str] = set()
     num_bad = 0
     for path in paths:
         num_before = len(ids) + num_bad
-        with _open(path) as file:
-            for number, line in enumerate(file, start=1):
+        name = path.name.removesuffix(".zst")
+        shard = listed.get(name)
+        with _open(path, shard) as lines:
+            for number, line in enumerate(lines, start=1):
                 try:
                     trajectory = _line_to_trajectory(line, f"{path}:{number}", ids)
                 except ValueError as error:
@@ -421,14 +395,19 @@ def iterate_trajectories(
                 ids.add(trajectory.id)
                 yield trajectory
                 if len(ids) == limit:
-                    return
-        num_here = len(ids) + num_bad - num_before
-        expected = listed.get(path.name.removesuffix(".zst"), num_here)
-        if num_here != expected:
-            raise ValueError(
-                f"{path}: {num_here} episodes, but {_manifest_path(root)} says "
-                f"{expected}. Run the collection again: it repairs the shard."
-            )
+                    break
+            num_here = len(ids) + num_bad - num_before
+            if shard is not None and num_here != shard.num_episodes and len(ids) != limit:
+                raise ValueError(
+                    f"{path}: {num_here} episodes, but {_manifest_path(root)} says "
+                    f"{shard.num_episodes}. Run the collection again: it repairs the shard."
+                )
+            sha256 = lines.sha256()
+        _check_bytes(path, shard, sha256, _manifest_path(root))
+        if digests is not None:
+            digests[f"{split}/{name}"] = sha256
+        if limit and len(ids) == limit:
+            return
     if limit > len(ids) + num_bad:
         raise ValueError(
             f"{root / split}: asked for {limit} episodes, but there are {len(ids)}. Collect more, or ask for 0 (all)."
@@ -451,8 +430,8 @@ def place_of(directory: Path | str, trajectory_id: str) -> str:
     for split in SPLITS:
         with contextlib.suppress(FileNotFoundError):
             for path in _shard_paths(epath.Path(directory), split, manifest):
-                with _open(path) as file:
-                    for number, line in enumerate(file, start=1):
+                with open_lines(path) as lines:
+                    for number, line in enumerate(lines, start=1):
                         with contextlib.suppress(ValueError):
                             if _line_to_trajectory(line, "", ()).id == trajectory_id:
                                 return f"{path}:{number}"
@@ -460,20 +439,44 @@ def place_of(directory: Path | str, trajectory_id: str) -> str:
 
 
 def read_trajectories(
-    directory: Path | str, split: str, limit: int = 0, on_bad: Callable[[str], None] | None = None
+    directory: Path | str,
+    split: str,
+    limit: int = 0,
+    on_bad: Callable[[str], None] | None = None,
+    digests: MutableMapping[str, str] | None = None,
 ) -> list[Trajectory]:
-    """Reads a split, every record checked.
+    """Reads a split, every record checked, and the bytes of every shard compared with the manifest's SHA-256.
 
     Args:
       directory: holds `manifest.json` and the folders of the splits.
       split: "train", "validation" or "test".
-      limit: the first so many episodes; 0: all.
+      limit: the first so many episodes; 0: all. Shards behind them are not read.
       on_bad: gets the sentence about a broken line, which is then left out; None: the sentence is raised.
+      digests: gets "SPLIT/FILE" -> SHA-256 in hex of what was read, listed in the manifest or not.
 
     Raises:
       FileNotFoundError: the directory, its manifest, the split or a listed shard is missing.
-      ValueError: a broken line, a missing field, a wrong shape, an unknown kind, a doubled id, another schema
-        version, an unfinished collection, or fewer episodes than `limit`; names the file and line and what
-        to do.
+      ValueError: a broken line, a missing field, an unknown kind, a doubled id, another schema version, an
+        unfinished collection, a shard with other contents than the manifest says, or fewer episodes than `limit`;
+        names the file and line and what to do.
     """
-    return list(iterate_trajectories(directory, split, limit, on_bad))
+    return list(iterate_trajectories(directory, split, limit, on_bad, digests))
+
+
+def read_record(path: Path | str, number: int) -> Trajectory:
+    """Line `number` (from 0) of one shard, its bytes compared with the manifest when there is one two folders up.
+
+    Raises:
+      ValueError: no such line, a broken one, or other contents than the manifest says.
+    """
+    file: Path = epath.Path(path)
+    root, shard = file.parent.parent, None
+    if _manifest_path(root).is_file():
+        shard = _listed(read_manifest(root), file.parent.name).get(file.name.removesuffix(".zst"))
+    with _open(file, shard) as lines:
+        line = next(itertools.islice(lines, number, None), None)
+        if line is None:
+            raise ValueError(f"{file}: expected a record {number}, but the file ends before it.")
+        trajectory = _line_to_trajectory(line, f"{file}:{number + 1}", ())
+        _check_bytes(file, shard, lines.sha256(), _manifest_path(root))
+    return trajectory

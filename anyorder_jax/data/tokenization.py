@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import hashlib
 import itertools
 import json
 import re
@@ -173,6 +174,16 @@ class Vocabulary:
     def save(self, directory: str | Path) -> None:
         """Writes the tokenizer's files; `from_directory` and `AutoTokenizer` give the same ids."""
         self.tokenizer.save_pretrained(directory)
+
+    def sha256(self) -> str:
+        """Of what the tokenizer does, in hex: every token's id, the reserved ids, the markers and the lexicon's words.
+        The same for a tokenizer saved in another format; another one for two tokens that changed places."""
+        content = [
+            sorted(self.tokenizer.get_vocab().items()), sorted(self._reserved_ids),
+            [self.mask_id, self.pad_id, self.end_id], [list(self._frames[kind]) for kind in Kind],
+            [[word, self.encode_slot(word)] for word in self._known_words],
+        ]  # fmt: skip
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def frame(self, kind: Kind) -> tuple[int, ...]:
         """The ids of the marker that stands before a unit of this kind."""

@@ -92,6 +92,13 @@ def _join_text(words: Sequence[str]) -> str:
     return " ".join(words).replace(" ,", ",")
 
 
+def _shape(image: object) -> str:
+    try:
+        return f"{np.asarray(image).dtype} of shape {np.asarray(image).shape}"
+    except ValueError:
+        return "rows of different lengths"
+
+
 class BabyAICodec:
     """Between BabyAI's units and words, exact in both directions (a `Codec`).
 
@@ -163,25 +170,33 @@ class BabyAICodec:
         raise ValueError(f"{self.name}: BabyAI has goals, observations and actions, but no {unit.kind.name.lower()}.")
 
     def _observation_slots(self, unit: Unit) -> list[Slot]:
-        if unit.data is None or "image" not in unit.data or "direction" not in unit.data:
-            raise ValueError(f"{self.name}: the observation of step {unit.step} needs data 'image' and 'direction'.")
+        where = f"{self.name}: the observation of step {unit.step}"
+        missing = [key for key in ("image", "direction") if unit.data is None or key not in unit.data]
+        if unit.data is None or missing:
+            raise ValueError(f"{where}: expected data with a field {missing[0]!r}, got none.")
         image, direction = unit.data["image"], unit.data["direction"]
-        if direction not in range(len(DIRECTIONS)):
-            raise ValueError(f"{self.name}: step {unit.step}: direction must be 0, 1, 2 or 3, got {direction!r}.")
-        if len(image) != VIEW_SIZE or any(len(column) != VIEW_SIZE for column in image):
-            raise ValueError(f"{self.name}: step {unit.step}: the image must have {VIEW_SIZE} x {VIEW_SIZE} cells.")
+        if type(direction) is not int or not 0 <= direction < len(DIRECTIONS):
+            raise ValueError(f"{where}: direction: expected 0, 1, 2 or 3, got {direction!r}.")
+        try:
+            cells = [tuple(image[x][y]) for y in range(VIEW_SIZE) for x in range(VIEW_SIZE)]
+            is_grid = len(image) == VIEW_SIZE and all(len(column) == VIEW_SIZE for column in image)
+            is_known = is_grid and self._slots_of_cell.keys() >= set(cells)
+        except (TypeError, IndexError, KeyError):  # no lists of lists of lists, or too short ones
+            is_grid = is_known = False
+        if not is_grid:
+            raise ValueError(
+                f"{where}: image: expected {VIEW_SIZE} x {VIEW_SIZE} x 3 integers ([x][y][object, color, state]), got "
+                f"{_shape(image)}."
+            )
+        if not is_known:
+            n = next(n for n, cell in enumerate(cells) if cell not in self._slots_of_cell)
+            y, x = divmod(n, VIEW_SIZE)
+            raise ValueError(
+                f"{where}: image: minigrid has no cell {list(cells[n])} (object, color, state), as at x={x} y={y}."
+            )
         slots = [self._direction_slots[direction]]
-        number = 0
-        for y in range(VIEW_SIZE):
-            for x in range(VIEW_SIZE):
-                cell = tuple(image[x][y])
-                if cell not in self._slots_of_cell:
-                    raise ValueError(
-                        f"{self.name}: step {unit.step}, cell x={x} y={y}: minigrid has no cell {list(cell)} "
-                        "(object, color, state)."
-                    )
-                slots += self._slots_of_cell[cell][number]
-                number += 1
+        for number, cell in enumerate(cells):
+            slots += self._slots_of_cell[cell][number]
         return slots
 
     def unit(self, kind: Kind, step: int, words: Sequence[str]) -> Unit:

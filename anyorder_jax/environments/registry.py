@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from anyorder_jax.environments.base import Environment
+from anyorder_jax.environments.text import TextCodec
 from anyorder_jax.types import Codec
 
 # prefix of the ids -> (module, extra that installs what it needs). A module offers `ids()`, `environment(id,
@@ -57,6 +58,14 @@ def make_environment(environment_id: str, profile: str = "joint") -> Environment
     return _find(environment_id).environment(environment_id, profile)
 
 
+def is_registered(environment_id: str) -> bool:
+    """Whether the id is of a family that is registered here: else its episodes are text, and nobody can act in it."""
+    return any(environment_id.startswith(prefix) for prefix in _FAMILIES)
+
+
 def make_codec(environment_id: str, profile: str) -> Codec:
-    """The codec alone: what reading recorded episodes needs. Arguments and errors as `make_environment`."""
-    return _find(environment_id).codec(profile)
+    """The codec alone: what reading recorded episodes needs. An id of no registered family, or "": plain text.
+
+    Arguments and errors as `make_environment`.
+    """
+    return _find(environment_id).codec(profile) if is_registered(environment_id) else TextCodec()
