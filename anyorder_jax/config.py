@@ -118,14 +118,19 @@ class DataConfig:
                  self.max_unit_tokens)  # fmt: skip
         _require(self.num_tokens >= 300, "data.num_tokens", "at least 300 (256 bytes and reserved tokens)",
                  self.num_tokens)  # fmt: skip
-        blocks = parse_roles(self.blocks, "data.blocks", dict.fromkeys(ROLES, 8))
-        _require(all(b >= 1 and b == int(b) for b in blocks.values()), "data.blocks", "integers >= 1", self.blocks)
+        self.role_blocks()
         _require(self.context_tokens == 0 or self.context_tokens <= self.row_length, "data.context_tokens",
                  f"at most data.row_length = {self.row_length}", self.context_tokens)  # fmt: skip
         _require(self.row_length >= 8, "data.row_length", "an integer >= 8", self.row_length)
         _require(self.on_bad_record in ("stop", "skip"), "data.on_bad_record", "'stop' or 'skip'", self.on_bad_record)
         _require(self.num_threads >= 1, "data.num_threads", "an integer >= 1", self.num_threads)
         _require(self.prefetch >= 1, "data.prefetch", "an integer >= 1", self.prefetch)
+
+    def role_blocks(self) -> dict[str, int]:
+        """The block of every role, in tokens."""
+        blocks = parse_roles(self.blocks, "data.blocks", dict.fromkeys(ROLES, 8))
+        _require(all(b >= 1 and b == int(b) for b in blocks.values()), "data.blocks", "integers >= 1", self.blocks)
+        return {role: int(block) for role, block in blocks.items()}
 
 
 @dataclass(frozen=True)

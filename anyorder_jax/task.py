@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
+import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from etils import epath
 
 from anyorder_jax import keys
-from anyorder_jax.config import Config, DataConfig
-from anyorder_jax.data import sources
+from anyorder_jax.config import Config, DataConfig, parse_mixture
+from anyorder_jax.data import sources, units
 from anyorder_jax.data.pipeline import Corpus
+from anyorder_jax.data.text_corpus import TextCorpus, Texts, open_index
 from anyorder_jax.data.tokenization import Vocabulary
 from anyorder_jax.environments import registry
-from anyorder_jax.types import OCCLUDED, Codec, Kind, Trajectory
+from anyorder_jax.types import GRANULARITIES, OCCLUDED, ROLES, Codec, Kind, Trajectory
 
 
 class Task(NamedTuple):
@@ -33,6 +37,25 @@ class Task(NamedTuple):
     vocabulary: Vocabulary
     fingerprint: dict[str, Any]
     skipped: list[str] | None = None
+    layout: units.Layout = units.DEFAULT_LAYOUT
+
+    def examples(self, config: Config, split: str) -> Corpus | TextCorpus:
+        """The examples of a split as the configuration cuts them, ready for the pipeline: for training ("train") as
+        `training` admits them, of other splits all.
+
+        Raises:
+          FileNotFoundError, ValueError: for data that are missing, broken or cannot be tokenised, by file and line.
+        """
+        data = config.data
+        if not data.context_tokens:
+            given = self.training(data) if split == "train" else self.trajectories(split)
+            return self.corpus(given, data.window)
+        texts = Texts(self.codec, self.vocabulary, self.layout)
+        on_bad = None if self.skipped is None else self.skipped.append
+        limit = data.num_episodes if split == "train" else 0
+        files = self.fingerprint.setdefault("files", {})
+        index = open_index(self.directory, split, texts, limit, on_bad, files)
+        return TextCorpus(self.directory, index, texts, data.context_tokens, config.seed)
 
     def trajectories(self, split: str, limit: int = 0) -> list[Trajectory]:
         """The split's trajectories, the first `limit` (0: all)."""
@@ -72,7 +95,7 @@ class Task(NamedTuple):
         Raises:
           ValueError: for a trajectory that cannot be tokenised, with its file, line and id, unless those are skipped.
         """
-        return Corpus.build(trajectories, self.codec, self.vocabulary, window, self._on_bad)
+        return Corpus.build(trajectories, self.codec, self.vocabulary, window, self._on_bad, self.layout)
 
     def _on_bad(self, trajectory_id: str, reason: str) -> None:
         sentence = f"{sources.place_of(self.directory, trajectory_id)}: trajectory {trajectory_id}: {reason}"
@@ -181,11 +204,18 @@ def open_task(config: Config, tokenizer: str | Path = "") -> Task:
             "Delete the folder, or give another config.data.cache_dir."
         )
     codec = registry.make_codec(environment, config.data.profile)
+    check_levels(config, codec)
     beside_model = [Path(config.model.path), Path(config.model.path) / "tokenizer"] if config.model.path else []
     candidates = [Path(given) for given in (tokenizer, config.data.tokenizer) if given] or [
         folder for folder in beside_model if (folder / "tokenizer_config.json").is_file()
     ]
-    vocabulary = Vocabulary.from_directory(candidates[0], codec) if candidates else Vocabulary.builtin(codec)
+    vocabulary = (
+        Vocabulary.from_directory(candidates[0], codec)
+        if candidates
+        else trained_vocabulary(directory, codec, config.data)
+        if codec.is_running_text
+        else Vocabulary.builtin(codec)
+    )
     shards = [[shard.file, shard.sha256] for split in sorted(manifest.splits) for shard in manifest.splits[split]]
     digest = hashlib.sha256(json.dumps(shards).encode()).hexdigest()
     fingerprint = {
@@ -193,4 +223,63 @@ def open_task(config: Config, tokenizer: str | Path = "") -> Task:
         "vocabulary_sha256": vocabulary.sha256(),
     }  # fmt: skip
     skipped: list[str] | None = [] if config.data.on_bad_record == "skip" else None
-    return Task(directory, environment, codec, vocabulary, fingerprint, skipped)
+    return Task(directory, environment, codec, vocabulary, fingerprint, skipped, layout_of(config.data))
+
+
+def check_levels(config: Config, codec: Codec) -> None:
+    """Raises ValueError for settings that these trajectories' renderer cannot honour."""
+    grains = parse_mixture(config.masking.granularity, GRANULARITIES, "masking.granularity")
+    missing = [name for name in grains if name not in codec.levels]
+    if missing:
+        raise ValueError(
+            f"config.masking.granularity: {missing[0]!r} is no span of these trajectories ({codec.name}); they offer "
+            f"{', '.join(codec.levels)}."
+        )
+    data = config.data
+    if data.context_tokens and not codec.is_running_text:
+        raise ValueError(
+            f"config.data.context_tokens: {data.context_tokens}, but {codec.name} writes no running text. Use 0, and "
+            "data.window steps."
+        )
+    if data.context_tokens and (data.exclude_goals or data.action_free_share):
+        raise ValueError("config.data.context_tokens: not with data.exclude_goals or data.action_free_share.")
+
+
+def layout_of(data: DataConfig) -> units.Layout:
+    """How running text is laid out."""
+    blocks = data.role_blocks()
+    longest = data.max_unit_tokens or max(data.context_tokens // 4, 24 if data.context_tokens else 0)
+    return units.Layout(tuple(blocks[role] for role in ROLES), longest)
+
+
+TRAINING_CHARACTERS = 50_000_000
+"""Of text that a tokenizer is trained on at most: the first episodes of the training split."""
+
+
+def trained_vocabulary(directory: Path, codec: Codec, data: DataConfig) -> Vocabulary:
+    """The byte-pair tokenizer of a collection, trained when it is first asked for and kept beside the data."""
+    manifest = sources.read_manifest(directory)
+    shards = [[shard.file, shard.sha256] for shard in manifest.splits.get("train", ())]
+    content = json.dumps([shards, data.num_tokens, data.num_episodes]).encode()
+    folder = directory / "tokenizers" / f"{data.num_tokens}-{hashlib.sha256(content).hexdigest()[:12]}"
+    if (folder / "tokenizer.json").is_file():
+        return Vocabulary.from_directory(folder, codec)
+
+    def texts() -> Iterator[str]:
+        num = 0
+        for trajectory in sources.iterate_trajectories(directory, "train", data.num_episodes, lambda sentence: None):
+            for unit in trajectory.units:
+                yield unit.text or ""
+                num += len(unit.text or "")
+            if num > TRAINING_CHARACTERS:
+                return
+
+    vocabulary = Vocabulary.trained(texts(), codec, data.num_tokens)
+    with contextlib.suppress(OSError):  # a read-only collection gets the same one again next time
+        temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
+        vocabulary.save(temporary)
+        try:
+            temporary.rename(folder)
+        except OSError:  # another process was first
+            shutil.rmtree(temporary, ignore_errors=True)
+    return vocabulary

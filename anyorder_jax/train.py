@@ -127,9 +127,8 @@ class Run:
         collect_if_needed(config)
         self.task = open_task(config)
         self.model_config = model_config_of(config, self.task)
-        trajectories = self.task.training(config.data)
-        self.corpus = corpus = self.task.corpus(trajectories, config.data.window)
-        held_out = self.task.corpus(self.task.trajectories("validation"), config.data.window)
+        self.corpus = corpus = self.task.examples(config, "train")
+        held_out = self.task.examples(config, "validation")
         self.task.fingerprint["tokens_sha256"] = [corpus.sha256(), held_out.sha256()]
         say_skipped(self.task.skipped or [])
         sampler = AnyOrderMaskSampler(config.masking)
@@ -228,7 +227,7 @@ def summarise(totals: dict[str, float], num: int) -> dict[str, float]:
     return means
 
 
-def explain_skipped(corpus: pipeline.Corpus, batch: Any, number: int, metrics: dict[str, Any], limit: float) -> str:
+def explain_skipped(corpus: pipeline.Examples, batch: Any, number: int, metrics: dict[str, Any], limit: float) -> str:
     """The sentence for a step that was not applied, with the records that were in it."""
     names = [corpus.name(e) for e in sorted(set(np.unique(batch.example).tolist()) - {-1})]
     what = f"the loss ({metrics['loss']}) or the gradient norm ({metrics['grad_norm']}) is not finite"

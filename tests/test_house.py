@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = [
-    {"types", "config", "keys", "process", "digest", "hardware", "hlo"},
+    {"types", "config", "keys", "process", "digest", "hardware", "hlo", "rendering"},
     {"data", "masking", "environments", "sharding", "metrics"},
     {"model"},
     {"loss", "optimizer", "flops", "pretrained", "task", "run_directory"},

@@ -3,9 +3,11 @@ row."""
 
 from __future__ import annotations
 
+import bisect
 import hashlib
+import threading
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import grain
 import numpy as np
@@ -46,6 +48,7 @@ class Corpus(NamedTuple):
         vocabulary: Vocabulary,
         window: int,
         on_bad: Callable[[str, str], None] | None = None,
+        layout: units.Layout = units.DEFAULT_LAYOUT,
     ) -> Corpus:
         """Tokenises everything once.
 
@@ -57,6 +60,7 @@ class Corpus(NamedTuple):
             (which no action follows) included; 0: one example a trajectory.
           on_bad: gets the id of a trajectory that cannot be used and the reason; if it returns, the trajectory is left
             out. None: the reason is raised.
+          layout: of running text.
 
         Raises:
           ValueError: for a trajectory without steps, or with words that the vocabulary lacks, by its id.
@@ -66,7 +70,7 @@ class Corpus(NamedTuple):
         record_E, end_step_E, length_E = [], [], []
         for trajectory in trajectories:
             try:
-                whole = units.tokenise(trajectory, codec, vocabulary)
+                whole = units.tokenise(trajectory, codec, vocabulary, layout)
                 if whole.num_steps == 0:
                     raise ValueError("expected a goal and at least one step, got no step.")
             except ValueError as error:
@@ -96,8 +100,8 @@ class Corpus(NamedTuple):
                 digest.update(len(array).to_bytes(8, "little") + array.tobytes())
         return digest.hexdigest()
 
-    def example(self, e: int) -> Tokenised:
-        """Example number e."""
+    def example(self, e: int, epoch: int = 0) -> Tokenised:
+        """Example number e, the same in every epoch."""
         whole = self.trajectories[self.record_E[e]]
         return units.window(whole, int(self.end_step_E[e]), self.window) if self.window else whole
 
@@ -106,8 +110,8 @@ class Corpus(NamedTuple):
         where = f", {self.window} steps to step {self.end_step_E[e]}" if self.window else ""
         return f"trajectory {self.ids[self.record_E[e]]}{where}"
 
-    def pack(self, row_length: int, seed: int, block_size: int = 1) -> packing.Plan:
-        """The plan of rows, in which examples start at multiples of `block_size`.
+    def pack(self, row_length: int, seed: int, block_size: int = 1, epoch: int = 0) -> packing.Plan:
+        """The plan of rows, in which examples start at multiples of `block_size`; the same in every epoch.
 
         Raises:
           ValueError: if an example is longer than a row, by its name.
@@ -132,13 +136,29 @@ def later_turns(example: Tokenised, block_size: int) -> np.ndarray:
     return (step_L > first_L) & (example.slots_GL[0] >= 0)
 
 
+class Examples(Protocol):
+    """What rows are made of: `Corpus`, the same examples in every epoch, or `text_corpus.TextCorpus`, drawn ones."""
+
+    def example(self, e: int, epoch: int = 0) -> Tokenised:
+        """Example number e of an epoch."""
+        ...
+
+    def name(self, e: int) -> str:
+        """What errors call it."""
+        ...
+
+    def pack(self, row_length: int, seed: int, block_size: int = 1, epoch: int = 0) -> packing.Plan:
+        """The rows of an epoch. Raises ValueError for an example that is longer than a row, by its name."""
+        ...
+
+
 class RowMaker(NamedTuple):
     """Makes rows: cuts the examples, draws what is hidden, puts the mask tokens in.
 
     block_size: 1, or that of block diffusion: examples start at its multiples, `later_turns` are hidden (not asked).
     """
 
-    corpus: Corpus
+    corpus: Examples
     sampler: Sampler
     complement: Complement | None
     row_length: int
@@ -161,18 +181,25 @@ class RowMaker(NamedTuple):
             example=np.full(shape, -1, np.int32),
         )
 
-    def row(self, examples: Sequence[int], generator: Callable[[int], np.random.Generator], progress: float) -> Batch:
+    def row(
+        self,
+        examples: Sequence[int],
+        generator: Callable[[int], np.random.Generator],
+        progress: float,
+        epoch: int = 0,
+    ) -> Batch:
         """One row, [1, L], or with `complement` the row and its complement, [2, L].
 
         Args:
           examples: numbers of the examples in the row.
           generator: the generator of example e's draw.
           progress: position in training, in [0, 1].
+          epoch: whose examples they are.
         """
         batch = self.empty(1 if self.complement is None else 2)
         stop = 0
         for segment, e in enumerate(examples, start=1):
-            example = self.corpus.example(e)
+            example = self.corpus.example(e, epoch)
             start = -(-stop // self.block_size) * self.block_size
             stop = start + len(example)
             here = slice(start, stop)
@@ -194,6 +221,44 @@ class RowMaker(NamedTuple):
         return batch
 
 
+MAX_ROWS = 2**40
+"""Of a run whose epochs are packed as they come: more than any run makes."""
+
+
+class EpochPlans:
+    """The rows of examples that are drawn anew in every epoch, in one order: row g = 0, 1, ... of the run.
+
+    An epoch is packed when its first row is asked for; its rows are shuffled by (seed, epoch).
+    """
+
+    def __init__(self, corpus: Examples, config: Config, block_size: int) -> None:
+        self._corpus, self._seed = corpus, config.seed
+        self._packing = config.data.row_length, config.seed, block_size
+        self._first_row = [0]  # of each epoch that is known, and of the next one
+        self._plans: dict[int, tuple[packing.Plan, np.ndarray]] = {}
+        self._lock = threading.Lock()
+        self._plan(0)  # an example that is longer than a row is told before training begins
+
+    def row(self, g: int) -> tuple[int, np.ndarray]:
+        """(epoch, numbers of the examples) of the run's row number g."""
+        with self._lock:
+            while self._first_row[-1] <= g:
+                self._plan(len(self._first_row) - 1)
+            epoch = bisect.bisect_right(self._first_row, g) - 1
+            plan, order_R = self._plan(epoch)
+            return epoch, plan.row(order_R[g - self._first_row[epoch]])
+
+    def _plan(self, epoch: int) -> tuple[packing.Plan, np.ndarray]:
+        if epoch not in self._plans:
+            plan = self._corpus.pack(*self._packing, epoch=epoch)
+            self._plans = {e: found for e, found in self._plans.items() if e >= epoch - 1}
+            order_R = keys.generator(self._seed, "rows", epoch).permutation(plan.num_rows)
+            self._plans[epoch] = plan, order_R
+            if epoch == len(self._first_row) - 1:
+                self._first_row.append(self._first_row[-1] + plan.num_rows)
+        return self._plans[epoch]
+
+
 def _stack(rows: Sequence[Batch]) -> Batch:
     return Batch(*map(np.concatenate, zip(*rows, strict=True)))
 
@@ -205,7 +270,7 @@ def block_size_of(config: Config) -> int:
 
 def make_pipeline(
     config: Config,
-    corpus: Corpus,
+    corpus: Examples,
     sampler: Sampler,
     *,
     mask_id: int,
@@ -252,19 +317,20 @@ def make_pipeline(
     elif complement is None:
         raise ValueError("pipeline: masking.complementary needs `complement` (masking.sampler.complement).")
     block_size = block_size_of(config)
-    plan = corpus.pack(config.data.row_length, config.seed, block_size)
     maker = RowMaker(corpus, sampler, complement, config.data.row_length, mask_id, pad_id, block_size)
     num_rows_total = num_steps_total * batch_size // rows_per_draw
 
-    def make_row(g: int, row: int) -> Batch:
-        epoch = g // plan.num_rows
-        return maker.row(
-            plan.row(row).tolist(),
-            lambda e: keys.generator(config.seed, "mask", epoch, e),
-            min(1.0, g / num_rows_total),
-        )
+    def make_row(g: int, epoch: int, examples: np.ndarray) -> Batch:
+        progress = min(1.0, g / num_rows_total)
+        return maker.row(examples.tolist(), lambda e: keys.generator(config.seed, "mask", epoch, e), progress, epoch)
 
-    rows = grain.MapDataset.range(plan.num_rows).seed(config.seed).shuffle().repeat().map_with_index(make_row)
+    if isinstance(corpus, Corpus):
+        plan = corpus.pack(config.data.row_length, config.seed, block_size)
+        rows = grain.MapDataset.range(plan.num_rows).seed(config.seed).shuffle().repeat()
+        rows = rows.map_with_index(lambda g, row: make_row(g, g // plan.num_rows, plan.row(row)))
+    else:
+        plans = EpochPlans(corpus, config, block_size)
+        rows = grain.MapDataset.range(MAX_ROWS).map(lambda g: make_row(g, *plans.row(g)))
     batches = rows[process_index::process_count].batch(
         batch_size // (rows_per_draw * process_count), drop_remainder=True, batch_fn=_stack
     )
@@ -276,7 +342,7 @@ def make_pipeline(
 
 
 def validation_batches(
-    corpus: Corpus,
+    corpus: Examples,
     sampler: Sampler,
     seed: int,
     batch_size: int,

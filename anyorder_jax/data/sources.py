@@ -31,7 +31,7 @@ import os
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from etils import epath
 
@@ -360,6 +360,15 @@ def _shard_paths(directory: Path, split: str, manifest: Manifest) -> list[Path]:
     return paths
 
 
+class Place(NamedTuple):
+    """Where a record lies: the shard, its line from 1, and its first byte and number of bytes (of unpacked lines)."""
+
+    path: Path
+    line: int
+    offset: int
+    size: int
+
+
 def iterate_trajectories(
     directory: Path | str,
     split: str,
@@ -368,6 +377,17 @@ def iterate_trajectories(
     digests: MutableMapping[str, str] | None = None,
 ) -> Iterator[Trajectory]:
     """Yields the trajectories of a split in their order; arguments and errors as `read_trajectories`."""
+    return (trajectory for _, trajectory in iterate_places(directory, split, limit, on_bad, digests))
+
+
+def iterate_places(
+    directory: Path | str,
+    split: str,
+    limit: int = 0,
+    on_bad: Callable[[str], None] | None = None,
+    digests: MutableMapping[str, str] | None = None,
+) -> Iterator[tuple[Place, Trajectory]]:
+    """As `iterate_trajectories`, with the place of each."""
     root = epath.Path(directory)
     manifest = read_manifest(root)
     if not manifest.is_complete:
@@ -382,8 +402,11 @@ def iterate_trajectories(
         num_before = len(ids) + num_bad
         name = path.name.removesuffix(".zst")
         shard = listed.get(name)
+        offset = 0
         with _open(path, shard) as lines:
             for number, line in enumerate(lines, start=1):
+                place = Place(path, number, offset, len(line))
+                offset += len(line)
                 try:
                     trajectory = _line_to_trajectory(line, f"{path}:{number}", ids)
                 except ValueError as error:
@@ -393,7 +416,7 @@ def iterate_trajectories(
                     num_bad += 1
                     continue
                 ids.add(trajectory.id)
-                yield trajectory
+                yield place, trajectory
                 if len(ids) == limit:
                     break
             num_here = len(ids) + num_bad - num_before
@@ -422,6 +445,20 @@ def _line_to_trajectory(line: bytes, where: str, ids: Container[str]) -> Traject
     trajectory = record_to_trajectory(record, where)
     _require(trajectory.id not in ids, f"{where}: id", "each id once", trajectory.id)
     return trajectory
+
+
+def check_shards(directory: Path | str, split: str, digests: MutableMapping[str, str] | None = None) -> None:
+    """Compares the bytes of a split's shards with the manifest; arguments and errors as `read_trajectories`."""
+    root = epath.Path(directory)
+    manifest = read_manifest(root)
+    listed = _listed(manifest, split)
+    for path in _shard_paths(root, split, manifest):
+        name = path.name.removesuffix(".zst")
+        with _open(path, listed.get(name)) as lines:
+            sha256 = lines.sha256()
+        _check_bytes(path, listed.get(name), sha256, _manifest_path(root))
+        if digests is not None:
+            digests[f"{split}/{name}"] = sha256
 
 
 def place_of(directory: Path | str, trajectory_id: str) -> str:

@@ -111,6 +111,33 @@ def _running_text(vocabulary: Vocabulary, codec: Codec, unit: Unit, layout: Layo
     return columns, is_shortened
 
 
+def unit_widths(
+    trajectories: Sequence[Trajectory], codec: Codec, vocabulary: Vocabulary, layout: Layout
+) -> list[tuple[int, bool, str]]:
+    """How long the units of running text get, without making their tokens: (tokens with the frame, is it shortened, why
+    it cannot be tokenised or "") of every unit of every trajectory, in order. Faster than `tokenise` for many."""
+    given = [unit for trajectory in trajectories for unit in trajectory.units]
+    texts, reasons = [], []
+    for unit in given:
+        try:
+            texts.append("".join(slot.word for slot in codec.slots(unit)))
+            reasons.append("")
+        except ValueError as error:
+            texts.append("")
+            reasons.append(str(error))
+    found = []
+    for unit, reason, count in zip(given, reasons, vocabulary.count_tokens(texts), strict=True):
+        if reason or isinstance(count, ValueError):
+            found.append((0, False, reason or str(count)))
+            continue
+        block, frame = layout.blocks[unit.kind], len(vocabulary.frame(unit.kind))
+        if 0 < layout.max_unit_tokens < count:
+            found.append((frame + len(_running_text(vocabulary, codec, unit, layout)[0].pieces), True, ""))
+        else:
+            found.append((frame + (count // block + 1) * block, False, ""))
+    return found
+
+
 def shortened(vocabulary: Vocabulary, text: str, places: Sequence[int], num_tokens: int) -> str:
     """The text's beginning and end with a mark between them, at most `num_tokens` tokens in all.
 

@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from anyorder_jax.environments.base import Environment
-from anyorder_jax.environments.text import TextCodec
+from anyorder_jax.rendering.text import TextRenderer
 from anyorder_jax.types import Codec
 
 # prefix of the ids -> (module, extra that installs what it needs). A module offers `ids()`, `environment(id,
@@ -68,4 +68,4 @@ def make_codec(environment_id: str, profile: str) -> Codec:
 
     Arguments and errors as `make_environment`.
     """
-    return _find(environment_id).codec(profile) if is_registered(environment_id) else TextCodec()
+    return _find(environment_id).codec(profile) if is_registered(environment_id) else TextRenderer()

@@ -13,7 +13,6 @@ import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from json.decoder import scanstring
 
 from anyorder_jax.types import TEXT_LEVELS, Field, Kind, Slot, Unit
 
@@ -83,7 +82,7 @@ def _argument_ends(text: str, place: int) -> Iterator[int]:
     while text[place := _skip(text, place)] != "}":
         if text[place] != '"':
             raise ValueError("expected a key")
-        _, place = scanstring(text, place + 1)
+        _, place = decoder.raw_decode(text, place)
         place = _skip(text, place)
         if text[place] != ":":
             raise ValueError("expected a colon")
