@@ -14,6 +14,7 @@ from anyorder_jax.config import defaults, freeze, parse_roles
 from anyorder_jax.data import contexts, pipeline, units
 from anyorder_jax.data.text_corpus import TextCorpus, Texts, open_index
 from anyorder_jax.data.tokenization import Vocabulary
+from anyorder_jax.masking import holes
 from anyorder_jax.masking.granularity import slots_of
 from anyorder_jax.masking.sampler import AnyOrderMaskSampler
 from anyorder_jax.rendering.text import TextRenderer, lines_of, words_of
@@ -258,3 +259,38 @@ def test_configurations_of_version_0_1_0_load():
     config = freeze(old)
     assert config.masking.role_rates()["observation"] == 0 and config.masking.role_rates()["action"] == 1
     assert config.loss.role_weights()["action"] == 3 and config.loss.role_weights()["goal"] == 0.3
+
+
+@pytest.mark.parametrize("order", ["causal", "forward", "inverse"])
+def test_nothing_later_and_nothing_else_of_the_decision_is_seen(order):
+    """Every later unit and every other part of the asked decision is changed: the model sees the same tokens."""
+    given_units = EPISODES[1].units
+    roles = {"causal": (Kind.ACTION,), "forward": holes.EVIDENCE, "inverse": holes.EVIDENCE}[order]
+    for end, unit in enumerate(given_units):
+        if unit.kind not in roles or (order != "causal" and end < 5):
+            continue
+        whole = units.tokenise(EPISODES[1], RENDERER, TRAINED)
+        (asked,) = {int(u) for u in holes.decision(whole, end)[-1:]} if order == "causal" else {end}
+        seen = []
+        for is_changed in (False, True):
+            changed = list(given_units)
+            example = contexts.context(whole, asked, 0)
+            hidden = holes.hide(order, example)
+            assert hidden.is_target_L.any() and not (hidden.is_target_L & ~hidden.is_hidden_L).any()
+            for u in np.unique(example.slots_GL[0][hidden.is_hidden_L]) if is_changed else []:
+                changed[u] = dataclasses.replace(changed[u], text="x" * len(changed[u].text))
+            for u in range(asked + 1, len(changed)):
+                changed[u] = dataclasses.replace(changed[u], text="other") if is_changed else changed[u]
+            other = units.tokenise(dataclasses.replace(EPISODES[1], units=tuple(changed)), RENDERER, TRAINED)
+            example = contexts.context(other, asked, 0)
+            visible = ~holes.hide(order, example).is_hidden_L
+            seen.append(example.tokens_L[visible & (example.field_L != Field.FRAME)].tolist())
+        assert seen[0] == seen[1]
+
+
+def test_a_decision_is_the_thoughts_and_actions_of_a_step_in_a_row():
+    example = units.tokenise(EPISODES[1], RENDERER, TRAINED)
+    found = {u: holes.decision(example, u).tolist() for u in (3, 4, 6, 7, 10, 11)}
+    assert found == {3: [3, 4], 4: [3, 4], 6: [6, 7], 7: [6, 7], 10: [10, 11], 11: [10, 11]}
+    hidden = holes.hide("causal", contexts.context(example, 7, 0))
+    assert set(example.slots_GL[0][: len(hidden.is_target_L)][hidden.is_target_L]) == {6, 7}

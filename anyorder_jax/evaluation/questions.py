@@ -24,8 +24,9 @@ from anyorder_jax import keys
 from anyorder_jax.config import MaskingConfig
 from anyorder_jax.data import units
 from anyorder_jax.data.units import TokenisedTrajectory
+from anyorder_jax.masking import holes
 from anyorder_jax.masking.sampler import AnyOrderMaskSampler
-from anyorder_jax.types import Field, Hidden, Kind, Tokenised
+from anyorder_jax.types import Hidden, Kind, Tokenised
 
 CELL, WORD = 1, 2
 """Rows of `Tokenised.slots_GL`: a cell; a word (an attribute of a cell, or a joint word)."""
@@ -115,7 +116,7 @@ def ask(
             if question.order == "any_order":
                 hidden = sampler(keys.generator(seed, purpose, episode, end), window)
             else:
-                hidden = hide_for(question.order, window)
+                hidden = holes.hide(question.order, window)
             if hidden.is_target_L.any():
                 asks.append(Ask(window, hidden, episode))
     return asks
@@ -134,47 +135,6 @@ def _ends(order: str, example: TokenisedTrajectory, num_steps: int) -> np.ndarra
         case "forward" | "past" | "future":
             return np.arange(1, example.num_steps)
     return np.arange(example.num_steps)
-
-
-def hide_for(order: str, example: Tokenised) -> Hidden:
-    """What an order hides in a window that ends where it asks; x hidden and asked, h hidden only.
-
-    causal    g .  o0 .  a0 .  o1 .  a1 x        inverse   g .  o0 .  a0 x  o1 .  a1 h
-    forward   g .  o0 .  a0 .  o1 x  a1 h        goal      g x  o0 .  a0 .  o1 .  a1 .
-    past      g .  o0 x  a0 x  o1 .  a1 .        future    g .  o0 .  a0 .  o1 x  a1 x
-    """
-    if order in ("past", "future"):
-        return _hide_half(order, example)
-    observations, actions = (np.flatnonzero(example.kind_U == k) for k in (Kind.OBSERVATION, Kind.ACTION))
-    last = int(observations[-1])
-    match order:
-        case "causal":
-            asked, first_hidden = actions[-1], int(actions[-1])
-        case "forward":
-            asked, first_hidden = last, last
-        case "inverse":
-            asked, first_hidden = actions[actions < last][-1], last + 1
-        case "goal":
-            asked, first_hidden = int(np.flatnonzero(example.kind_U == Kind.GOAL)[0]), len(example.kind_U)
-        case _:
-            raise ValueError(
-                f"evaluation: order {order!r} names no units; expected causal, forward, inverse, goal, past or future."
-            )
-    unit_L = example.slots_GL[0]
-    is_asked_L = unit_L == asked
-    is_target_L = is_asked_L & (example.field_L != Field.FILLER)
-    return Hidden(is_asked_L | (unit_L >= first_hidden), is_target_L, order, "unit", 1.0)
-
-
-def _hide_half(order: str, example: Tokenised) -> Hidden:
-    """The earlier or the later half of a window's steps. Injected actions are never asked; a future one is hidden."""
-    is_step_U = example.kind_U != Kind.GOAL
-    steps = np.unique(example.step_U[is_step_U])
-    is_later_U = example.step_U >= steps[len(steps) // 2]
-    is_hidden_U = is_step_U & (is_later_U if order == "future" else ~is_later_U & example.is_expert_U)
-    is_hidden_L = np.append(is_hidden_U, False)[example.slots_GL[0]]
-    is_target_L = np.append(is_hidden_U & example.is_expert_U, False)[example.slots_GL[0]]
-    return Hidden(is_hidden_L, is_target_L & (example.field_L != Field.FILLER), order, "unit", 1.0)
 
 
 def first_position_U(example: Tokenised) -> np.ndarray:

@@ -37,8 +37,9 @@ from anyorder_jax.evaluation.questions import Ask
 from anyorder_jax.evaluation.statistics import Estimate
 from anyorder_jax.evaluation.targets import Prediction, Targets, collect_targets
 from anyorder_jax.evaluation.world_model import MODEL, MOST_FREQUENT, Predictor, Results
+from anyorder_jax.masking import holes
 from anyorder_jax.masking.granularity import slots_of
-from anyorder_jax.types import Field, Hidden, Tokenised
+from anyorder_jax.types import Field, Hidden
 
 NUM_DRAWS = 32
 GRANULARITIES = ("unit", "token")
@@ -101,15 +102,9 @@ def chain_asks(examples: Sequence[TokenisedTrajectory], *, num_steps: int, limit
         for unit in np.flatnonzero(whole.is_expert_U).tolist():
             step = max(int(whole.step_U[unit]), first)  # the goal stands before the first step
             seen = units.window(examples[episode], step, step - first + 1)
-            asks.append(Ask(seen, _from(seen, unit), episode))
+            hidden = holes.spread(seen, slots_of(seen, "unit"), holes.chain(seen, unit), "chain")
+            asks.append(Ask(seen, hidden, episode))
     return Weighted(asks, np.ones(len(asks)), np.array([episode for episode, _ in ends], np.int64))
-
-
-def _from(example: Tokenised, unit: int) -> Hidden:
-    """Unit number `unit` asked, all from it on hidden."""
-    unit_L = example.slots_GL[0]
-    is_target_L = (unit_L == unit) & (example.field_L != Field.FILLER)
-    return Hidden(unit_L >= unit, is_target_L, "chain", "unit", 1.0)
 
 
 def estimates(

@@ -1,4 +1,4 @@
-"""Orders: which conditional of the trajectory is asked.
+"""Orders: which conditional of the trajectory is asked in training, drawn. What is hidden there: `holes`.
 
 One draw of each. g goal, o observation, a action; x hidden and asked (a target), h hidden only, . visible:
 
@@ -22,19 +22,12 @@ forward and suffix, where the future must not be seen: there they are hidden and
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
+from anyorder_jax.masking import holes
 from anyorder_jax.masking.granularity import Slots
+from anyorder_jax.masking.holes import Choice
 from anyorder_jax.types import Kind, Tokenised
-
-
-class Choice(NamedTuple):
-    """What a structured order hides and asks: bool [U + 1] each, the frame's entry at the end False."""
-
-    is_hidden_U: np.ndarray
-    is_target_U: np.ndarray
 
 
 def any_order(rng: np.random.Generator, slots: Slots, rate_U: np.ndarray) -> np.ndarray:
@@ -72,105 +65,71 @@ def suffix(rng: np.random.Generator, slots: Slots, rate_U: np.ndarray) -> np.nda
 
 
 def causal(rng: np.random.Generator, example: Tokenised, causal_step: str) -> Choice | None:
-    """Asks one expert action and hides all that follows it: next-action prediction, as it is rolled out.
-
-        g .  o0 .  a0 .  o1 .  a1 x  o2 h  a2 h          causal_step "any" drew a1; "last" would ask a2
+    """Asks one decision with an expert action: next-action prediction, as it is rolled out.
 
     Args:
       rng: the draw's generator.
       example: a tokenised example.
-      causal_step: "last": the last expert action (an injected one after it is hidden, not asked); "any": each
-        with equal chance.
+      causal_step: "last": that of the last expert action (an injected one after it is hidden, not asked); "any": each
+        expert action with equal chance.
 
     Returns:
       The choice, or None when there is no expert action.
     """
-    actions = np.flatnonzero(_is_asked_kind(example, Kind.ACTION))
+    actions = holes.asked_of(example, (Kind.ACTION,))
     if not len(actions):
         return None
-    asked = actions[-1] if causal_step == "last" else actions[rng.integers(len(actions))]
-    return _cut(example, asked, asked)
+    return holes.causal(example, actions[-1] if causal_step == "last" else actions[rng.integers(len(actions))])
 
 
 def prefix(example: Tokenised) -> Choice | None:
-    """Asks every observation after the first observation and the first action, and hides all later units.
-
-        g .  o0 .  a0 .  o1 x  a1 h  o2 x
+    """Asks all evidence after the first observation and the first decision.
 
     Returns:
-      The choice, or None when no observation follows. Without any action, the first
-      observation alone is given.
+      The choice, or None when none follows. Without any action, the first observation alone is given.
     """
-    observations = np.flatnonzero(example.kind_U == Kind.OBSERVATION)
-    actions = np.flatnonzero(example.kind_U == Kind.ACTION)
-    if not len(observations):
+    evidence = holes.of_group(example, (Kind.OBSERVATION,))
+    actions = holes.of_group(example, (Kind.ACTION,))
+    if not len(evidence):
         return None
-    last_given = max(observations[0], actions[0]) if len(actions) else observations[0]
-    later = observations[(observations > last_given) & example.is_expert_U[observations]]
-    return _cut(example, last_given + 1, later) if len(later) else None
+    last_given = max(evidence[0], holes.decision(example, actions[0])[-1]) if len(actions) else evidence[0]
+    later = holes.asked_of(example, holes.EVIDENCE)
+    return holes.prefix(example, last_given) if (later > last_given).any() else None
 
 
 def forward(rng: np.random.Generator, example: Tokenised) -> Choice | None:
-    """Asks one observation that follows an action, and hides what follows it: a world model's step.
-
-        g .  o0 .  a0 .  o1 x  a1 h  o2 h
+    """Asks one piece of evidence that follows an action: a world model's step.
 
     An injected action before it is visible: what a wrong action does is learned too.
 
     Returns:
-      The choice, or None when no observation follows an action.
+      The choice, or None when no evidence follows an action.
     """
-    actions = np.flatnonzero(example.kind_U == Kind.ACTION)
-    observations = np.flatnonzero(_is_asked_kind(example, Kind.OBSERVATION))
+    actions = holes.of_group(example, (Kind.ACTION,))
+    evidence = holes.asked_of(example, holes.EVIDENCE)
     if len(actions):
-        observations = observations[observations > actions[0]]
-    if not len(actions) or not len(observations):
+        evidence = evidence[evidence > actions[0]]
+    if not len(actions) or not len(evidence):
         return None
-    asked = observations[rng.integers(len(observations))]
-    return _cut(example, asked, asked)
+    return holes.forward(example, evidence[rng.integers(len(evidence))])
 
 
 def inverse(rng: np.random.Generator, example: Tokenised, rate: float) -> Choice | None:
-    """Asks expert actions, each with probability `rate` and one at least; observations stay visible.
-
-        g .  o0 .  a0 x  o1 .  a1 .  o2 .  a2 x  o3 .
+    """Asks expert actions, each with probability `rate` and one at least; what follows them is seen, here all of it.
 
     Returns:
       The choice, or None when there is no expert action.
     """
-    actions = np.flatnonzero(_is_asked_kind(example, Kind.ACTION))
+    actions = holes.asked_of(example, (Kind.ACTION,))
     if not len(actions):
         return None
     drawn = actions[rng.random(len(actions)) < rate]
-    is_hidden_U = _nothing(example)
-    is_hidden_U[drawn if len(drawn) else actions[rng.integers(len(actions))]] = True
-    return Choice(is_hidden_U, is_hidden_U)
+    if not len(drawn):
+        drawn = actions[[rng.integers(len(actions))]]
+    return holes.inverse(example, drawn, len(example.kind_U) - 1)
 
 
 def goal(example: Tokenised) -> Choice | None:
-    """Asks the goal, all else visible.
-
-        g x  o0 .  a0 .  o1 .
-
-    Returns:
-      The choice, or None when there is no goal.
-    """
-    is_hidden_U = _nothing(example)
-    is_hidden_U[:-1] = _is_asked_kind(example, Kind.GOAL)
-    return Choice(is_hidden_U, is_hidden_U) if is_hidden_U.any() else None
-
-
-def _is_asked_kind(example: Tokenised, kind: Kind) -> np.ndarray:
-    return (example.kind_U == kind) & example.is_expert_U
-
-
-def _nothing(example: Tokenised) -> np.ndarray:
-    return np.zeros(len(example.kind_U) + 1, bool)
-
-
-def _cut(example: Tokenised, start: int, asked: int | np.ndarray) -> Choice:
-    """Hides the units from `start` on, asks the units `asked`."""
-    is_hidden_U, is_target_U = _nothing(example), _nothing(example)
-    is_hidden_U[start:-1] = True
-    is_target_U[asked] = True
-    return Choice(is_hidden_U, is_target_U)
+    """Asks the goal, all else visible; None when there is none."""
+    choice = holes.goal(example)
+    return choice if choice.is_hidden_U.any() else None

@@ -11,6 +11,7 @@ import numpy as np
 from anyorder_jax.config import ORDERS, MaskingConfig, parse_mixture
 from anyorder_jax.masking import orders, rates
 from anyorder_jax.masking.granularity import Slots, slots_of
+from anyorder_jax.masking.holes import Choice, spread
 from anyorder_jax.types import GRANULARITIES, Field, Hidden, Kind, Tokenised
 
 
@@ -70,14 +71,14 @@ class AnyOrderMaskSampler:
         choice = self._choose(rng, example, order, rate)
         if choice is not None:
             rate_of_targets = rate if order == "inverse" else 1.0
-            return _spread(example, slots_of(example, "unit"), *choice, order, "unit", rate_of_targets)
+            return spread(example, slots_of(example, "unit"), choice, order, "unit", rate_of_targets)
         return self._draw_random(rng, example, order, granularity, rate)
 
     def complement(self, example: Tokenised, hidden: Hidden) -> Hidden:
         """`complement` below, without the kinds that this configuration never hides (scale 0)."""
         return _complement(example, hidden, self._scales)
 
-    def _choose(self, rng: np.random.Generator, example: Tokenised, order: str, rate: float) -> orders.Choice | None:
+    def _choose(self, rng: np.random.Generator, example: Tokenised, order: str, rate: float) -> Choice | None:
         match order:
             case "causal":
                 return orders.causal(rng, example, self.config.causal_step)
@@ -103,7 +104,7 @@ class AnyOrderMaskSampler:
         else:
             order = "any_order"
             is_hidden_S = is_target_S = orders.any_order(rng, slots, rate_U)
-        hidden = _spread(example, slots, is_hidden_S, is_target_S, order, granularity, rate)
+        hidden = spread(example, slots, Choice(is_hidden_S, is_target_S), order, granularity, rate)
         if hidden.is_target_L.any():
             return hidden
         candidates = _eligible_slots(example, slots, scale_U)
@@ -136,7 +137,7 @@ def _complement(example: Tokenised, hidden: Hidden, scales: np.ndarray) -> Hidde
     is_left_S = scale_U[slots.unit_S] > 0
     is_left_S[slots.slot_L[hidden.is_hidden_L]] = False
     rate = 1.0 - hidden.rate if hidden.rate < 1 else 1.0
-    rest = _spread(example, slots, is_left_S, is_left_S, hidden.order, hidden.granularity, rate)
+    rest = spread(example, slots, Choice(is_left_S, is_left_S), hidden.order, hidden.granularity, rate)
     if rest.is_target_L.any():
         return rest
     candidates = _eligible_slots(example, slots, scale_U)
@@ -144,21 +145,6 @@ def _complement(example: Tokenised, hidden: Hidden, scales: np.ndarray) -> Hidde
         return rest
     picked = candidates[zlib.crc32(example.tokens_L.tobytes()) % len(candidates)]
     return _add_slot(rest, example, slots, picked)
-
-
-def _spread(
-    example: Tokenised,
-    slots: Slots,
-    is_hidden_S: np.ndarray,
-    is_target_S: np.ndarray,
-    order: str,
-    granularity: str,
-    rate: float,
-) -> Hidden:
-    """From slots to their tokens."""
-    is_hidden_L = is_hidden_S[slots.slot_L]
-    is_asked_L = is_hidden_L if is_target_S is is_hidden_S else is_target_S[slots.slot_L]
-    return Hidden(is_hidden_L, is_asked_L & (example.field_L != Field.FILLER), order, granularity, rate)
 
 
 def _eligible_slots(example: Tokenised, slots: Slots, scale_U: np.ndarray) -> np.ndarray:
