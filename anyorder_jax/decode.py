@@ -1,56 +1,129 @@
-"""Filling hidden tokens: all at once, or a few at a time, most confident first (LLaDA2.0 report, section 6)."""
+"""Filling hidden tokens on the device: block by block, a few at a time, surest first (LLaDA2.0 report, section 6).
+
+    hole       M  M  M  M | M  M  M  M        two blocks of 4; E is the end token
+    pass 1    buy M  M  M | M  M  M  M        what is surer than `threshold`, and the surest one at least
+    pass 2    buy a mug M | M  M  M  M        only the first block that is open
+    pass 3    buy a mug E | E  E  E  E        an end with all before it fixed ends the unit: the rest is filled at once
+
+An end token is not accepted while anything before it in its unit is open: it would cut off what is not yet written
+(LLaDA, `confidence_eos_eot_inf`). No logits leave the device, and only hidden positions go through the head.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
-import numpy as np
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
 
-Forward = Callable[[np.ndarray], np.ndarray]
-"""tokens int32 [B, L] -> logits float32 [B, L, V], in ONE bidirectional pass."""
+from anyorder_jax.config import Config
+from anyorder_jax.model import transformer
+from anyorder_jax.model.attention import Segments
+from anyorder_jax.model.config import ModelConfig
 
 
-def fill(
-    forward: Forward,
-    tokens_BL: np.ndarray,
-    is_hidden_BL: np.ndarray,
-    *,
-    threshold: float = 0.0,
-    allowed_BLV: np.ndarray | None = None,
-    rng: np.random.Generator | None = None,
-) -> np.ndarray:
-    """Replaces the hidden tokens of each row.
+class Holes(NamedTuple):
+    """The hidden positions of each row, in order, int32 [B, H] each. place_BH: position in the row, not 0 (a row begins
+    with a frame). unit_BH: number of the unit that it belongs to. block_BH: blocks are filled one after another; a
+    negative one is no hole (padding, place 0)."""
 
-    Every pass fills the hidden positions whose confidence is >= `threshold`, and at least the most confident one of
-    each row, until none is left; `threshold` 0 fills all in one pass, above 1 one position a pass.
+    place_BH: Any
+    unit_BH: Any
+    block_BH: Any
+
+
+class Filled(NamedTuple):
+    """tokens_BH: int32 [B, H]. probability_BH: float32 [B, H], what the model gave each token when it was accepted (1
+    for the ends after a unit's first). passes_B: int32 [B], forward passes until the row was full."""
+
+    tokens_BH: Any
+    probability_BH: Any
+    passes_B: Any
+
+
+Fill = Callable[..., Filled]
+"""fill(params, tokens_BL, lengths_B, holes, allowed_BHV, threshold, key, temperature) -> Filled."""
+
+
+def make_fill(config: Config, model_config: ModelConfig, end_id: int, mesh: Mesh | None = None) -> Fill:
+    """The jitted filling; it is compiled once for each shape.
 
     Args:
-      forward: the model.
-      tokens_BL: int32 [B, L], the mask id at hidden positions.
-      is_hidden_BL: bool [B, L].
-      threshold: probability above which a token is accepted; the report uses 0.95.
-      allowed_BLV: bool, broadcastable to [B, L, V]: tokens that may stand there (None: all).
-      rng: draws from the distribution (temperature 1) instead of taking its mode.
+      config: of the run (its compute type and LoRA).
+      model_config: the model's shape.
+      end_id: the end token.
+      mesh: where the weights lie (None: one device).
 
     Returns:
-      int32 [B, L], with no hidden position left.
+      A function of
+        params: the model's tree.
+        tokens_BL: int32 [B, L], the mask id in the holes.
+        lengths_B: int32 [B], tokens of each row; 0 for rows of padding.
+        holes: `Holes`.
+        allowed_BHV: bool, broadcastable to [B, H, V]: tokens that may stand there.
+        threshold: probability from which a token is accepted; the report uses 0.95; above 1: one token a pass.
+        key: a JAX key for the draws.
+        temperature: 0 takes the likeliest token; 1 draws from the distribution (static: another one is compiled anew).
     """
-    tokens_BL, is_hidden_BL = tokens_BL.copy(), is_hidden_BL.copy()
-    while is_hidden_BL.any():
-        logits_BLV = forward(tokens_BL).astype(np.float64)
-        if allowed_BLV is not None:
-            logits_BLV = np.where(allowed_BLV, logits_BLV, -np.inf)
-        probability_BLV = np.exp(logits_BLV - logits_BLV.max(-1, keepdims=True))
-        probability_BLV /= probability_BLV.sum(-1, keepdims=True)
-        if rng is None:
-            chosen_BL = probability_BLV.argmax(-1)
-        else:
-            draw_BL1 = rng.random(tokens_BL.shape)[..., None]
-            chosen_BL = (probability_BLV.cumsum(-1) < draw_BL1).sum(-1).clip(max=probability_BLV.shape[-1] - 1)
-        confidence_BL = np.take_along_axis(probability_BLV, chosen_BL[..., None], -1)[..., 0]
-        confidence_BL = np.where(is_hidden_BL, confidence_BL, -1.0)
-        is_best_BL = confidence_BL == confidence_BL.max(-1, keepdims=True)
-        accept_BL = is_hidden_BL & ((confidence_BL >= threshold) | is_best_BL)
-        tokens_BL[accept_BL] = chosen_BL[accept_BL]
-        is_hidden_BL &= ~accept_BL
-    return tokens_BL
+    dtype = jnp.dtype(config.model.compute_dtype)
+
+    def fill(
+        params: Any, tokens_BL: jax.Array, lengths_B: jax.Array, holes: Holes, allowed_BHV: jax.Array,
+        threshold: float, key: jax.Array, temperature: float,
+    ) -> Filled:  # fmt: skip
+        places_L = jnp.arange(tokens_BL.shape[1], dtype=jnp.int32)
+        positions_BL = jnp.broadcast_to(places_L, tokens_BL.shape)
+        attention = Segments((positions_BL < lengths_B[:, None]).astype(jnp.int32))
+        rows_B1 = jnp.arange(len(tokens_BL))[:, None]
+        is_asked_BL = jnp.zeros(tokens_BL.shape, bool).at[rows_B1, holes.place_BH].set(holes.block_BH >= 0)
+        is_before_BHH = (holes.unit_BH[:, :, None] == holes.unit_BH[:, None, :]) & (holes.block_BH >= 0)[:, None, :]
+        is_before_BHH &= jnp.tri(holes.place_BH.shape[1], k=-1, dtype=bool)  # [b, i, j]: j before i in its unit
+
+        def logits_of(tokens_BH: jax.Array) -> jax.Array:
+            seen_BL = tokens_BL.at[rows_B1, holes.place_BH].set(
+                jnp.where(holes.block_BH >= 0, tokens_BH, jnp.take_along_axis(tokens_BL, holes.place_BH, 1))
+            )
+            hidden_BLD, _, _ = transformer.hidden(
+                model_config, params, seen_BL, positions_BL, attention,
+                compute_dtype=dtype, mesh=mesh, lora_config=config.lora, is_asked_BL=is_asked_BL,
+            )  # fmt: skip
+            hidden_BHD = jnp.take_along_axis(hidden_BLD, holes.place_BH[..., None], axis=1)
+            return jnp.where(allowed_BHV, transformer.head(params, hidden_BHD), -jnp.inf)
+
+        def some_open(carry: Any) -> jax.Array:
+            return carry[0].any()
+
+        def one_pass(carry: Any) -> Any:
+            is_open_BH, filled, number = carry
+            logits_BHV = logits_of(filled.tokens_BH)
+            drawn_BH = logits_BHV.argmax(-1)
+            if temperature:
+                noise_BHV = jax.random.gumbel(jax.random.fold_in(key, number), logits_BHV.shape)
+                drawn_BH = (logits_BHV + temperature * noise_BHV).argmax(-1)
+            log_p_BHV = jax.nn.log_softmax(logits_BHV)
+            sure_BH = jnp.exp(jnp.take_along_axis(log_p_BHV, drawn_BH[..., None], -1)[..., 0])
+            has_open_before_BH = (is_before_BHH & is_open_BH[:, None, :]).any(-1)
+            block_B1 = jnp.where(is_open_BH, holes.block_BH, jnp.iinfo(jnp.int32).max).min(-1, keepdims=True)
+            may_BH = is_open_BH & (holes.block_BH == block_B1) & ~((drawn_BH == end_id) & has_open_before_BH)
+            rank_BH = jnp.where(may_BH, sure_BH, -1.0)
+            is_best_BH = jnp.arange(rank_BH.shape[1]) == rank_BH.argmax(-1)[:, None]
+            accept_BH = may_BH & ((sure_BH >= threshold) | is_best_BH)
+            tokens_BH = jnp.where(accept_BH, drawn_BH, filled.tokens_BH)
+            still_BH = is_open_BH & ~accept_BH
+            is_fixed_end_BH = (tokens_BH == end_id) & ~still_BH
+            is_over_BH = still_BH & (is_before_BHH & is_fixed_end_BH[:, None, :]).any(-1)
+            filled = Filled(
+                jnp.where(is_over_BH, end_id, tokens_BH).astype(jnp.int32),
+                jnp.where(accept_BH, sure_BH, filled.probability_BH),
+                filled.passes_B + is_open_BH.any(-1),
+            )
+            return still_BH & ~is_over_BH, filled, number + 1
+
+        start_BH = jnp.take_along_axis(tokens_BL, holes.place_BH, 1)
+        B, H = start_BH.shape
+        nothing = Filled(start_BH, jnp.ones((B, H), jnp.float32), jnp.zeros(B, jnp.int32))
+        return jax.lax.while_loop(some_open, one_pass, (holes.block_BH >= 0, nothing, jnp.int32(0)))[1]
+
+    return jax.jit(fill, static_argnums=7)

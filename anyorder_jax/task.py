@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -56,6 +57,15 @@ class Task(NamedTuple):
         files = self.fingerprint.setdefault("files", {})
         index = open_index(self.directory, split, texts, limit, on_bad, files)
         return TextCorpus(self.directory, index, texts, data.context_tokens, config.seed)
+
+    def decision(self) -> tuple[Kind, ...]:
+        """What an agent of these data writes at its turn: a thought and an action, or an action alone, as more than
+        half of the first hundred training episodes' turns do."""
+        first = itertools.islice(sources.iterate_trajectories(self.directory, "train", on_bad=lambda _: None), 100)
+        turns = [(t.id, unit.step, unit.kind) for t in first for unit in t.units]
+        thoughts = {turn[:2] for turn in turns if turn[2] == Kind.THOUGHT}
+        actions = {turn[:2] for turn in turns if turn[2] == Kind.ACTION}
+        return (Kind.THOUGHT, Kind.ACTION) if 2 * len(thoughts & actions) > len(actions) else (Kind.ACTION,)
 
     def trajectories(self, split: str, limit: int = 0) -> list[Trajectory]:
         """The split's trajectories, the first `limit` (0: all)."""

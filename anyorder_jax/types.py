@@ -44,6 +44,12 @@ ROLES = tuple(kind.name.lower() for kind in Kind)
 """The names of the kinds, by their number, as files, flags and metrics write them."""
 
 
+DECISION = (Kind.THOUGHT, Kind.ACTION)
+EVIDENCE = (Kind.OBSERVATION, Kind.TOOL, Kind.USER)
+PURPOSE = (Kind.GOAL,)
+"""Groups of kinds, as orders ask them: what the agent writes, what it gets to see, what it is for."""
+
+
 class Field(enum.IntEnum):
     """What a single token says. FRAME is never hidden; FILLER is hidden with its slot but never a target. END is an
     end token after a unit's first one: a target whose weight is a setting (`loss.end_weight`)."""

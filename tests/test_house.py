@@ -13,8 +13,9 @@ FLOORS = [
     {"loss", "optimizer", "flops", "pretrained", "task", "run_directory"},
     {"state"},
     {"step", "decode", "checkpoint", "weights"},
+    {"acting"},
     {"evaluation"},
-    {"train", "evaluate", "collect", "ablate", "demo", "fit"},
+    {"generate", "ingest", "train", "evaluate", "collect", "ablate", "demo", "fit"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 MODULES = sorted((ROOT / "anyorder_jax").rglob("*.py"))

@@ -18,7 +18,7 @@ from anyorder_jax.masking import holes
 from anyorder_jax.masking.granularity import slots_of
 from anyorder_jax.masking.sampler import AnyOrderMaskSampler
 from anyorder_jax.rendering.text import TextRenderer, lines_of, words_of
-from anyorder_jax.types import ROLES, Field, Kind, Trajectory, Unit
+from anyorder_jax.types import EVIDENCE, ROLES, Field, Kind, Trajectory, Unit
 from corridor import BPE_DIRECTORY
 
 RENDERER = TextRenderer()
@@ -160,7 +160,7 @@ def test_examples_are_drawn_anew_in_every_epoch_and_fit(data):
 def test_every_step_is_an_end_sooner_or_later(data):
     corpus = corpus_of(data)
     ends = {int(end) for epoch in range(60) for end in corpus.ends(epoch)[0][corpus.record_E == 0]}
-    assert ends == {4, 9, 12}  # the last unit of each step
+    assert ends == {4, 7, 9, 11, 12}  # the last unit of each step, and of each decision
 
 
 def test_the_index_is_kept_and_noticed_when_the_data_change(data, tmp_path):
@@ -265,7 +265,7 @@ def test_configurations_of_version_0_1_0_load():
 def test_nothing_later_and_nothing_else_of_the_decision_is_seen(order):
     """Every later unit and every other part of the asked decision is changed: the model sees the same tokens."""
     given_units = EPISODES[1].units
-    roles = {"causal": (Kind.ACTION,), "forward": holes.EVIDENCE, "inverse": holes.EVIDENCE}[order]
+    roles = {"causal": (Kind.ACTION,), "forward": EVIDENCE, "inverse": EVIDENCE}[order]
     for end, unit in enumerate(given_units):
         if unit.kind not in roles or (order != "causal" and end < 5):
             continue

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from anyorder_jax.types import Kind, Tokenised
+from anyorder_jax.types import DECISION, Kind, Tokenised
 
 ALWAYS = (Kind.SYSTEM, Kind.GOAL)
 """Kinds of units that every context shows."""
@@ -53,12 +53,19 @@ def choose(lengths: UnitLengths, end: int, budget: int) -> np.ndarray:
       Where the last step alone does not fit, its last units that do. At least one unit, the last.
     """
     kind_U, step_U, width_U = (array[: end + 1] for array in lengths)
+    return choose_for(UnitLengths(kind_U, step_U, width_U), 1, budget)
+
+
+def choose_for(lengths: UnitLengths, num_last: int, budget: int) -> np.ndarray:
+    """As `choose`, of all units, the last `num_last` of which are shown in any case (holes that are to be filled)."""
+    kind_U, step_U, width_U = lengths
+    num_units = len(kind_U)
     if not budget or width_U.sum() <= budget:
-        return np.arange(end + 1)
+        return np.arange(num_units)
     is_shown_U = np.isin(kind_U, ALWAYS)
     users = np.flatnonzero(kind_U == Kind.USER)
     is_shown_U[users[-1:]] = True
-    is_shown_U[end] = True
+    is_shown_U[num_units - num_last :] = True
     room = budget - int(width_U[is_shown_U].sum())
     for step in np.unique(step_U)[::-1]:
         units = np.flatnonzero((step_U == step) & ~is_shown_U)
@@ -66,7 +73,7 @@ def choose(lengths: UnitLengths, end: int, budget: int) -> np.ndarray:
             is_shown_U[units] = True
             room -= int(width_U[units].sum())
             continue
-        if step == step_U[end]:
+        if step == step_U[-1]:
             fits = np.cumsum(width_U[units][::-1])[::-1] <= room
             is_shown_U[units[fits]] = True
         break
@@ -94,6 +101,22 @@ def select(example: Tokenised, units: np.ndarray) -> Tokenised:
     )
 
 
+def joined(first: Tokenised, second: Tokenised) -> Tokenised:
+    """The units of both, one after the other."""
+    num_U, num_G = len(first.kind_U), first.slots_GL.max(1, keepdims=True) + 1
+    second_GL = np.where(second.slots_GL >= 0, second.slots_GL + num_G, -1)
+    assert num_G[0] == num_U, "every unit has a token"
+    return Tokenised(
+        tokens_L=np.concatenate([first.tokens_L, second.tokens_L]),
+        field_L=np.concatenate([first.field_L, second.field_L]),
+        slots_GL=np.concatenate([first.slots_GL, second_GL], axis=1),
+        kind_U=np.concatenate([first.kind_U, second.kind_U]),
+        step_U=np.concatenate([first.step_U, second.step_U]),
+        is_expert_U=np.concatenate([first.is_expert_U, second.is_expert_U]),
+        levels=first.levels,
+    )
+
+
 def context(example: Tokenised, end: int, budget: int) -> Tokenised:
     """What is shown of a trajectory up to its unit number `end`, in at most `budget` tokens.
 
@@ -102,7 +125,10 @@ def context(example: Tokenised, end: int, budget: int) -> Tokenised:
     return select(example, choose(lengths_of(example), end, budget))
 
 
-def last_units(lengths: UnitLengths) -> np.ndarray:
-    """int [S]: the last unit of each step; a context may end there."""
-    step_U = lengths.step_U
-    return np.flatnonzero(np.append(step_U[1:] != step_U[:-1], True))
+def ends(lengths: UnitLengths) -> np.ndarray:
+    """int [n]: the units that a context may end with: the last of each step, and of each decision (an agent that acts
+    does not see what its action will lead to)."""
+    kind_U, step_U, _ = lengths
+    is_decision_U = np.isin(kind_U, DECISION)
+    is_over_U = np.append((step_U[1:] != step_U[:-1]) | (is_decision_U[:-1] & ~is_decision_U[1:]), True)
+    return np.flatnonzero(is_over_U)

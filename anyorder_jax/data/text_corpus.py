@@ -122,8 +122,8 @@ class TextCorpus:
         end_E, length_E = np.zeros((2, len(draw_E)), np.int64)
         for e, (r, part, parts, draw) in enumerate(zip(self.record_E, *self._share_E, draw_E, strict=True)):
             lengths = self._index.lengths(r)
-            last_S = contexts.last_units(lengths)
-            end_E[e] = end = last_S[int((part + draw) * len(last_S) / parts)]
+            ends = contexts.ends(lengths)
+            end_E[e] = end = ends[int((part + draw) * len(ends) / parts)]
             length_E[e] = lengths.width_U[contexts.choose(lengths, end, self._budget)].sum()
         return end_E, length_E
 

@@ -44,6 +44,7 @@ class Vocabulary:
       tokenizer: the transformers tokenizer.
       mask_id, pad_id, end_id: ids of the mask, pad and end-of-unit tokens (pad and end may be the same id).
       size: rows that an embedding needs for it.
+      reserved_ids: of the special tokens, which no text becomes.
     """
 
     def __init__(self, tokenizer: Any, codec: Codec, *, mask_id: int, pad_id: int, end_id: int) -> None:
@@ -58,10 +59,10 @@ class Vocabulary:
         ids = tokenizer.get_vocab()
         self.size = max(ids.values()) + 1
         special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
-        self._reserved_ids = special | {*tokenizer.all_special_ids, mask_id, pad_id, end_id}
+        self.reserved_ids = special | {*tokenizer.all_special_ids, mask_id, pad_id, end_id}
         self._literal = _as_text(tokenizer)
         self._is_lossless = _is_lossless(self._literal)
-        reserved = [tokenizer.convert_ids_to_tokens(i) for i in sorted(self._reserved_ids) if i in ids.values()]
+        reserved = [tokenizer.convert_ids_to_tokens(i) for i in sorted(self.reserved_ids) if i in ids.values()]
         longest_first = sorted(filter(None, reserved), key=len, reverse=True)
         self._reserved_text = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
         self._ids_of_word: dict[str, tuple[int, ...]] = {}
@@ -180,7 +181,7 @@ class Vocabulary:
         """Of what the tokenizer does, in hex: every token's id, the reserved ids, the markers and the lexicon's words.
         The same for a tokenizer saved in another format; another one for two tokens that changed places."""
         content = [
-            sorted(self.tokenizer.get_vocab().items()), sorted(self._reserved_ids),
+            sorted(self.tokenizer.get_vocab().items()), sorted(self.reserved_ids),
             [self.mask_id, self.pad_id, self.end_id], [list(self._frames[kind]) for kind in Kind],
             [[word, self.encode_slot(word)] for word in self._known_words],
         ]  # fmt: skip
@@ -207,7 +208,7 @@ class Vocabulary:
         if self._is_lossless:  # by construction: half the work of tokenising would be to look
             return ids, places
         decoded = self.decode_text(ids)
-        if self._reserved_ids.intersection(ids) or decoded not in (text, unicodedata.normalize("NFC", text)):
+        if self.reserved_ids.intersection(ids) or decoded not in (text, unicodedata.normalize("NFC", text)):
             at = next((i for i, (a, b) in enumerate(zip(text, decoded, strict=False)) if a != b), len(decoded))
             raise ValueError(
                 f"tokenization: the text {text[max(0, at - 20) : at + 20]!r} does not survive the tokenizer: it comes "
@@ -287,7 +288,7 @@ class Vocabulary:
                 f"spells "
                 "any word (data.tokenizer)."
             )
-        if self._reserved_ids.intersection(ids):
+        if self.reserved_ids.intersection(ids):
             raise ValueError(f"tokenization: the word {word!r} spells a reserved token of the tokenizer: {list(ids)}.")
         if not ids or self._decode(ids) != word:
             raise ValueError(

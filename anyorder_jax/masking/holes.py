@@ -30,11 +30,7 @@ from typing import NamedTuple
 import numpy as np
 
 from anyorder_jax.masking.granularity import Slots, slots_of
-from anyorder_jax.types import Field, Hidden, Kind, Tokenised
-
-DECISION = (Kind.THOUGHT, Kind.ACTION)
-EVIDENCE = (Kind.OBSERVATION, Kind.TOOL, Kind.USER)
-PURPOSE = (Kind.GOAL,)
+from anyorder_jax.types import DECISION, EVIDENCE, PURPOSE, Field, Hidden, Kind, Tokenised
 
 
 class Choice(NamedTuple):

@@ -27,7 +27,7 @@ import numpy as np
 from anyorder_jax.masking import holes
 from anyorder_jax.masking.granularity import Slots
 from anyorder_jax.masking.holes import Choice
-from anyorder_jax.types import Kind, Tokenised
+from anyorder_jax.types import EVIDENCE, Kind, Tokenised
 
 
 def any_order(rng: np.random.Generator, slots: Slots, rate_U: np.ndarray) -> np.ndarray:
@@ -93,7 +93,7 @@ def prefix(example: Tokenised) -> Choice | None:
     if not len(evidence):
         return None
     last_given = max(evidence[0], holes.decision(example, actions[0])[-1]) if len(actions) else evidence[0]
-    later = holes.asked_of(example, holes.EVIDENCE)
+    later = holes.asked_of(example, EVIDENCE)
     return holes.prefix(example, last_given) if (later > last_given).any() else None
 
 
@@ -106,7 +106,7 @@ def forward(rng: np.random.Generator, example: Tokenised) -> Choice | None:
       The choice, or None when no evidence follows an action.
     """
     actions = holes.of_group(example, (Kind.ACTION,))
-    evidence = holes.asked_of(example, holes.EVIDENCE)
+    evidence = holes.asked_of(example, EVIDENCE)
     if len(actions):
         evidence = evidence[evidence > actions[0]]
     if not len(actions) or not len(evidence):

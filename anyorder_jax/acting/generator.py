@@ -1,0 +1,240 @@
+"""Generator: a trained model writes units of text, a decision or any other, into holes of a context.
+
+    context   system goal | o0 a0 | user o1 | [thought] M M .. M [action] M M .. M        `data.blocks` masks a role
+    filled                                    [thought] Number 3 is it. E E [action] buy 3 E E
+
+The context is made by `contexts`, as in training. A unit that fills its block without an end gets another block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from anyorder_jax import decode, keys
+from anyorder_jax.config import Config
+from anyorder_jax.data import contexts, units
+from anyorder_jax.model.config import ModelConfig
+from anyorder_jax.task import Task
+from anyorder_jax.types import DECISION, Field, Kind, Tokenised, Trajectory, Unit
+
+MAX_BLOCKS = 8
+"""Blocks that a unit may fill before it is taken as it is."""
+
+LENGTH_STEP, HOLE_STEP = 64, 32
+"""Rows and holes are padded to multiples of these, so that few shapes are compiled."""
+
+
+class Decoding(NamedTuple):
+    """How holes are filled: threshold and temperature of `decode.make_fill`, and the seed of the draws."""
+
+    threshold: float = 0.95
+    temperature: float = 0.0
+    seed: int = 0
+
+
+SURE = Decoding()
+
+
+class Question(NamedTuple):
+    """An example with a hole: is_hidden_L: bool [L]. block_size: tokens that are filled before the next ones."""
+
+    example: Tokenised
+    is_hidden_L: np.ndarray
+    block_size: int
+
+
+class Answer(NamedTuple):
+    """What was written. tokens_L: int32 [L], the example with its holes filled. probability_L: float32 [L], of each
+    token when it was accepted, 1 elsewhere. num_passes: forward passes."""
+
+    tokens_L: np.ndarray
+    probability_L: np.ndarray
+    num_passes: int
+
+
+class Written(NamedTuple):
+    """Units that a model wrote, the ids and probabilities of their tokens (first end token included), and the forward
+    passes that it took."""
+
+    units: tuple[Unit, ...]
+    ids: tuple[np.ndarray, ...]
+    probabilities: tuple[np.ndarray, ...]
+    num_passes: int
+
+
+class Generator:
+    """Fills holes in batches of a few fixed shapes.
+
+    Args:
+      config: of the run.
+      model_config, params: the model.
+      task: its renderer, vocabulary and layout.
+      decoding: how.
+
+    Raises:
+      ValueError: for trajectories that are no running text: their units have fixed slots, and a policy scores actions.
+    """
+
+    def __init__(
+        self, config: Config, model_config: ModelConfig, params: Any, task: Task, decoding: Decoding = SURE
+    ) -> None:
+        if not task.codec.is_running_text:
+            raise ValueError(
+                f"generator: {task.codec.name} writes units of fixed slots, not running text. Act in its environment "
+                "with `python -m anyorder_jax.evaluate`."
+            )
+        self._params, self._task, self._decoding, self._budget = params, task, decoding, config.data.context_tokens
+        self._fill = decode.make_fill(config, model_config, task.vocabulary.end_id)
+        vocabulary = task.vocabulary
+        self._is_word_V = np.zeros(model_config.vocab_size, bool)
+        self._is_word_V[sorted(set(vocabulary.tokenizer.get_vocab().values()) - vocabulary.reserved_ids)] = True
+
+    def write(self, episodes: Sequence[Trajectory], kinds: Sequence[Sequence[Kind]]) -> list[Written]:
+        """The next units of each episode, of the kinds given for it, all of an episode together.
+
+        Args:
+          episodes: what has been seen; the units that are written follow their last one.
+          kinds: of each episode, what to write, e.g. (THOUGHT, ACTION).
+        """
+        written: list[Written | None] = [None] * len(episodes)
+        blocks = [[1] * len(asked) for asked in kinds]
+        passes = [0] * len(episodes)
+        todo = list(range(len(episodes)))
+        while todo:
+            questions = [self._question(episodes[i], kinds[i], blocks[i]) for i in todo]
+            longer = []
+            for i, question, answer in zip(todo, questions, self.fill(questions), strict=True):
+                passes[i] += answer.num_passes
+                spans = self._spans(question.example, len(kinds[i]))
+                endless = [
+                    k for k, span in enumerate(spans) if self._task.vocabulary.end_id not in answer.tokens_L[span]
+                ]
+                if endless and blocks[i][endless[0]] < MAX_BLOCKS:
+                    blocks[i][endless[0]] += 1
+                    longer.append(i)
+                else:
+                    written[i] = self._read(episodes[i], kinds[i], answer, spans, passes[i])
+            todo = longer
+        return [w for w in written if w is not None]
+
+    def fill(self, questions: Sequence[Question]) -> list[Answer]:
+        """Fills the holes of each question; those of a like length go through the model together."""
+        answers: list[Answer | None] = [None] * len(questions)
+        shapes: dict[tuple[int, int], list[int]] = {}
+        for i, question in enumerate(questions):
+            num_holes = int(question.is_hidden_L.sum())
+            if not num_holes:
+                answers[i] = Answer(question.example.tokens_L, np.ones(len(question.example), np.float32), 0)
+                continue
+            length = -(-len(question.example) // LENGTH_STEP) * LENGTH_STEP
+            shapes.setdefault((length, -(-num_holes // HOLE_STEP) * HOLE_STEP), []).append(i)
+        for (length, num_holes), members in sorted(shapes.items()):
+            for first in range(0, len(members), MAX_ROWS):
+                chosen = members[first : first + MAX_ROWS]
+                found = self._fill_batch([questions[i] for i in chosen], length, num_holes)
+                for i, answer in zip(chosen, found, strict=True):
+                    answers[i] = answer
+        return [answer for answer in answers if answer is not None]
+
+    def _fill_batch(self, questions: Sequence[Question], length: int, num_holes: int) -> list[Answer]:
+        vocabulary = self._task.vocabulary
+        num_rows = 1 << (len(questions) - 1).bit_length()  # 1, 2, 4, ... MAX_ROWS
+        tokens_BL = np.full((num_rows, length), vocabulary.pad_id, np.int32)
+        lengths_B = np.zeros(num_rows, np.int32)
+        place_BH, unit_BH, block_BH = np.zeros((3, num_rows, num_holes), np.int32)
+        block_BH -= 1
+        is_end_BH = np.zeros((num_rows, num_holes), bool)
+        for b, (example, is_hidden_L, block_size) in enumerate(questions):
+            places = np.flatnonzero(is_hidden_L)
+            here = slice(0, len(places))
+            tokens_BL[b, : len(example)] = np.where(is_hidden_L, vocabulary.mask_id, example.tokens_L)
+            lengths_B[b] = len(example)
+            place_BH[b, here], unit_BH[b, here] = places, example.slots_GL[0, places]
+            is_new = np.diff(example.slots_GL[0, places], prepend=-1) != 0
+            offset = np.arange(len(places)) - np.maximum.accumulate(np.where(is_new, np.arange(len(places)), 0))
+            block_BH[b, here] = np.cumsum(is_new | (offset % block_size == 0)) - 1
+            is_end_BH[b, here] = reaches_end(example, is_hidden_L)[places]
+        is_end_V = np.arange(len(self._is_word_V)) == vocabulary.end_id
+        allowed_BHV = self._is_word_V | (is_end_BH[..., None] & is_end_V)
+        filled = jax.device_get(
+            self._fill(
+                self._params, tokens_BL, lengths_B, decode.Holes(place_BH, unit_BH, block_BH), allowed_BHV,
+                self._decoding.threshold, keys.key(self._decoding.seed, "generate"), self._decoding.temperature,
+            )
+        )  # fmt: skip
+        answers = []
+        for b, question in enumerate(questions):
+            tokens_L, probability_L = question.example.tokens_L.copy(), np.ones(len(question.example), np.float32)
+            places = np.flatnonzero(question.is_hidden_L)
+            tokens_L[places] = filled.tokens_BH[b, : len(places)]
+            probability_L[places] = filled.probability_BH[b, : len(places)]
+            answers.append(Answer(tokens_L, probability_L, int(filled.passes_B[b])))
+        return answers
+
+    def _question(self, episode: Trajectory, kinds: Sequence[Kind], blocks: Sequence[int]) -> Question:
+        step = next_step(episode, kinds[0])
+        empty = tuple(Unit(kind, step, text="") for kind in kinds)
+        layout = self._task.layout
+        sizes = list(layout.blocks)
+        for kind, number in zip(kinds, blocks, strict=True):
+            sizes[kind] = layout.blocks[kind] * number
+        seen = units.tokenise(episode, self._task.codec, self._task.vocabulary, layout)
+        hole = units.tokenise(
+            Trajectory("hole", empty), self._task.codec, self._task.vocabulary, layout._replace(blocks=tuple(sizes))
+        )
+        example = contexts.joined(seen, hole)
+        shown = contexts.choose_for(contexts.lengths_of(example), len(kinds), self._budget)
+        example = contexts.select(example, shown)
+        is_hidden_L = example.slots_GL[0] >= len(example.kind_U) - len(kinds)
+        return Question(example, is_hidden_L, min(layout.blocks[kind] for kind in kinds))
+
+    def _spans(self, example: Tokenised, num: int) -> list[np.ndarray]:
+        """bool [L] of each of the last `num` units."""
+        first = len(example.kind_U) - num
+        return [example.slots_GL[0] == first + k for k in range(num)]
+
+    def _read(
+        self, episode: Trajectory, kinds: Sequence[Kind], answer: Answer, spans: Sequence[np.ndarray], passes: int
+    ) -> Written:
+        end_id, step = self._task.vocabulary.end_id, next_step(episode, kinds[0])
+        written, ids, probabilities = [], [], []
+        for kind, span in zip(kinds, spans, strict=True):
+            tokens, sure = answer.tokens_L[span], answer.probability_L[span]
+            stop = int(np.argmax(np.append(tokens == end_id, True))) + 1
+            text = units.text_of(tokens.tolist(), self._task.vocabulary)
+            written.append(self._task.codec.unit(kind, step, [text]))
+            ids.append(tokens[:stop])
+            probabilities.append(sure[:stop])
+        return Written(tuple(written), tuple(ids), tuple(probabilities), passes)
+
+
+MAX_ROWS = 16
+"""Rows that go through the model together."""
+
+
+def next_step(episode: Trajectory, kind: Kind) -> int:
+    """The step of a unit that follows the episode's last one: what an agent sees after its decision is the next."""
+    last = episode.units[-1]
+    return last.step + (kind in (Kind.OBSERVATION, Kind.USER) and last.kind in (*DECISION, Kind.TOOL))
+
+
+def reaches_end(example: Tokenised, is_hidden_L: np.ndarray) -> np.ndarray:
+    """bool [L]: hidden tokens with only hidden or end tokens behind them in their unit: there an end may stand."""
+    unit_L = example.slots_GL[0]
+    is_word_L = ~is_hidden_L & (example.field_L != Field.END) & (unit_L >= 0)
+    last_word_U = np.full(len(example.kind_U), -1)
+    places = np.flatnonzero(is_word_L)
+    np.maximum.at(last_word_U, unit_L[places], places)
+    return is_hidden_L & (np.arange(len(example)) > last_word_U[unit_L])
+
+
+def with_decoding(generator: Generator, decoding: Decoding) -> Generator:
+    """The same model, decoding otherwise; what was compiled is kept."""
+    other = object.__new__(Generator)
+    other.__dict__.update(generator.__dict__)
+    other._decoding = decoding
+    return other

@@ -1,0 +1,199 @@
+"""Generate: what a checkpoint writes into an episode.
+
+    python -m anyorder_jax.generate --checkpoint=runs/own_data --input=episode.json --ask=action
+        [--record=0 --threshold=0.95 --temperature=0 --num_samples=1 --seed=0 --output=answers.jsonl]
+
+`--input` is an episode as records hold it (a .json object, or line --record of a shard). `--ask` is
+
+    decision, action, thought, observation, tool, user      the next unit of that role, after the episode's last one
+    goal                                                    the goal, hidden in its place
+    3 or 3,5                                                units of these numbers, hidden in their places
+    3.1                                                     line (or argument of a call) 1 of unit 3
+
+and "decision" is a thought and an action where the training data have thoughts. What is asked is hidden and filled from
+everything else, a few tokens a forward pass; every word is shown with the probability that it was accepted with.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from anyorder_jax import process, weights
+from anyorder_jax.acting.generator import Decoding, Generator, Question, with_decoding
+from anyorder_jax.config import Config
+from anyorder_jax.data import sources, units
+from anyorder_jax.masking.granularity import slots_of
+from anyorder_jax.task import Task, open_task
+from anyorder_jax.types import ROLES, Kind, Trajectory
+
+NEXT = ("decision", "action", "thought", "observation", "tool", "user")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command. What a person can mend ends in one sentence on stderr and exit status 1."""
+    flags = _parse(arguments)
+    try:
+        if flags.num_samples < 1:
+            raise ValueError(f"--num_samples: expected at least 1, got {flags.num_samples}.")
+        if flags.num_samples > 1 and not flags.temperature:
+            raise ValueError("--num_samples: several samples are all the same without --temperature.")
+        answers = generate(
+            flags.checkpoint, read_episode(flags.input, flags.record), flags.ask,
+            Decoding(flags.threshold, flags.temperature, flags.seed), flags.num_samples,
+        )  # fmt: skip
+        if flags.output:
+            lines = "".join(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers)
+            Path(flags.output).write_text(lines, encoding="utf-8")
+        for number, answer in enumerate(answers):
+            print(_shown(answer, number if len(answers) > 1 else None))
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        sys.exit(f"generate: {error}")
+
+
+def read_episode(path: str, record: int) -> Trajectory:
+    """The episode of a .json file, or of a line (from 0) of a shard.
+
+    Raises:
+      FileNotFoundError, ValueError: when there is none, naming the place.
+    """
+    if path.endswith((".jsonl", ".jsonl.zst")):
+        return sources.read_record(path, record)
+    text = Path(path).read_text(encoding="utf-8")
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{path}: broken JSON ({error}). Expected an episode: one object with id and units.") from None
+    return sources.record_to_trajectory(content, path)
+
+
+def generate(
+    checkpoint: str, episode: Trajectory, ask: str, decoding: Decoding, num_samples: int = 1
+) -> list[dict[str, Any]]:
+    """What the checkpoint writes.
+
+    Args:
+      checkpoint: RUN or RUN/checkpoints/STEP.
+      episode: what has been seen.
+      ask: see the module.
+      decoding: how holes are filled; sample n takes seed + n.
+      num_samples: answers.
+
+    Returns:
+      For each sample {"units": [{"role", "step", "text", "tokens": [[text, probability], ...]}, ...], "passes"}.
+
+    Raises:
+      FileNotFoundError, ValueError: no such checkpoint; an episode or a question that it cannot answer.
+    """
+    config, model_config, params, tokenizer = weights.load_for_inference(checkpoint)
+    task = open_task(config, tokenizer)
+    generator = Generator(config, model_config, params, task, decoding)
+    answers = []
+    for number in range(num_samples):
+        one = with_decoding(generator, decoding._replace(seed=decoding.seed + number))
+        answers.append(_next(one, task, episode, ask) if ask in NEXT else _filled(one, config, task, episode, ask))
+    return answers
+
+
+def _next(generator: Generator, task: Task, episode: Trajectory, ask: str) -> dict[str, Any]:
+    kinds = task.decision() if ask == "decision" else (Kind[ask.upper()],)
+    (written,) = generator.write([episode], [kinds])
+    found = [
+        {"role": ROLES[unit.kind], "step": unit.step, "text": unit.text, "tokens": _tokens(task, ids, sure)}
+        for unit, ids, sure in zip(written.units, written.ids, written.probabilities, strict=True)
+    ]
+    return {"units": found, "passes": written.num_passes}
+
+
+def _filled(generator: Generator, config: Config, task: Task, episode: Trajectory, ask: str) -> dict[str, Any]:
+    example = units.tokenise(episode, task.codec, task.vocabulary, task.layout)
+    is_hidden_L = np.zeros(len(example), bool)
+    for part in ask.split(","):
+        is_hidden_L |= _hidden(example, part)
+    asked = np.unique(example.slots_GL[0][is_hidden_L])
+    if config.data.context_tokens and len(example) > config.data.context_tokens:
+        raise ValueError(
+            f"--ask: the episode has {len(example)} tokens, but the model was trained on contexts of "
+            f"{config.data.context_tokens}. Give a shorter episode."
+        )
+    block = min(task.layout.blocks[example.kind_U[u]] for u in asked)
+    (answer,) = generator.fill([Question(example, is_hidden_L, block)])
+    found = []
+    for u in asked.tolist():
+        span = example.slots_GL[0] == u
+        ids, sure = answer.tokens_L[span].tolist(), answer.probability_L[span]
+        kind = Kind(example.kind_U[u])
+        shown = _tokens(task, np.array(ids)[is_hidden_L[span]], sure[is_hidden_L[span]])
+        found.append({
+            "unit": u, "role": ROLES[kind], "step": int(example.step_U[u]),
+            "text": units.text_of(ids, task.vocabulary), "tokens": shown,
+        })  # fmt: skip
+    return {"units": found, "passes": answer.num_passes}
+
+
+def _hidden(example: units.TokenisedTrajectory, part: str) -> np.ndarray:
+    """bool [L]: what one part of `--ask` hides."""
+    unit_L = example.slots_GL[0]
+    if part == "goal":
+        goals = np.flatnonzero(example.kind_U == Kind.GOAL)
+        if not len(goals):
+            raise ValueError("--ask=goal: the episode has no goal. Give it one, whose text is then hidden.")
+        return np.isin(unit_L, goals)
+    number, _, line = part.partition(".")
+    if not number.isdigit() or not (line.isdigit() or not line) or int(number) >= len(example.kind_U):
+        raise ValueError(
+            f"--ask: expected one of {', '.join(NEXT)}, goal, or numbers of units below {len(example.kind_U)} "
+            f"(3, or 3.1 for a line of it), got {part!r}."
+        )
+    is_unit_L = unit_L == int(number)
+    if not line:
+        return is_unit_L
+    slots = slots_of(example, example.levels[1])
+    lines = np.unique(slots.slot_L[is_unit_L])
+    if int(line) >= len(lines):
+        raise ValueError(f"--ask: unit {number} has {len(lines)} lines (ends included), got {part!r}.")
+    return slots.slot_L == lines[int(line)]
+
+
+def _tokens(task: Task, ids: np.ndarray, sure: np.ndarray) -> list[list[Any]]:
+    """[text, probability] of each token up to the first end."""
+    ends = np.flatnonzero(ids == task.vocabulary.end_id)
+    stop = int(ends[0]) + 1 if len(ends) else len(ids)
+    words = ["<end>" if i == task.vocabulary.end_id else task.vocabulary.decode_text([i]) for i in ids[:stop].tolist()]
+    return [[word, round(float(p), 4)] for word, p in zip(words, sure[:stop], strict=True)]
+
+
+def _shown(answer: dict[str, Any], number: int | None) -> str:
+    lines = [] if number is None else [f"sample {number}"]
+    for unit in answer["units"]:
+        lines += [f"{unit['role']} {unit['step']}: {unit['text']}"]
+        lines += ["    " + " ".join(f"{word!r} {p:.2f}" for word, p in unit["tokens"])]
+    return "\n".join([*lines, f"({answer['passes']} forward passes)"])
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m anyorder_jax.generate", description=__doc__, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--checkpoint", required=True, help="run directory, or RUN/checkpoints/STEP")
+    parser.add_argument("--input", required=True, help="an episode (.json), or a shard (.jsonl, with --record)")
+    parser.add_argument("--record", type=int, default=0, help="line of a shard, from 0")
+    parser.add_argument("--ask", required=True, help="what is written: a role, goal, or numbers of units")
+    parser.add_argument("--threshold", type=float, default=0.95, help="probability from which a token is accepted")
+    parser.add_argument("--temperature", type=float, default=0.0, help="0: the likeliest token; 1: draws")
+    parser.add_argument("--num_samples", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", default="", help="a .jsonl for the answers with every token's probability")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    process.prepare()
+    main()
