@@ -131,6 +131,7 @@ def test_compute_and_equal_budgets(compared):
     assert by_seconds["b"]["success"]["mean"] == pytest.approx(0.5)  # half of its way
     assert by_seconds["b"]["success"]["num_seeds"] == 3
     assert found["equal"]["updates"]["table"]["b"]["success"]["mean"] == pytest.approx(0.9)
+    assert found["equal"]["updates"]["pairs"]["success"] == found["pairs"]["success"]
 
 
 def test_before_the_first_checkpoint_nothing_is_known(compared):

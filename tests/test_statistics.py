@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from anyorder_jax.evaluation import report, statistics
 from anyorder_jax.evaluation.statistics import (
     adjusted,
     holm,
@@ -140,3 +141,23 @@ def test_what_cannot_be_paired_is_refused():
         paired_over_seeds([1.0, 2.0], [1.0])
     with pytest.raises(ValueError, match="counted nothing"):
         paired_difference((np.zeros((2, 3)), np.zeros((2, 3))), (np.ones((2, 3)), np.ones((2, 3))))
+
+
+# -- one run ---------------------------------------------------------------------------------------
+
+
+def test_an_interval_of_one_run_says_that_it_is_over_episodes():
+    played = {"success": statistics.success_rate(np.array([True, True, False]))}
+    lines = report.text(
+        {"checkpoint": "x", "environment": "y", "num_test_episodes": 3, "num_episodes": 3, "window": 2},
+        {}, {"model/greedy": played},
+    ).splitlines()  # fmt: skip
+    assert any("95%, episodes" in line for line in lines)
+    assert "episodes of this one run" in lines[-1] and "training seeds" in lines[-1]
+
+
+def test_one_episode_has_no_interval():
+    alone = statistics.mean(np.array([3.0]))
+    assert report.interval(alone) == "-" and report.as_json(alone)["low"] is report.as_json(alone)["high"] is None
+    solved = statistics.success_rate(np.array([True]))  # Wilson's, which is wide
+    assert report.as_json(solved)["low"] == pytest.approx(0.2065, abs=1e-4) and report.interval(solved) != "-"

@@ -7,7 +7,7 @@ pairs     every variant against the first, or against the one that the suite nam
           seeds, p-values after Holm within a measure; no test of a single seed
 compute   updates, tokens, targets, seconds of each variant (means over seeds)
 equal     the measures at the largest budget of updates, tokens, targets and seconds that every variant reached;
-          between evaluated checkpoints values are interpolated linearly
+          between evaluated checkpoints values are interpolated linearly; the same tests
 heatmap   NLL of each variant minus the best of the column
 curves    success, steps, action accuracy and NLL at each strength of each disturbance, where they were asked; every
           variant against the first by the same test, after Holm within a measure, all points together
@@ -142,7 +142,7 @@ def pairs(
 
 
 def equal(suite: Suite, reports: Reports, compute: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, Any]:
-    """{budget: {"at": value, "table": as `compare`}}; {} for a suite that evaluates only the end."""
+    """{budget: {"at": value, "table": as `compare`, "pairs": of it}}; {} for a suite that evaluates only the end."""
     if not suite.at_steps:
         return {}
     found: dict[str, Any] = {}
@@ -155,7 +155,7 @@ def equal(suite: Suite, reports: Reports, compute: Mapping[str, Sequence[Mapping
                 values = [_at(report, path, cost, budget, at) for report, cost in zip(runs, compute[name], strict=True)]
                 if None not in values:
                     table[name][title] = over_seeds(np.array(values, float))
-        found[budget] = {"at": at, "table": table}
+        found[budget] = {"at": at, "table": table, "pairs": pairs(table, suite.against)}
     return found
 
 

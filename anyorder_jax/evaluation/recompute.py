@@ -33,7 +33,8 @@ def recompute(found: dict[str, Any]) -> dict[str, Any]:
     if "table" not in found:
         return {name: recompute(one) for name, one in found.items()}
     found = _entries(found)
-    found["pairs"] = pairs(found["table"], found.get("against", {}))
+    for one in (found, *found.get("equal", {}).values()):
+        one["pairs"] = pairs(one["table"], found.get("against", {}))
     if found.get("curves"):
         for rows in found["curves"]["measures"].values():
             compare_points(rows, list(found["table"]))
