@@ -33,6 +33,7 @@ from typing import IO
 from anyorder_jax import process
 from anyorder_jax.evaluation import comparison, page
 from anyorder_jax.evaluation import suite as suites
+from anyorder_jax.evaluation.statistics import require_holm
 from anyorder_jax.evaluation.suite import Suite
 from anyorder_jax.run_directory import write_text
 
@@ -234,7 +235,8 @@ def ablate(
       size: "small" or "full", where the suite has sizes.
 
     Raises:
-      ValueError: an unknown suite, size, variant or job. RuntimeError: a run failed; the others are finished first.
+      ValueError: an unknown suite, size, variant or job, or statsmodels is missing.
+      RuntimeError: a run failed; the others are finished first.
       InterruptedError: SIGTERM came.
     """
     suite, directory = load_suite(path, size), directory_of(path, size, output_dir)
@@ -244,6 +246,7 @@ def ablate(
             raise ValueError(f"--job: expected 0..{len(jobs) - 1}, got {job}; --list shows them.")
         run_one(suite, *jobs[job], directory, Runner(output_dir / "compiled"))
         return ""
+    require_holm()
     print(f"{suite.question}\n{len(jobs)} runs in {directory}", flush=True)
     run_all(suite, jobs, directory, num_workers)
     return write_comparison(suite, directory, list(dict.fromkeys(name for name, _ in jobs)), Path(path).stem)

@@ -7,7 +7,7 @@
 It leaves in the output directory:
 
     report      report.json    every number with its interval and counts; the terminal shows the main ones
-                episodes.json  the main ones episode by episode, for paired comparisons
+                episodes.json  the main ones episode by episode
                 loss.png       the run's loss curves
                 summary.png    success and accuracy beside their baselines
                 strip.png      a test trajectory: truth, holes, what the model filled in

@@ -1,5 +1,6 @@
 """Comparison of runs: paired tests with known answers, floors and ceilings, equal budgets, every suite as it is."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -8,83 +9,19 @@ import pytest
 
 from anyorder_jax import ablate
 from anyorder_jax.config import freeze
-from anyorder_jax.evaluation import charts, comparison, page
+from anyorder_jax.evaluation import charts, comparison, page, recompute
 from anyorder_jax.evaluation import suite as suites
-from anyorder_jax.evaluation.statistics import holm, paired_difference, paired_over_seeds
 
 SUITES = sorted((Path(__file__).parents[1] / "configs" / "ablations").glob("*.py"))
 PATH = "acting.model/sampled.success"
 
 
-def successes(probability, num_seeds=5, num_episodes=200, seed=0):
-    draws = np.random.default_rng(seed).random((num_seeds, num_episodes)) < probability
-    return draws.astype(float), np.ones((num_seeds, num_episodes))
-
-
-# -- statistics ------------------------------------------------------------------------------------
-
-
-def test_a_large_difference_is_found_and_its_sign_is_right():
-    found = paired_difference(successes(0.9), successes(0.6, seed=1))
-    assert 0.2 < found.low < found.value < found.high < 0.4 and found.p < 0.01
-    swapped = paired_difference(successes(0.6, seed=1), successes(0.9))
-    assert swapped.value == pytest.approx(-found.value) and swapped.high < -0.2
-
-
-def test_no_difference_is_not_found():
-    """Over 40 pairs that differ by chance alone, p < 0.05 at most a few times: the test is conservative."""
-    p = [
-        paired_difference(successes(0.7, seed=2 * i), successes(0.7, seed=2 * i + 1), num_resamples=500).p
-        for i in range(40)
-    ]
-    assert sum(value < 0.05 for value in p) <= 3
-    same = paired_difference(successes(0.7), successes(0.7))
-    assert (same.value, same.low, same.high, same.p) == (0.0, 0.0, 0.0, 1.0)
-
-
-def test_seeds_that_disagree_widen_the_interval():
-    """The same mean difference: once in every seed, once from one seed alone."""
-    b = successes(0.5, seed=3)
-    even, uneven = (np.zeros((5, 200)), np.zeros((5, 200)))
-    even[:, :40], uneven[0] = 1.0, 1.0
-    ones = np.ones((5, 200))
-    zero = (np.zeros((5, 200)), ones)
-    narrow, wide = paired_difference((even, ones), zero), paired_difference((uneven, ones), zero)
-    assert narrow.value == wide.value == pytest.approx(0.2)
-    assert wide.high - wide.low > 2 * (narrow.high - narrow.low) and b[0].shape == (5, 200)
-
-
-def test_pairing_removes_what_seeds_share():
-    """The same seed effects in both variants cancel."""
-    effect = np.random.default_rng(0).normal(0, 1, (5, 1)) + np.zeros((5, 50))
-    ones = np.ones((5, 50))
-    found = paired_difference((effect + 0.1, ones), (effect, ones))
-    assert found.value == pytest.approx(0.1) and found.high - found.low < 1e-9
-
-
-def test_other_episodes_cannot_be_paired():
-    with pytest.raises(ValueError, match="same seeds and episodes"):
-        paired_difference(successes(0.5), successes(0.5, num_episodes=100))
-
-
-def test_the_t_test_is_the_textbook_one():
-    # differences 1, 2, 3: t = 2 / (1 / sqrt 3) = 3.4641, two-sided p with 2 degrees of freedom 0.0742
-    found = paired_over_seeds(np.array([2.0, 4.0, 6.0]), np.array([1.0, 2.0, 3.0]))
-    assert found.value == 2.0 and found.p == pytest.approx(0.0742, abs=1e-4)
-    assert paired_over_seeds(np.array([1.0]), np.array([0.0])).p == 1.0
-
-
-def test_holm_by_hand():
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([]) == [] and holm([0.9, 0.8]) == [1.0, 1.0]
-
-
 # -- comparison ------------------------------------------------------------------------------------
 
 
-def report(value, probability=None, seed=0):
+def report(value):
     """A report as `read_reports` gives it."""
-    found = {
+    return {
         "acting": {
             name: {"success": {"value": v}}
             for name, v in (("model/sampled", value), ("random", 0.2), ("no_model/sampled", 0.3), ("expert", 1.0))
@@ -97,10 +34,6 @@ def report(value, probability=None, seed=0):
         },
         "levels": {}, "steps": {},
     }  # fmt: skip
-    if probability is not None:
-        top, bottom = successes(probability, 1, 100, seed)
-        found["episodes"] = {PATH: [top[0].tolist(), bottom[0].tolist()]}
-    return found
 
 
 def disturbed(success, accuracy):
@@ -136,8 +69,8 @@ def compared(tmp_path):
     suite = suites.Suite("?", {"a": ("--x",), "b": ()}, (0, 1, 2), measures=MEASURES, at_steps=(50,),
                          heatmap={"next": MEASURES["nll"]})  # fmt: skip
     reports = {
-        "a": [report(0.5, 0.5, s) for s in range(3)],
-        "b": [report(0.9, 0.9, 10 + s) for s in range(3)],
+        "a": [report(0.5) for _ in range(3)],
+        "b": [report(value) for value in (0.9, 0.95, 0.85)],
     }
     for name, value in (("a", 0.3), ("b", 0.5)):
         for one in reports[name]:
@@ -155,11 +88,34 @@ def test_floor_and_ceiling_stand_beside_the_variants(compared):
     }  # fmt: skip
 
 
-def test_pairs_use_episodes_where_they_were_kept(compared):
+def test_pairs_are_tested_over_seeds(compared):
+    """0.4, 0.45, 0.35: t = 0.4 / (0.05 / sqrt 3), two degrees of freedom."""
     *_, found = compared
     success, nll = found["pairs"]["success"]["b"], found["pairs"]["nll"]["b"]
-    assert success["num_episodes"] == 100 and success["value"] == pytest.approx(0.4, abs=0.1)
-    assert nll["num_episodes"] == 0 and nll["value"] == pytest.approx(-0.4)
+    assert success["value"] == pytest.approx(0.4) and success["high"] == pytest.approx(0.4 + 4.302653 * 0.05 / 3**0.5)
+    assert success["p"] == success["p_holm"] == pytest.approx(0.005168, abs=1e-6) and success["num_seeds"] == 3
+    assert nll["value"] == pytest.approx(-0.4) and nll["p"] == pytest.approx(success["p"])
+
+
+def test_a_suite_says_what_is_compared_with_what():
+    suite = suites.Suite("?", {"a": (), "b": (), "c": ()}, (0, 1), measures=MEASURES, against={"c": "b"})
+    table = suites.compare(suite, {n: [report(v), report(v + 0.1)] for n, v in (("a", 0.1), ("b", 0.2), ("c", 0.5))})
+    found = comparison.pairs(table, suite.against)["success"]
+    assert {name: (round(one["value"], 9), one["against"]) for name, one in found.items()} == {
+        "b": (0.1, "a"), "c": (0.3, "b"),
+    }  # fmt: skip
+    assert [label for label, _ in comparison.pair_rows({"success": found}, "a")] == ["b", "c, against b"]
+    assert list(comparison.pairs({n: table[n] for n in "ac"}, suite.against)) == []  # --only left out what c needs
+    with pytest.raises(ValueError, match=r"`against` names \['nobody'\]; expected variants: a"):
+        suites.Suite("?", {"a": ()}, (0,), against={"a": "nobody"})
+
+
+def test_holm_counts_all_variants_of_a_measure():
+    rng = np.random.default_rng(0)
+    table = {n: {"m": {"values": rng.normal(size=5).tolist()}} for n in "abcd"}
+    found = comparison.pairs(table, {})["m"]
+    lowest = min(found.values(), key=lambda one: one["p"])
+    assert lowest["p_holm"] == pytest.approx(min(1.0, 3 * lowest["p"]))
 
 
 def test_compute_and_equal_budgets(compared):
@@ -173,7 +129,9 @@ def test_compute_and_equal_budgets(compared):
     by_seconds = found["equal"]["seconds"]["table"]
     assert by_seconds["a"]["success"]["mean"] == pytest.approx(0.5)  # its end
     assert by_seconds["b"]["success"]["mean"] == pytest.approx(0.5)  # half of its way
+    assert by_seconds["b"]["success"]["num_seeds"] == 3
     assert found["equal"]["updates"]["table"]["b"]["success"]["mean"] == pytest.approx(0.9)
+    assert found["equal"]["updates"]["pairs"]["success"] == found["pairs"]["success"]
 
 
 def test_before_the_first_checkpoint_nothing_is_known(compared):
@@ -209,7 +167,9 @@ def test_curves_pair_the_variants_at_every_strength(compared):
     assert "difference" not in at["a"] and not {"bot", "random policy"} & set(accuracy["clean"]["0"])
     assert "sticky" in success and "sticky" not in accuracy and not measures["action nll"]["occlusion"]["0.5"]
     markdown, html = comparison.text(suite, found), page.suite_page("t", suite, found, reports, workdirs)
-    assert "| occlusion 0.5 | 0.000 ± 0.000 | 0.375 ± 0.311, p = 0.035 |" in markdown
+    # p = 0.035 before Holm, thrice that among the three points
+    assert at["b"]["difference"]["p"] == pytest.approx(0.0351, abs=1e-4)
+    assert "| occlusion 0.5 | 0.000 ± 0.000 | 0.375 ± 0.311, p = 0.105 |" in markdown
     assert "Disturbed, sampled: success" in markdown and "Acting: sampled." in html
     assert "occlusion: success" in html and "NLL of the next action" not in html
 
@@ -219,9 +179,70 @@ def test_text_and_page_hold_every_table(compared):
     markdown = comparison.text(suite, found)
     html = page.suite_page("t", suite, found, reports, workdirs)
     for text in (markdown, html):
-        for said in ("0.500 ± 0.000", "random policy", "bot", "At equal seconds (80)", "p"):
+        for said in ("0.500 ± 0.000", "0.900 ± 0.124", "random policy", "bot", "At equal seconds (80)", "p = 0.005",
+                     "3 training seeds"):  # fmt: skip
             assert said in text, said
     assert "<svg" in html and 'class="bound"' in html and "@@" not in html
+
+
+def test_one_seed_has_neither_intervals_nor_tests(compared):
+    """Everywhere: table, bounds, equal budgets, differences, disturbances, calibration, the bands of charts."""
+    suite, reports, workdirs, _ = compared
+    suite = dataclasses.replace(suite, seeds=(0,))
+    reports, workdirs = ({name: found[:1] for name, found in each.items()} for each in (reports, workdirs))
+    bins = [{"confidence": 0.5, "accuracy": 0.4, "count": 10}]
+    for (one,) in reports.values():
+        one["curves"] = disturbed(0.5, 0.5)
+        one["calibration"] = {q: {kind: {"ece": 0.125, "bins": bins}} for q, kind in page.DIAGRAMS}
+    found = comparison.compare_all(suite, reports, workdirs)
+    json.dumps(found, allow_nan=False)
+    missing = dict.fromkeys(("low", "high", "p", "p_holm"))
+    assert found["pairs"]["success"]["b"] == missing | {"value": pytest.approx(0.4), "num_seeds": 1, "against": "a"}
+    html = page.suite_page("t", suite, found, reports, workdirs)
+    shown = html.split("<script")[0].split("</style>")[1]
+    for text in (comparison.text(suite, found), shown):
+        for said in ("One training seed: no intervals and no tests", "+0.400", "which is no test"):
+            assert said in text, said
+        for invented in ("±", "p = ", "p < ", "nan", "None", "1 seeds", "seeds.", "Bold"):
+            assert invented not in text, invented
+    assert "0.125" in shown
+
+
+def test_the_same_difference_in_every_seed_is_said_in_words(compared):
+    suite, reports, workdirs, _ = compared
+    reports = reports | {"b": [report(0.75) for _ in range(3)]}
+    found = comparison.compare_all(suite, reports, workdirs)
+    json.dumps(found, allow_nan=False)
+    for text in (comparison.text(suite, found), page.suite_page("t", suite, found, reports, workdirs)):
+        assert "not tested: the same in every seed" in text and "p <" not in text.split("<script")[0]
+
+
+# -- what is published -----------------------------------------------------------------------------
+
+PUBLISHED = sorted((Path(__file__).parents[1] / "experiments").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda p: p.stem)
+def test_published_intervals_and_tests_follow_from_the_published_values(path):
+    assert not recompute.rewrite(path, check=True), f"python -m anyorder_jax.evaluation.recompute {path}"
+
+
+def test_recompute_mends_what_does_not_follow_and_keeps_what_was_measured(compared, tmp_path):
+    *_, found = compared
+    path = tmp_path / "comparison.json"
+    found = json.loads(json.dumps({"one": found}))
+    values = found["one"]["table"]["b"]["success"]["values"]
+    found["one"]["table"]["b"]["success"]["low"], found["one"]["pairs"]["success"]["b"]["p_holm"] = 0.899, 1e-6
+    path.write_text(json.dumps(found, indent=1))
+    assert recompute.rewrite(path, check=True) and "0.899" in path.read_text()
+    assert recompute.rewrite(path) and not recompute.rewrite(path)
+    again = json.loads(path.read_text())["one"]
+    assert again["table"]["b"]["success"]["values"] == values
+    assert again["table"]["b"]["success"]["low"] == pytest.approx(0.775793, abs=1e-6)
+    assert again["pairs"]["success"]["b"]["p_holm"] == pytest.approx(0.005168, abs=1e-6)
+    path.write_text("[]")
+    with pytest.raises(ValueError, match=r"comparison\.json: expected a comparison"):
+        recompute.rewrite(path)
 
 
 # -- the suites ------------------------------------------------------------------------------------

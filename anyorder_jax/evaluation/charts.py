@@ -141,7 +141,7 @@ def _success_bars(axis: Axes, played: Mapping[str, Mapping[str, Estimate]]) -> N
     labels = [name.replace("no_model/", "no model\n").replace("model/", "model\n").replace("_", " ") for name in names]
     axis.set_xticks(range(len(names)), labels, fontsize=7)
     axis.set_ylim(0, 1.12)
-    axis.set_title("success in the environment (95% interval)", fontsize=10, loc="left")
+    axis.set_title("success in the environment (95% over episodes)", fontsize=10, loc="left")
     axis.tick_params(axis="y", labelsize=8)
 
 
@@ -176,6 +176,6 @@ def _accuracy_bars(axis: Axes, world_model: Results) -> None:
         axis.text(x + 0.2, value + 0.015, f"{value:.0%}", ha="center", va="bottom", fontsize=7, color="#6b7280")
     axis.set_xticks(list(places), [label for _, _, label in shown], fontsize=7)
     axis.set_ylim(0, 1.12)
-    axis.set_title("accuracy on held-out episodes (95% interval)", fontsize=10, loc="left")
+    axis.set_title("accuracy on held-out episodes (95% over them)", fontsize=10, loc="left")
     axis.tick_params(axis="y", labelsize=8)
     axis.legend(fontsize=8, frameon=False, ncols=2, loc="upper right", bbox_to_anchor=(1, 1.02))

@@ -1,16 +1,16 @@
 """Comparison: what a suite found: means over seeds, floor and ceiling, paired tests, compute, equal budgets, heat-map.
 
-table     mean and Student's 95% interval over seeds of every measure and variant
+table     mean and Student's 95% interval over seeds of every measure and variant; no interval of a single seed
 bounds    the same measures of predictors that were not trained: random policy, bot, the same rule without a model,
           the commonest word of each slot, the observation before copied
-pairs     every variant against the first, the same seeds and episodes: pigeonhole bootstrap over both where
-          episodes.json is there, else a paired t-test over seeds; p-values after Holm within a measure
+pairs     every variant against the first, or against the one that the suite names: the paired t-test over training
+          seeds, p-values after Holm within a measure; no test of a single seed
 compute   updates, tokens, targets, seconds of each variant (means over seeds)
 equal     the measures at the largest budget of updates, tokens, targets and seconds that every variant reached;
-          between evaluated checkpoints values are interpolated linearly
+          between evaluated checkpoints values are interpolated linearly; the same tests
 heatmap   NLL of each variant minus the best of the column
 curves    success, steps, action accuracy and NLL at each strength of each disturbance, where they were asked; every
-          variant against the first by a paired t-test over seeds, not adjusted for the number of points
+          variant against the first by the same test, after Holm within a measure, all points together
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from anyorder_jax.environments.disturbances import CLEAN, ON_ACTIONS
-from anyorder_jax.evaluation.statistics import Difference, holm, paired_difference, paired_over_seeds, student_interval
+from anyorder_jax.evaluation.statistics import Difference, adjusted, over_seeds, paired_over_seeds
 from anyorder_jax.evaluation.suite import Suite, compare, find
 from anyorder_jax.metrics import read_jsonl
 
@@ -59,13 +59,15 @@ def compare_all(suite: Suite, reports: Reports, workdirs: Mapping[str, Sequence[
       workdirs: the runs, in the same order.
     """
     compute = {name: [compute_of(workdir) for workdir in found] for name, found in workdirs.items()}
+    table = compare(suite, reports)
     return {
         "question": suite.question,
         "seeds": list(suite.seeds),
         "variants": {name: list(arguments) for name, arguments in suite.variants.items()},
-        "table": compare(suite, reports),
+        "against": dict(suite.against),
+        "table": table,
         "bounds": bounds(suite, reports),
-        "pairs": pairs(suite, reports),
+        "pairs": pairs(table, suite.against),
         "compute": {
             name: {budget: float(np.mean([one[budget] for one in found])) for budget in BUDGETS}
             for name, found in compute.items()
@@ -93,7 +95,7 @@ def compute_of(workdir: Path) -> dict[str, float]:
 
 
 def bounds(suite: Suite, reports: Reports) -> dict[str, Any]:
-    """{predictor: {measure: {"mean", "low", "high"}}} over the runs of the first variant that have it."""
+    """{predictor: {measure: as `statistics.over_seeds`}} over the runs of the first variant that have it."""
     found: dict[str, Any] = {}
     for name, (pattern, replacement) in BOUNDS.items():
         row = {}
@@ -101,8 +103,7 @@ def bounds(suite: Suite, reports: Reports) -> dict[str, Any]:
             theirs, num = re.subn(pattern, replacement, path)
             values = _values(next(iter(reports.values())), theirs) if num else None
             if values is not None:
-                mean, low, high = student_interval(np.array(values))
-                row[title] = {"mean": mean, "low": low, "high": high, "num_seeds": len(values)}
+                row[title] = over_seeds(values)
         if row:
             found[name] = row
     return found
@@ -116,50 +117,32 @@ def _values(reports: Sequence[Mapping[str, Any]], path: str) -> list[float] | No
         return None
 
 
-def pairs(suite: Suite, reports: Reports) -> dict[str, Any]:
-    """{measure: {variant: Difference from the first variant, with "p_holm"}}."""
-    names = list(reports)
-    found: dict[str, Any] = {}
-    for title, path in suite.measures.items():
-        rows = {
-            name: difference
-            for name in names[1:]
-            if (difference := _difference(reports[name], reports[names[0]], path)) is not None
-        }
-        adjusted = holm([difference.p for difference in rows.values()])
-        if rows:
+def pairs(
+    table: Mapping[str, Mapping[str, Mapping[str, Any]]], against: Mapping[str, str]
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """{measure: {variant: difference from what it is compared with, "p_holm" and "against" included}}.
+
+    Args:
+      table: as `suite.compare` makes it.
+      against: variant -> the one that it is compared with; the others are compared with the first.
+    """
+    first = next(iter(table))
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for title in dict.fromkeys(title for row in table.values() for title in row):
+        differences: dict[str, Difference] = {}
+        for name, row in table.items():
+            other = table.get(against.get(name, first), {})
+            if other is not row and title in row and title in other:
+                differences[name] = paired_over_seeds(row[title]["values"], other[title]["values"])
+        if differences:
             found[title] = {
-                name: {**vars(difference), "p_holm": p}
-                for (name, difference), p in zip(rows.items(), adjusted, strict=True)
+                name: {**one, "against": against.get(name, first)} for name, one in adjusted(differences).items()
             }
     return found
 
 
-def _difference(mine: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]], path: str) -> Difference | None:
-    a_S, b_S = _values(mine, path), _values(theirs, path)
-    if a_S is None or b_S is None:
-        return None
-    a, b = _by_episode(mine, path), _by_episode(theirs, path)
-    if a is not None and b is not None and a[0].shape == b[0].shape:
-        return paired_difference(a, b)
-    return paired_over_seeds(np.array(a_S), np.array(b_S))
-
-
-def _by_episode(reports: Sequence[Mapping[str, Any]], path: str) -> tuple[np.ndarray, np.ndarray] | None:
-    """Numerators and denominators, float [S, E] each; None when a run did not keep them."""
-    if path.startswith("levels."):
-        level = next((name for name in reports[0]["levels"] if path.startswith(f"levels.{name}.")), "")
-        return _by_episode([report["levels"][level] for report in reports], path.removeprefix(f"levels.{level}."))
-    if any(path not in report.get("episodes", {}) for report in reports):
-        return None
-    parts = [report["episodes"][path] for report in reports]
-    if len({len(top) for top, _ in parts}) != 1:
-        return None
-    return np.array([top for top, _ in parts]), np.array([bottom for _, bottom in parts])
-
-
 def equal(suite: Suite, reports: Reports, compute: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, Any]:
-    """{budget: {"at": value, "table": as `compare`}}; {} for a suite that evaluates only the end."""
+    """{budget: {"at": value, "table": as `compare`, "pairs": of it}}; {} for a suite that evaluates only the end."""
     if not suite.at_steps:
         return {}
     found: dict[str, Any] = {}
@@ -171,9 +154,8 @@ def equal(suite: Suite, reports: Reports, compute: Mapping[str, Sequence[Mapping
             for title, path in suite.measures.items():
                 values = [_at(report, path, cost, budget, at) for report, cost in zip(runs, compute[name], strict=True)]
                 if None not in values:
-                    mean, low, high = student_interval(np.array(values, float))
-                    table[name][title] = {"mean": mean, "low": low, "high": high, "num_seeds": len(values)}
-        found[budget] = {"at": at, "table": table}
+                    table[name][title] = over_seeds(np.array(values, float))
+        found[budget] = {"at": at, "table": table, "pairs": pairs(table, suite.against)}
     return found
 
 
@@ -201,16 +183,13 @@ def heatmap(suite: Suite, reports: Reports) -> dict[str, Any]:
     return {"columns": list(suite.heatmap), "rows": rows, "nll": nll, "relative": relative}
 
 
-# -- Markdown ---------------------------------------------------------------------------------------
-
-
 def curves(reports: Reports) -> dict[str, Any]:
     """{"rule": how the models acted, "measures": {measure: {disturbance: {strength: {variant: entry}}}}}; empty where
     no variant was disturbed.
 
-    An entry is {"mean", "low", "high", "num_seeds", "values"} and, after the first variant, "difference" from it. The
-    undisturbed point is "clean", strength "0". Success has the bot and the random policy of the first variant's runs
-    too. Recorded episodes know no disturbed actions (`sticky`), so there are no accuracies there.
+    An entry is as `statistics.over_seeds` and, after the first variant, has its "difference" from it. The undisturbed
+    point is "clean", strength "0". Success has the bot and the random policy of the first variant's runs too. Recorded
+    episodes know no disturbed actions (`sticky`), so there are no accuracies there.
     """
     disturbed = {name: found for name, found in reports.items() if all("curves" in one for one in found)}
     if not disturbed:
@@ -231,43 +210,52 @@ def curves(reports: Reports) -> dict[str, Any]:
                     for name, policy in (("bot", "expert"), ("random policy", "random")):
                         here |= _point({name: next(iter(at.values()))}, f"acting.{policy}.success")
                 rows.setdefault(disturbance, {})[f"{point['strength']:g}"] = here
+        compare_points(rows, list(disturbed))
     return {"rule": rule.removeprefix("model/"), "measures": table}
 
 
 def _point(at: Mapping[str, Sequence[Mapping[str, Any]]], path: str) -> dict[str, Any]:
-    values = {name: np.array(one) for name, found in at.items() if (one := _values(found, path)) is not None}
-    first = next(iter(at))
-    entries: dict[str, Any] = {}
-    for name, values_S in values.items():
-        mean, low, high = student_interval(values_S)
-        entries[name] = {
-            "mean": mean,
-            "low": low,
-            "high": high,
-            "num_seeds": len(values_S),
-            "values": values_S.tolist(),
-        }
-        if name != first and first in values:
-            entries[name]["difference"] = vars(paired_over_seeds(values_S, values[first]))
-    return entries
+    return {name: over_seeds(values) for name, found in at.items() if (values := _values(found, path)) is not None}
+
+
+def compare_points(rows: Mapping[str, Mapping[str, Mapping[str, dict[str, Any]]]], variants: Sequence[str]) -> None:
+    """Writes the "difference" of every variant from the first one into the entries of one measure.
+
+    Args:
+      rows: [disturbance][strength][variant], changed in place.
+      variants: the first is what the others are compared with; what is not among them (the bot) is compared with none.
+    """
+    first, *others = variants
+    differences = {
+        (disturbance, strength, name): paired_over_seeds(point[name]["values"], point[first]["values"])
+        for disturbance, by_strength in rows.items()
+        for strength, point in by_strength.items()
+        for name in others
+        if name in point and first in point
+    }
+    for (disturbance, strength, name), one in adjusted(differences).items():
+        rows[disturbance][strength][name]["difference"] = one
+
+
+# -- Markdown ---------------------------------------------------------------------------------------
 
 
 def text(suite: Suite, found: Mapping[str, Any]) -> str:
     """All tables, as Markdown."""
-    parts = [suite.question, _table("trained on", found["table"] | found["bounds"], list(suite.measures))]
+    parts = [suite.question, seeds_text(len(suite.seeds))]
+    parts += [_table("trained on", found["table"] | found["bounds"], list(suite.measures))]
     if found["pairs"]:
         first = next(iter(found["table"]))
-        parts += [f"Difference from {first} (95% interval; p after Holm):", _pairs_table(found["pairs"])]
+        parts += [f"{pairs_text(first, len(suite.seeds))}:", _pairs_table(found["pairs"], first)]
     parts += ["Compute of a run (mean over seeds):", _compute_table(found["compute"])]
     for budget, one in found["equal"].items():
         parts += [f"At equal {budget} ({one['at']:,.0f}):", _table("trained on", one["table"], list(suite.measures))]
     if found["heatmap"]:
         parts += ["NLL per hidden token above the column's best (nats):", _heatmap_table(found["heatmap"])]
     for title, by_disturbance in found["curves"].get("measures", {}).items():
-        parts += [
-            f"Disturbed, {found['curves']['rule']}: {title} (p: paired over seeds against the first, not adjusted):",
-            _curves_table(by_disturbance),
-        ]
+        test = " (p: paired t-test over seeds against the first, after Holm over all points)"
+        heading = f"Disturbed, {found['curves']['rule']}: {title}{test if len(suite.seeds) > 1 else ''}:"
+        parts += [heading, _curves_table(by_disturbance)]
     return "\n\n".join(parts)
 
 
@@ -283,7 +271,7 @@ def _curves_table(by_disturbance: Mapping[str, Mapping[str, Mapping[str, Any]]])
         row = [label]
         for name in names:
             difference = point.get(name, {}).get("difference")
-            row.append(plus_minus(point.get(name)) + (f", {p_text(difference['p'])}" if difference else ""))
+            row.append(plus_minus(point.get(name)) + (f", {p_text(difference)}" if is_tested(difference) else ""))
         rows.append(row)
     return _markdown(rows)
 
@@ -301,29 +289,66 @@ def _table(corner: str, table: Mapping[str, Any], titles: Sequence[str]) -> str:
     return _markdown(rows)
 
 
+def seeds_text(num_seeds: int) -> str:
+    """What a table's numbers are."""
+    if num_seeds == 1:
+        return "One training seed: no intervals and no tests, which need several."
+    return f"{num_seeds} training seeds: mean ± half of Student's 95% interval over them."
+
+
+def pairs_text(first: str, num_seeds: int) -> str:
+    """What stands in the table of differences."""
+    if num_seeds == 1:
+        return f"Difference from {first} of one training seed, which is no test: another seed may say the opposite"
+    return (
+        f"Difference from {first}, 95% interval and p of the paired t-test over {num_seeds} training seeds, after Holm"
+    )
+
+
 def plus_minus(entry: Mapping[str, Any] | None) -> str:
     """Mean ± half the interval; a single run has no interval."""
     if entry is None:
         return "–"
-    half = (entry["high"] - entry["low"]) / 2
-    return f"{entry['mean']:.3f}" + (f" ± {half:.3f}" if entry["num_seeds"] > 1 else "")
+    if entry["low"] is None:
+        return f"{entry['mean']:.3f}"
+    return f"{entry['mean']:.3f} ± {(entry['high'] - entry['low']) / 2:.3f}"
 
 
-def _pairs_table(pairs: Mapping[str, Any]) -> str:
+def _pairs_table(pairs: Mapping[str, Any], first: str) -> str:
     rows = [["variant", *pairs]]
-    for name in dict.fromkeys(name for by_name in pairs.values() for name in by_name):
-        rows.append([name, *(_difference_text(by_name.get(name)) for by_name in pairs.values())])
+    rows += [
+        [label, *("–" if one is None else " ".join(difference_texts(one)) for one in row)]
+        for label, row in pair_rows(pairs, first)
+    ]
     return _markdown(rows)
 
 
-def _difference_text(one: Mapping[str, float] | None) -> str:
-    if one is None:
-        return "–"
-    return f"{one['value']:+.3f} [{one['low']:+.3f}, {one['high']:+.3f}] {p_text(one['p_holm'])}"
+def pair_rows(pairs: Mapping[str, Any], first: str) -> list[tuple[str, list[Mapping[str, Any] | None]]]:
+    """(variant, its difference in every measure); a variant that is compared with another than the first says so."""
+    against = {name: one["against"] for by_name in pairs.values() for name, one in by_name.items()}
+    return [
+        (name if other == first else f"{name}, against {other}", [by_name.get(name) for by_name in pairs.values()])
+        for name, other in against.items()
+    ]
 
 
-def p_text(p: float) -> str:
-    """As far as the resamples tell."""
+def difference_texts(one: Mapping[str, Any]) -> list[str]:
+    """The difference with its interval, and what the test says; of a single seed the difference alone."""
+    if one["low"] is None:
+        return [f"{one['value']:+.3f}"]
+    return [f"{one['value']:+.3f} [{one['low']:+.3f}, {one['high']:+.3f}]", p_text(one)]
+
+
+def is_tested(difference: Mapping[str, Any] | None) -> bool:
+    """Whether there are seeds enough for a test."""
+    return difference is not None and difference["num_seeds"] > 1
+
+
+def p_text(one: Mapping[str, Any]) -> str:
+    """p after Holm of a difference; in words where it was not tested."""
+    p = one["p_holm"]
+    if p is None:
+        return "not tested: " + ("one seed" if one["num_seeds"] == 1 else "the same in every seed")
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 

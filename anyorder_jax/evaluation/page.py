@@ -18,8 +18,16 @@ import numpy as np
 
 from anyorder_jax.environments.disturbances import CLEAN
 from anyorder_jax.evaluation import svg
-from anyorder_jax.evaluation.comparison import BUDGETS, Reports, p_text, plus_minus
-from anyorder_jax.evaluation.statistics import student_interval
+from anyorder_jax.evaluation.comparison import (
+    BUDGETS,
+    Reports,
+    difference_texts,
+    pair_rows,
+    pairs_text,
+    plus_minus,
+    seeds_text,
+)
+from anyorder_jax.evaluation.statistics import over_seeds
 from anyorder_jax.evaluation.suite import Suite
 from anyorder_jax.metrics import read_jsonl
 
@@ -72,16 +80,15 @@ def suite_page(
     titles = list(suite.measures)
     parts = [
         f"<h1>{html.escape(title)}</h1><p>{html.escape(suite.question)}</p>",
-        f'<p class="pale">{len(suite.seeds)} seeds. Mean ± half of Student\'s 95% interval over seeds. In italics: '
-        "predictors that were not trained.</p>",
+        f'<p class="pale">{seeds_text(len(suite.seeds))} In italics: predictors that were not trained.</p>',
         _results(found["table"], found["bounds"], titles),
     ]
     models = _models(workdirs)
     if models:
         parts.append(VIEWER.format(note=ONE_HOLE))
     if found["pairs"]:
-        note = f"Difference from {first}, 95% interval, p after Holm. Bold: p < 0.05."
-        parts += [f'<h2>Paired tests</h2><p class="pale">{html.escape(note)}</p>', _pairs(found["pairs"])]
+        note = pairs_text(first, len(suite.seeds)) + (". Bold: p < 0.05." if len(suite.seeds) > 1 else ".")
+        parts += [f'<h2>Differences</h2><p class="pale">{html.escape(note)}</p>', _pairs(found["pairs"], first)]
     if found["heatmap"]:
         parts += ["<h2>Conditionals</h2><p class='pale'>NLL per hidden token above the column's best, in nats.</p>"]
         parts += [_heatmap(found["heatmap"])]
@@ -114,20 +121,17 @@ def _results(table: Mapping[str, Any], bounds: Mapping[str, Any], titles: Sequen
     return _table(lines, [""] * len(table) + ["bound"] * len(bounds))
 
 
-def _pairs(pairs: Mapping[str, Any]) -> str:
-    names = list(dict.fromkeys(name for by_name in pairs.values() for name in by_name))
+def _pairs(pairs: Mapping[str, Any], first: str) -> str:
     rows = [["", *map(html.escape, pairs)]]
-    for name in names:
-        rows.append([html.escape(name), *(_difference(by_name.get(name)) for by_name in pairs.values())])
+    rows += [[html.escape(label), *map(_difference, row)] for label, row in pair_rows(pairs, first)]
     return _table(rows)
 
 
 def _difference(one: Mapping[str, Any] | None) -> str:
     if one is None:
         return "–"
-    sure = ' class="sure"' if one["p_holm"] < 0.05 else ""
-    interval = f"[{one['low']:+.3f}, {one['high']:+.3f}]"
-    return f"<td{sure}>{one['value']:+.3f} {interval}<br>{html.escape(p_text(one['p_holm']))}</td>"
+    sure = ' class="sure"' if one["p_holm"] is not None and one["p_holm"] < 0.05 else ""
+    return f"<td{sure}>{'<br>'.join(map(html.escape, difference_texts(one)))}</td>"
 
 
 def _heatmap(found: Mapping[str, Any]) -> str:
@@ -157,9 +161,10 @@ def _variants(variants: Mapping[str, Sequence[str]]) -> str:
     )
 
 
-def _band(values: Sequence[float], x: float) -> svg.Point:
-    mean, low, high = student_interval(np.array(values))
-    return x, mean, low, high
+def _band(entry: Mapping[str, Any], x: float) -> svg.Point:
+    """A point of a chart, of an entry of `statistics.over_seeds`; one seed's band has no width, so none is seen."""
+    mean = entry["mean"]
+    return (x, mean, mean, mean) if entry["low"] is None else (x, mean, entry["low"], entry["high"])
 
 
 def _curves(workdirs: Mapping[str, Sequence[Path]]) -> list[str]:
@@ -177,7 +182,8 @@ def _curves(workdirs: Mapping[str, Sequence[Path]]) -> list[str]:
                 for line in read_jsonl(log) if log.is_file() else []:
                     if measure in line:
                         by_step.setdefault(line["step"], []).append(line[measure])
-            series[name] = [_band(values, step) for step, values in sorted(by_step.items()) if len(values) == len(runs)]
+            whole = {step: values for step, values in sorted(by_step.items()) if len(values) == len(runs)}
+            series[name] = [_band(over_seeds(values), step) for step, values in whole.items()]
         charts.append(svg.line_chart(f"{title} (own masks)", series, "updates"))
     if not any(charts):
         return []
@@ -205,7 +211,7 @@ def _series(by_strength: Mapping[str, Mapping[str, Any]]) -> dict[str, list[svg.
     series: dict[str, list[svg.Point]] = {}
     for strength, point in by_strength.items():
         for name, entry in point.items():
-            series.setdefault(name, []).append((float(strength), entry["mean"], entry["low"], entry["high"]))
+            series.setdefault(name, []).append(_band(entry, float(strength)))
     return series
 
 
@@ -226,8 +232,7 @@ def _reliability(reports: Reports) -> list[str]:
             errors = [
                 one["calibration"][question][kind]["ece"] for one in found if kind in one["calibration"][question]
             ]
-            mean, low, high = student_interval(np.array(errors))
-            row.append(f"{mean:.3f} ± {(high - low) / 2:.3f}")
+            row.append(plus_minus(over_seeds(errors) if errors else None))
         rows.append(row)
     if not shown:
         return []

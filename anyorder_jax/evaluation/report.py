@@ -38,9 +38,10 @@ SHOWN = (
 """The rows of the terminal's table; report.json has all of them."""
 
 
-def as_json(estimate: Estimate) -> dict[str, float]:
-    """{value, low, high, count, episodes}."""
-    return {name: value for name, value in vars(estimate).items() if name != "parts"}
+def as_json(estimate: Estimate) -> dict[str, float | None]:
+    """{value, low, high, count, episodes}; low and high are over episodes, and None for one alone."""
+    found = {name: value for name, value in vars(estimate).items() if name != "parts"}
+    return found if estimate.has_interval else found | {"low": None, "high": None}
 
 
 def encoded(found: Any) -> Any:
@@ -56,7 +57,7 @@ PAIRED = (
     "nll_per_target", "nll_per_cell", "nll_per_changed_cell", "cell_accuracy", "action_accuracy", "action_nll",
     "success", "steps_relative_to_expert",
 )  # fmt: skip
-"""Measures that are also kept per episode, for paired comparisons of runs."""
+"""Measures that are also kept per episode."""
 
 
 def by_episode(results: Mapping[str, Mapping[str, Mapping[str, Estimate]]]) -> dict[str, list[list[float]]]:
@@ -125,7 +126,7 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 def world_model_table(results: Results) -> str:
     """One row a question and measure, the model with its interval first, then its baselines."""
     names = list(dict.fromkeys(name for by_name in results.values() for name in by_name if name != MODEL))
-    rows = [["question / measure", "model", "95% interval", "n", *(name.replace("_", " ") for name in names)]]
+    rows = [["question / measure", "model", "95%, episodes", "n", *(name.replace("_", " ") for name in names)]]
     for question, measure in SHOWN:
         by_name = results.get(question, {})
         if measure not in by_name.get(MODEL, {}):
@@ -146,7 +147,7 @@ def acting_table(acting: Mapping[str, Mapping[str, Estimate]]) -> str:
         "steps_relative_to_expert": "steps / expert",
         "success_weighted_path_length": "SPL",
     }
-    rows = [["policy", "success", "95% interval", "n", *list(columns.values())[1:]]]
+    rows = [["policy", "success", "95%, episodes", "n", *list(columns.values())[1:]]]
     for name, found in acting.items():
         success = found["success"]
         rest = [f"{found[c].value:.2f}" if c in found else "-" for c in list(columns)[1:]]
@@ -156,7 +157,7 @@ def acting_table(acting: Mapping[str, Mapping[str, Estimate]]) -> str:
 
 def likelihood_table(results: Results) -> str:
     """One row a definition and measure, the model and the unigram."""
-    rows = [["definition / measure", "model", "95% interval", "most frequent"]]
+    rows = [["definition / measure", "model", "95%, episodes", "most frequent"]]
     for definition, by_name in results.items():
         for measure, model in by_name[MODEL].items():
             unigram = by_name["most_frequent"][measure]
@@ -183,7 +184,9 @@ def robustness_table(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
 
 
 def interval(estimate: Estimate) -> str:
-    """[low, high]."""
+    """[low, high], over the run's test episodes; "-" for one episode."""
+    if not estimate.has_interval:
+        return "-"
     return f"[{estimate.low:.3f}, {estimate.high:.3f}]"
 
 
@@ -197,5 +200,7 @@ def text(about: Mapping[str, Any], world_model: Results, acting: Mapping[str, Ma
         f"Acting on {about['num_episodes']} held-out seeds "
         "(no_model: the same rule on the training data's action frequencies)",
         acting_table(acting),
+        "Intervals are over the episodes of this one run; runs from other training seeds differ by more "
+        "(anyorder_jax.ablate repeats over seeds).",
     )
     return "\n\n".join(parts)

@@ -1,23 +1,34 @@
-"""Estimates: a number, its 95% interval, and from how many things it comes."""
+"""Estimates: a number, its 95% interval, and what the interval is over.
+
+    one run     its test episodes (`ratio`, `success_rate`): how far other episodes would move the number
+    a recipe    its training seeds (`over_seeds`, `paired_over_seeds`): how far other seeds would
+
+The second is the wider one, by far: two runs of one recipe differ by more than two drawings of episodes. So recipes are
+compared over seeds alone, whatever the number of episodes, and a single seed has neither an interval nor a test.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
-from scipy.stats import t as student_t
 
 from anyorder_jax import keys
 
-LEVEL_Z = 1.959963984540054  # the 97.5% point of the normal distribution: two-sided 95%
+LEVEL = 0.95
+"""Of every interval."""
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """value with its 95% interval [low, high]. count: things averaged over; episodes: independent ones among
-    them. parts: numerator and denominator of every episode (float [E] each), for paired comparisons."""
+    """value of one run with its 95% interval [low, high] over episodes. count: things averaged over; episodes:
+    independent ones among them. parts: numerator and denominator of every episode (float [E] each)."""
 
     value: float
     low: float
@@ -26,11 +37,16 @@ class Estimate:
     episodes: int
     parts: tuple[np.ndarray, np.ndarray] | None = field(default=None, repr=False, compare=False)
 
+    @property
+    def has_interval(self) -> bool:
+        """Whether there was anything to redraw: a single episode tells nothing about others."""
+        return self.episodes > 1 or self.low < self.high
+
     def __str__(self) -> str:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
-def wilson(successes: float, trials: int) -> tuple[float, float]:
+def wilson(successes: int, trials: int) -> tuple[float, float]:
     """Wilson's 95% score interval of a proportion k/n (E. B. Wilson 1927), which keeps a width at 0 and at n.
 
         (k + z²/2 ± z sqrt(k (n - k) / n + z²/4)) / (n + z²)
@@ -38,14 +54,12 @@ def wilson(successes: float, trials: int) -> tuple[float, float]:
     Raises:
       ValueError: without a trial, or when k lies outside [0, n].
     """
+    from scipy.stats import binomtest  # late: half a second that training need not pay
+
     if trials < 1 or not 0 <= successes <= trials:
         raise ValueError(f"wilson: expected 0 <= successes <= trials and trials >= 1, got {successes} of {trials}.")
-    z2 = LEVEL_Z**2
-    centre = (successes + z2 / 2) / (trials + z2)
-    half = LEVEL_Z * math.sqrt(successes * (trials - successes) / trials + z2 / 4) / (trials + z2)
-    low = 0.0 if successes == 0 else max(0.0, centre - half)  # exact: rounding leaves 1e-17 there
-    high = 1.0 if successes == trials else min(1.0, centre + half)
-    return low, high
+    found = binomtest(int(successes), int(trials)).proportion_ci(LEVEL, method="wilson")
+    return float(found.low), float(found.high)
 
 
 def success_rate(is_success_E: np.ndarray) -> Estimate:
@@ -85,7 +99,7 @@ def ratio(
         return None
     value = float(numerator_E.sum() / denominator_E.sum())
     if is_proportion and value in (0.0, 1.0):
-        low, high = wilson(num_episodes * value, num_episodes)
+        low, high = wilson(num_episodes * int(value), num_episodes)
         return Estimate(value, low, high, count, num_episodes, parts)
     rng = keys.generator(0, "bootstrap", num_episodes)
     draws_RE = rng.multinomial(num_episodes, np.full(num_episodes, 1 / num_episodes), size=num_resamples)
@@ -98,89 +112,137 @@ def mean(values_E: np.ndarray) -> Estimate | None:
     return ratio(values_E, np.ones(len(values_E)))
 
 
+# -- over training seeds ----------------------------------------------------------------------------
+
+
 def student_interval(values_S: np.ndarray) -> tuple[float, float, float]:
-    """(mean, low, high): Student's 95% interval of the mean of independent runs, float [S]; one run has no interval
-    (low = high = mean).
+    """(mean, low, high): Student's 95% interval of the mean of independent runs, float [S]. One run has no interval:
+    low and high are NaN.
 
         mean ± t(0.975, S - 1) * s / sqrt(S)
     """
+    mean, low, high, _ = _student(np.asarray(values_S, float))
+    return mean, low, high
+
+
+def _student(values_S: np.ndarray, scale: float = 0.0) -> tuple[float, float, float, float]:
+    """(mean, low, high, p of the two-sided t-test that the mean is 0). Without a spread there is no test: p is NaN, or
+    1 where all are 0. scale: of what the values were computed from, so that a spread which is rounding counts as none.
+    """
+    from scipy.stats import ttest_1samp  # late: half a second that training need not pay
+
     mean = float(values_S.mean())
     if len(values_S) < 2:
-        return mean, mean, mean
-    half = float(student_t.ppf(0.975, len(values_S) - 1) * values_S.std(ddof=1) / math.sqrt(len(values_S)))
-    return mean, mean - half, mean + half
+        return mean, math.nan, math.nan, math.nan
+    rounding = 1e-12 * max(scale, float(np.abs(values_S).max()))
+    if np.ptp(values_S) <= rounding:
+        return mean, mean, mean, 1.0 if abs(mean) <= rounding else math.nan
+    found = ttest_1samp(values_S, 0.0)
+    interval = found.confidence_interval(LEVEL)
+    return mean, float(interval.low), float(interval.high), float(found.pvalue)
+
+
+def over_seeds(values_S: Sequence[float] | np.ndarray) -> dict[str, Any]:
+    """What is written of one measure of one recipe: {"mean", "low", "high", "num_seeds", "values"}. The interval is
+    Student's over the seeds; None for a single one."""
+    values_S = np.asarray(values_S, float)
+    mean, low, high = student_interval(values_S)
+    return {
+        "mean": mean, "low": _or_none(low), "high": _or_none(high), "num_seeds": len(values_S),
+        "values": values_S.tolist(),
+    }  # fmt: skip
+
+
+def _or_none(value: float) -> float | None:
+    """JSON has no NaN."""
+    return None if math.isnan(value) else value
 
 
 @dataclass(frozen=True)
 class Difference:
-    """a - b with its 95% interval and two-sided p-value. num_seeds, num_episodes: what was redrawn (0: not at all)."""
+    """a - b over `num_seeds` seeds: the mean with its 95% interval, and the two-sided p of the paired t-test.
+
+    NaN stands where there is none: low, high and p of a single seed; p where every seed differs by the very same amount
+    (a t-test measures against the spread between seeds).
+    """
 
     value: float
     low: float
     high: float
     p: float
     num_seeds: int
-    num_episodes: int
 
-
-def paired_difference(
-    a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray], num_resamples: int = 4000
-) -> Difference:
-    """Two variants that were trained from the same seeds and evaluated on the same episodes.
-
-        d = mean_s( sum_e a_se / sum_e n_se ) - the same of b
-
-    Seeds and episodes are redrawn independently of one another, the same for both variants: the pigeonhole bootstrap of
-    crossed factors (A. Owen, 2007, "The pigeonhole bootstrap"), which is conservative. p = twice the smaller tail.
-
-    Args:
-      a, b: numerators and denominators, float [S, E] each.
-
-    Raises:
-      ValueError: when the shapes differ.
-    """
-    shapes = {part.shape for part in (*a, *b)}
-    if len(shapes) != 1:
-        raise ValueError(f"statistics: expected the same seeds and episodes in both variants, got shapes {shapes}.")
-    ((num_seeds, num_episodes),) = shapes
-    rng = keys.generator(0, "paired bootstrap", num_seeds, num_episodes)
-    even = (np.full(n, 1 / n) for n in (num_seeds, num_episodes))
-    seeds_RS, episodes_RE = (
-        rng.multinomial(n, share, size=num_resamples) for n, share in zip((num_seeds, num_episodes), even, strict=True)
-    )
-
-    def values(part: tuple[np.ndarray, np.ndarray], weights_RE: np.ndarray) -> np.ndarray:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return (weights_RE @ part[0].T) / (weights_RE @ part[1].T)
-
-    drawn_R = ((values(a, episodes_RE) - values(b, episodes_RE)) * seeds_RS).sum(1) / num_seeds
-    drawn_R = drawn_R[np.isfinite(drawn_R)]  # a draw of episodes without anything to count
-    ones = np.ones((1, num_episodes))
-    value = float((values(a, ones) - values(b, ones)).mean())
-    tail = min((drawn_R <= 0).sum(), (drawn_R >= 0).sum()) + 1
-    low, high = np.percentile(drawn_R, [2.5, 97.5])
-    return Difference(
-        value, min(float(low), value), max(float(high), value), min(1.0, 2 * tail / (len(drawn_R) + 1)),
-        num_seeds, num_episodes,
-    )  # fmt: skip
+    def as_json(self) -> dict[str, Any]:
+        """The fields; None for NaN."""
+        return {name: _or_none(value) for name, value in vars(self).items()}
 
 
 def paired_over_seeds(a_S: np.ndarray, b_S: np.ndarray) -> Difference:
-    """The paired t-test over seeds alone, float [S] each; p = 1 for a single seed, and where nothing differs."""
-    d_S = np.asarray(a_S, float) - np.asarray(b_S, float)
-    value, low, high = student_interval(d_S)
-    if len(d_S) < 2 or not d_S.any():
-        return Difference(value, low, high, 1.0, len(d_S), 0)
-    spread = d_S.std(ddof=1) / math.sqrt(len(d_S))
-    p = 0.0 if spread == 0 else float(2 * student_t.sf(abs(value) / spread, len(d_S) - 1))
-    return Difference(value, low, high, p, len(d_S), 0)
+    """Two recipes that were trained from the same seeds, compared by the paired t-test over these seeds.
+
+        d_s = a_s - b_s        t = mean(d) / (s_d / sqrt(S)),  S - 1 degrees of freedom
+
+    Its level with a scatter between seeds and no difference: `tests/test_statistics.py`.
+
+    Args:
+      a_S, b_S: the measure of every seed, float [S], in the same order.
+
+    Raises:
+      ValueError: when the seeds are not as many in both, or none.
+    """
+    a_S, b_S = np.asarray(a_S, float), np.asarray(b_S, float)
+    if a_S.shape != b_S.shape or a_S.ndim != 1 or not len(a_S):
+        raise ValueError(f"statistics: expected one value a seed of the same seeds, got {a_S.shape} and {b_S.shape}.")
+    return Difference(*_student(a_S - b_S, float(np.abs([a_S, b_S]).max())), len(a_S))
+
+
+def paired_difference(a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray]) -> Difference:
+    """The same from results that were kept episode by episode: each seed's value is the ratio of its sums.
+
+        a_s = sum_e numerator_se / sum_e denominator_se
+
+    Episodes do not count as repetitions: more of them make the seeds' values more exact, not the seeds more.
+
+    Args:
+      a, b: numerators and denominators, float [S, E] each; the same seeds and episodes.
+
+    Raises:
+      ValueError: when the shapes differ, or a seed counted nothing.
+    """
+    shapes = {np.shape(part) for part in (*a, *b)}
+    if len(shapes) != 1 or len(next(iter(shapes))) != 2:
+        raise ValueError(f"statistics: expected the same seeds and episodes in both variants, got shapes {shapes}.")
+    sums = [np.asarray(part, float).sum(1) for part in (*a, *b)]
+    if not (sums[1] * sums[3]).all():
+        raise ValueError("statistics: a seed counted nothing (its denominators are 0), so it has no value to compare.")
+    return paired_over_seeds(sums[0] / sums[1], sums[2] / sums[3])
+
+
+def require_holm() -> None:
+    """Asks for what `holm` needs: before hours of runs, not after them.
+
+    Raises:
+      ValueError: when statsmodels is not installed.
+    """
+    if importlib.util.find_spec("statsmodels") is None:
+        raise ValueError("comparing needs statsmodels, which is missing: run `pip install 'anyorder-jax[report]'`.")
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values adjusted for their number (S. Holm 1979): the k-th smallest times (n - k), never decreasing."""
-    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
-    adjusted, highest = [0.0] * len(p_values), 0.0
-    for rank, i in enumerate(order):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[i]))
-        adjusted[i] = highest
-    return adjusted
+    """p-values adjusted for their number (S. Holm 1979, by statsmodels): the k-th smallest times (n - k), never
+    decreasing. NaN, where nothing was tested, stays and is not counted."""
+    from statsmodels.stats.multitest import multipletests  # late: of the extra `report`
+
+    p = np.asarray(p_values, float)
+    is_tested = ~np.isnan(p)
+    if is_tested.any():
+        p[is_tested] = multipletests(p[is_tested], method="holm")[1]
+    return p.tolist()
+
+
+def adjusted(differences: Mapping[Key, Difference]) -> dict[Key, dict[str, Any]]:
+    """The differences as they are written, with "p_holm": p after Holm among all of them."""
+    p_holm = holm([one.p for one in differences.values()]) if differences else []
+    return {
+        key: {**one.as_json(), "p_holm": _or_none(p)} for (key, one), p in zip(differences.items(), p_holm, strict=True)
+    }

@@ -9,9 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from anyorder_jax.evaluation.statistics import student_interval
+from anyorder_jax.evaluation.statistics import over_seeds
 
 MEASURES = {
     "greedy success": "acting.model/greedy.success",
@@ -48,7 +46,7 @@ class Suite:
     more arguments of `anyorder_jax.evaluate`. suites: its `--suite`; more: further arguments for one of these alone.
     levels: name -> arguments of one more evaluation (e.g. `--env=`), whose report stands under `levels.NAME`. at_steps:
     checkpoints that are evaluated too, under `steps.STEP`. measures: column title -> path in the reports. heatmap: the
-    same, shown relative to the column's best.
+    same, shown relative to the column's best. against: variant -> the one it is compared with instead of the first.
     """
 
     question: str
@@ -61,6 +59,7 @@ class Suite:
     levels: Mapping[str, Sequence[str]] = field(default_factory=dict)
     at_steps: Sequence[int] = ()
     heatmap: Mapping[str, str] = field(default_factory=dict)
+    against: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.variants or len(set(self.seeds)) != len(self.seeds) or not self.seeds:
@@ -71,6 +70,9 @@ class Suite:
             unknown = [other for other in self.needs(name) if other not in self.variants or self.needs(other)]
             if unknown:
                 raise ValueError(f"suite: {name} starts from {unknown}: expected variants that start from no other.")
+        strangers = sorted({*self.against, *self.against.values()} - set(self.variants))
+        if strangers:
+            raise ValueError(f"suite: `against` names {strangers}; expected variants: {', '.join(self.variants)}.")
 
     def needs(self, variant: str) -> list[str]:
         """The variants whose runs this one starts from."""
@@ -148,8 +150,7 @@ def compare(suite: Suite, reports: Mapping[str, Sequence[Mapping[str, Any]]]) ->
       reports: variant -> report.json of every seed.
 
     Returns:
-      {variant: {measure: {"mean", "low", "high", "num_seeds", "values"}}}; a measure that a variant's reports lack is
-      left out. The interval is Student's t over the seeds (each seed's own episodes are inside its value).
+      {variant: {measure: as `statistics.over_seeds`}}; a measure that a variant's reports lack is left out.
     """
     table: dict[str, Any] = {}
     for name, found in reports.items():
@@ -159,8 +160,7 @@ def compare(suite: Suite, reports: Mapping[str, Sequence[Mapping[str, Any]]]) ->
                 values = [find(report, path) for report in found]
             except KeyError:
                 continue
-            mean, low, high = student_interval(np.array(values))
-            table[name][title] = {"mean": mean, "low": low, "high": high, "num_seeds": len(values), "values": values}
+            table[name][title] = over_seeds(values)
     return table
 
 
@@ -176,9 +176,9 @@ def read_reports(workdir: Path, suite: Suite) -> dict[str, Any]:
 def _read_folder(folder: Path) -> dict[str, Any]:
     """report.json, with the content of its neighbours beside its own."""
     content = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    for name in ("likelihood", "robustness", "decoding", "episodes"):
+    for name in ("likelihood", "robustness", "decoding"):
         path = folder / f"{name}.json"
         if path.is_file():
             beside = json.loads(path.read_text(encoding="utf-8"))
-            content |= {"episodes": beside} if name == "episodes" else {k: v for k, v in beside.items() if k != "about"}
+            content |= {k: v for k, v in beside.items() if k != "about"}
     return content

@@ -7,6 +7,7 @@ BabyAI (1810.08272, table 3) counts the demonstrations to 99% success per level 
 
 from anyorder_jax.evaluation.suite import Suite, size_of
 
+NUM_DEMONSTRATIONS = (100, 300, 1000, 3000, 10_000)
 ORDERS = {"any-order": "--config=configs/any_order.py", "causal": "--config=configs/causal_sft.py"}
 
 
@@ -16,9 +17,10 @@ def get_suite(size="small"):
         question="How many demonstrations does each order need?",
         variants={
             f"{name} {num}": (recipe, f"--config.data.num_episodes={num}", *chosen.train)
-            for num in (100, 300, 1000, 3000, 10_000)
+            for num in NUM_DEMONSTRATIONS
             for name, recipe in ORDERS.items()
         },
+        against={f"causal {num}": f"any-order {num}" for num in NUM_DEMONSTRATIONS},
         seeds=range(chosen.num_seeds),
         evaluate=chosen.evaluate,
     )
