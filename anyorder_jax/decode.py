@@ -79,7 +79,7 @@ def make_fill(config: Config, model_config: ModelConfig, end_id: int, mesh: Mesh
         rows_B1 = jnp.arange(len(tokens_BL))[:, None]
         is_asked_BL = jnp.zeros(tokens_BL.shape, bool).at[rows_B1, holes.place_BH].set(holes.block_BH >= 0)
         is_before_BHH = (holes.unit_BH[:, :, None] == holes.unit_BH[:, None, :]) & (holes.block_BH >= 0)[:, None, :]
-        is_before_BHH &= jnp.tri(holes.place_BH.shape[1], k=-1, dtype=bool)  # [b, i, j]: j before i in its unit
+        is_before_BHH &= jnp.tri(holes.place_BH.shape[1], k=-1, dtype=bool)[None]  # [b, i, j]: j before i in its unit
 
         def logits_of(tokens_BH: jax.Array) -> jax.Array:
             seen_BL = tokens_BL.at[rows_B1, holes.place_BH].set(
@@ -108,7 +108,7 @@ def make_fill(config: Config, model_config: ModelConfig, end_id: int, mesh: Mesh
             block_B1 = jnp.where(is_open_BH, holes.block_BH, jnp.iinfo(jnp.int32).max).min(-1, keepdims=True)
             may_BH = is_open_BH & (holes.block_BH == block_B1) & ~((drawn_BH == end_id) & has_open_before_BH)
             rank_BH = jnp.where(may_BH, sure_BH, -1.0)
-            is_best_BH = jnp.arange(rank_BH.shape[1]) == rank_BH.argmax(-1)[:, None]
+            is_best_BH = jnp.arange(rank_BH.shape[1])[None] == rank_BH.argmax(-1)[:, None]
             accept_BH = may_BH & ((sure_BH >= threshold) | is_best_BH)
             tokens_BH = jnp.where(accept_BH, drawn_BH, filled.tokens_BH)
             still_BH = is_open_BH & ~accept_BH

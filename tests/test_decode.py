@@ -1,35 +1,142 @@
-"""Iterative filling: all at once, by confidence, one at a time; only hidden positions change."""
+"""Filling: token for token what the plain implementation gives; ends last; a batch gives what single rows give."""
 
+import dataclasses
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from anyorder_jax.decode import fill
+import plain_decode
+import shop
+from anyorder_jax import decode, keys, task
+from anyorder_jax.acting.generator import Decoding, Generator, Question, next_step, reaches_end, with_decoding
+from anyorder_jax.config import defaults, freeze
+from anyorder_jax.data import contexts, units
+from anyorder_jax.model import transformer
+from anyorder_jax.model.attention import Segments
+from anyorder_jax.types import Kind
+from runs import tiny_config, tiny_model
+
+END, MASK, LENGTH, VOCABULARY = 37, 39, 24, 40
 
 
-def forward_of(logits_BLV, calls):
-    def forward(tokens_BL):
-        calls.append(tokens_BL.copy())
-        return logits_BLV
+@pytest.fixture(scope="module")
+def model():
+    model_config = tiny_model(initializer_range=0.3)  # so that its probabilities differ
+    params = transformer.init(model_config, jax.random.key(1), jnp.float32)
 
-    return forward
+    @jax.jit
+    def logits_of(tokens_BL, lengths_B):
+        positions_BL = jnp.broadcast_to(jnp.arange(tokens_BL.shape[1], dtype=jnp.int32), tokens_BL.shape)
+        segments = Segments((positions_BL < lengths_B[:, None]).astype(jnp.int32))
+        return transformer.apply(model_config, params, tokens_BL, positions_BL, segments).logits_BLV
 
-
-@pytest.mark.parametrize(("threshold", "passes"), [(0.0, 1), (2.0, 5), (0.9, 4)])
-def test_number_of_passes(threshold, passes):
-    rng = np.random.default_rng(0)
-    logits = rng.normal(size=(1, 6, 4))
-    logits[0, 1, 2] = logits[0, 3, 0] = 9.0  # two positions are certain
-    hidden = np.array([[False, True, True, True, True, True]])
-    calls = []
-    filled = fill(forward_of(logits, calls), np.full((1, 6), 7, np.int32), hidden, threshold=threshold)
-    assert len(calls) == passes
-    assert filled[0, 0] == 7 and (filled[hidden] == logits.argmax(-1)[hidden]).all()
+    return model_config, params, logits_of
 
 
-def test_only_allowed_tokens_are_chosen_and_draws_follow_the_distribution():
-    logits = np.log(np.array([[[0.5, 0.3, 0.2]]])).repeat(4000, 0)
-    tokens, hidden = np.zeros((4000, 1), np.int32), np.ones((4000, 1), bool)
-    allowed = np.array([False, True, True])
-    drawn = fill(forward_of(logits, []), tokens, hidden, allowed_BLV=allowed, rng=np.random.default_rng(1))
-    assert set(np.unique(drawn)) == {1, 2}
-    assert abs((drawn == 1).mean() - 0.6) < 0.03
+def rows(seed, num_rows=5):
+    """Rows with two units of holes, 2 blocks of 4 each, and where ends may stand."""
+    rng = np.random.default_rng(seed)
+    lengths_B = rng.integers(20, LENGTH + 1, num_rows).astype(np.int32)
+    tokens_BL = rng.integers(0, 36, (num_rows, LENGTH)).astype(np.int32)
+    place_BH = np.stack([np.r_[first : first + 8, first + 9 : first + 16] for first in rng.integers(1, 4, num_rows)])
+    place_BH = np.concatenate([place_BH, np.zeros((num_rows, 1), int)], 1).astype(np.int32)  # and one of padding
+    unit_BH = np.tile(np.r_[[0] * 8, [1] * 7, 0], (num_rows, 1)).astype(np.int32)
+    block_BH = np.tile(np.r_[[0] * 4, [1] * 4, [2] * 4, [3] * 3, -1], (num_rows, 1)).astype(np.int32)
+    np.put_along_axis(tokens_BL, place_BH[:, :-1], MASK, 1)
+    return tokens_BL, lengths_B, decode.Holes(place_BH, unit_BH, block_BH)
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.3, 2.0])
+@pytest.mark.parametrize("end_bonus", [0.0, 4.0])
+def test_filling_is_the_plain_one_token_for_token(model, threshold, end_bonus):
+    model_config, params, logits_of = model
+    params = {**params, "head": params["head"].at[:, END].multiply(1 + end_bonus)}  # more ends to be held back
+    fill = decode.make_fill(tiny_config(), model_config, END)
+    allowed_V = np.arange(VOCABULARY) < 38
+    for seed in range(3):
+        tokens_BL, lengths_B, holes = rows(seed)
+        filled = fill(params, tokens_BL, lengths_B, holes, allowed_V[None, None], threshold, keys.key(0, "x"), 0.0)
+        for b in range(len(tokens_BL)):
+            places = holes.place_BH[b, :-1].tolist()
+
+            def logits(tokens_L, b=b, lengths_B=lengths_B):
+                with_bonus = jnp.asarray(logits_of(tokens_L[None], lengths_B[b : b + 1])[0], jnp.float32)
+                raw = with_bonus.at[:, END].multiply(1 + end_bonus)
+                return np.where(allowed_V, np.asarray(raw, np.float64), -np.inf)
+
+            expected, passes = plain_decode.fill(
+                logits, tokens_BL[b], places, dict(zip(places, holes.unit_BH[b].tolist(), strict=False)),
+                dict(zip(places, holes.block_BH[b].tolist(), strict=False)), end_id=END, threshold=threshold,
+            )  # fmt: skip
+            np.testing.assert_array_equal(np.asarray(filled.tokens_BH)[b, :-1], expected[places])
+            assert int(filled.passes_B[b]) == passes
+            assert threshold < 1 or passes > 1
+
+
+def test_draws_follow_the_distribution_and_the_key(model):
+    model_config, params, logits_of = model
+    tokens_BL, lengths_B, _ = rows(0, 1)
+    tokens_BL[0, 5] = MASK
+    num = 512
+    hole = decode.Holes(*(np.full((num, 1), value, np.int32) for value in (5, 0, 0)))
+    fill = decode.make_fill(tiny_config(), model_config, END)
+    many = np.repeat(tokens_BL, num, 0), np.repeat(lengths_B, num)
+    allowed = np.ones((1, 1, VOCABULARY), bool)
+    drawn = np.asarray(fill(params, *many, hole, allowed, 0.0, keys.key(0, "x"), 1.0).tokens_BH)[:, 0]
+    again = np.asarray(fill(params, *many, hole, allowed, 0.0, keys.key(0, "x"), 1.0).tokens_BH)[:, 0]
+    np.testing.assert_array_equal(drawn, again)
+    p = jax.nn.softmax(logits_of(tokens_BL, lengths_B)[0, 5])
+    top = int(p.argmax())
+    assert abs((drawn == top).mean() - float(p[top])) < 5 * np.sqrt(0.25 / num)
+
+
+@pytest.fixture(scope="module")
+def writer(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("shop")
+    shop.write(directory)
+    config = defaults()
+    config.data.path, config.data.num_episodes, config.data.num_tokens = str(directory), 0, 400
+    config.data.context_tokens = config.data.row_length = 192
+    config.data.blocks = "action:16,thought:16"
+    config = freeze(config)
+    opened = task.open_task(config)
+    model_config = dataclasses.replace(tiny_model(initializer_range=0.3), vocab_size=opened.vocabulary.size)
+    params = transformer.init(model_config, jax.random.key(2), jnp.float32)
+    return opened, Generator(config, model_config, params, opened)
+
+
+def test_a_batch_writes_what_single_episodes_write(writer):
+    opened, generator = writer
+    assert opened.decision() == (Kind.THOUGHT, Kind.ACTION)  # two turns of three begin with a thought
+    seen = zip(map(shop.make_trajectory, range(5)), (3, 6, 10, 3, 10), strict=True)
+    episodes = [dataclasses.replace(episode, units=episode.units[:num]) for episode, num in seen]
+    kinds = [(Kind.THOUGHT, Kind.ACTION)] * 5
+    together = generator.write(episodes, kinds)
+    for episode, written in zip(episodes, together, strict=True):
+        (alone,) = generator.write([episode], kinds[:1])
+        assert alone.units == written.units and alone.num_passes == written.num_passes
+        assert [unit.kind for unit in written.units] == [Kind.THOUGHT, Kind.ACTION]
+        assert all(unit.step == episode.units[-1].step for unit in written.units)
+
+
+def test_special_tokens_are_never_written_and_only_a_units_end_may_end(writer):
+    opened, generator = writer
+    example = units.tokenise(shop.make_trajectory(1), opened.codec, opened.vocabulary, opened.layout)
+    example = contexts.context(example, 5, 0)
+    is_hidden_L = example.slots_GL[1] == example.slots_GL[1][example.slots_GL[0] == 2][0]  # the first line of unit 2
+    assert not reaches_end(example, is_hidden_L).any()
+    hot = with_decoding(generator, Decoding(threshold=0.0, temperature=3.0))
+    (answer,) = hot.fill([Question(example, is_hidden_L, 8)])
+    written = set(answer.tokens_L[is_hidden_L].tolist())
+    assert not written & opened.vocabulary.reserved_ids
+    np.testing.assert_array_equal(answer.tokens_L[~is_hidden_L], example.tokens_L[~is_hidden_L])
+    assert (answer.probability_L[~is_hidden_L] == 1).all() and (answer.probability_L[is_hidden_L] < 1).any()
+
+
+def test_what_follows_a_decision_belongs_to_the_next_step():
+    episode = shop.make_trajectory(1)
+    at = {n: dataclasses.replace(episode, units=episode.units[:n]) for n in (3, 5, 8, 10)}
+    assert next_step(at[3], Kind.ACTION) == 0 and next_step(at[5], Kind.USER) == 1
+    assert next_step(at[8], Kind.TOOL) == 1 and next_step(at[10], Kind.OBSERVATION) == 2

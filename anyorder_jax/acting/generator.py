@@ -159,7 +159,7 @@ class Generator:
             block_BH[b, here] = np.cumsum(is_new | (offset % block_size == 0)) - 1
             is_end_BH[b, here] = reaches_end(example, is_hidden_L)[places]
         is_end_V = np.arange(len(self._is_word_V)) == vocabulary.end_id
-        allowed_BHV = self._is_word_V | (is_end_BH[..., None] & is_end_V)
+        allowed_BHV = self._is_word_V[None, None] | (is_end_BH[..., None] & is_end_V)
         filled = jax.device_get(
             self._fill(
                 self._params, tokens_BL, lengths_B, decode.Holes(place_BH, unit_BH, block_BH), allowed_BHV,
