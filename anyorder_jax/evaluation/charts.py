@@ -174,7 +174,8 @@ def _loss_panel(
         is_log = _costs(axis, drawn)
     num_lost = sum(not math.isfinite(value) for value in drawn)
     if num_lost:
-        axis.text(0.5, 0.02, f"{num_lost} values are not finite", transform=axis.transAxes, fontsize=8, ha="center")
+        said = f"not finite: {num_lost} of {len(drawn)} values"
+        axis.text(0.5, 0.02, said, transform=axis.transAxes, fontsize=8, ha="center")
     axis.set_xlabel("updates", fontsize=9)
     axis.tick_params(labelsize=8)
     axis.legend(fontsize=8, frameon=False)
