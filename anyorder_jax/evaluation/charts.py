@@ -246,7 +246,7 @@ def _success_bars(axis: Axes, played: Mapping[str, Mapping[str, Estimate]]) -> N
     _bars(axis, range(len(names)), [played[n]["success"] for n in names], 0.7, [_policy_color(n) for n in names])
     labels = [name.replace("no_model/", "no model\n").replace("model/", "model\n").replace("_", " ") for name in names]
     axis.set_xticks(range(len(names)), labels, fontsize=7.5)
-    axis.set_title("success in the environment (lines: 95% interval)", fontsize=10, loc="left")
+    axis.set_title("success in the environment (lines: 95% over episodes)", fontsize=10, loc="left")
     _shares(axis, 1.12)
 
 
@@ -274,6 +274,6 @@ def _accuracy_bars(axis: Axes, world_model: Results) -> None:
     baseline = "best trivial baseline (most frequent, copy of the last observation, a constant action)"
     _bars(axis, [x + 0.21 for x in places], best, 0.38, CONTROL_COLOR, ink="#6b7280", label=baseline)
     axis.set_xticks(list(places), [label for _, _, label in shown], fontsize=7.5)
-    axis.set_title("accuracy on held-out episodes (lines: 95% interval)", fontsize=10, loc="left")
+    axis.set_title("accuracy on held-out episodes (lines: 95% over episodes)", fontsize=10, loc="left")
     axis.legend(fontsize=8, frameon=False, ncols=2, loc="upper left", bbox_to_anchor=(0, -0.12))
     _shares(axis, 1.12)
