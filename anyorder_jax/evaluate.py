@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from anyorder_jax import process, run_directory, weights
+from anyorder_jax.config import freeze
 from anyorder_jax.environments import registry
 from anyorder_jax.evaluation import (
     acting,
@@ -234,7 +235,8 @@ def draw(
             f"{directory}/report.json. Run `pip install 'anyorder-jax[report]'`."
         ) from error
     say("pictures")
-    charts.loss_curves(run / "metrics", directory / "loss.png")
+    masking = freeze(run_directory.read_meta(run)["config"]).masking
+    charts.loss_curves(run / "metrics", directory / "loss.png", masking)
     title = f"{run.name} on {held_out.task.environment}, {len(held_out.seeds)} held-out episodes"
     charts.summary_chart(known, played.summaries, title, directory / "summary.png")
     shown = strip.choose(held_out.examples, held_out.num_steps, seed)

@@ -1,11 +1,14 @@
 """The page and the demo: self-contained, and in a real browser a click hides a cell and the model fills it."""
 
+import contextlib
+import datetime
 import json
 import re
 import threading
 import urllib.error
 import urllib.request
 
+import jax
 import numpy as np
 import pytest
 
@@ -15,7 +18,7 @@ from anyorder_jax.evaluation import page, svg, viewer
 from anyorder_jax.evaluation.held_out import open_held_out
 from anyorder_jax.evaluation.likelihood import Model
 from anyorder_jax.types import Kind
-from test_report import data, run  # noqa: F401  (fixtures: a run directory as `train` leaves it, untrained)
+from test_report import LEVEL, data, run  # noqa: F401  (fixtures: a run directory as `train` leaves it, untrained)
 
 in_browser = pytest.mark.skipif(bool(browser.MISSING), reason=browser.MISSING)
 
@@ -105,6 +108,27 @@ def test_holes_that_are_not_there_are_refused(opened, question):
 # -- the page --------------------------------------------------------------------------------------
 
 
+@contextlib.contextmanager
+def phone(path, is_dark=False):
+    """A small window that shows a file."""
+    with browser.driver() as address:
+        window = browser.Browser(address, width=500, height=700, is_dark=is_dark)
+        window.open(path.as_uri())
+        yield window
+        assert window.errors() == []
+        window.close()
+
+
+def contrast(color, other):
+    """WCAG's contrast of two computed colors, 1 to 21."""
+    levels = []
+    for one in (color, other):
+        channels = [int(found) / 255 for found in re.findall(r"\d+", one)[:3]]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        levels.append(np.dot(linear, (0.2126, 0.7152, 0.0722)))
+    return (max(levels) + 0.05) / (min(levels) + 0.05)
+
+
 def static_page(windows, folder):
     content = f"<h1>test</h1>{page.VIEWER.format(note=page.ONE_HOLE)}"
     path = folder / "index.html"
@@ -126,28 +150,121 @@ def test_no_data_can_end_the_script_element():
     assert json.loads(embedded) == hostile
 
 
-def test_ticks_are_round_and_inside():
-    assert svg.ticks(0, 1) == [0.0, 0.5, 1.0] or len(svg.ticks(0, 1)) <= 6
-    assert svg.ticks(0, 1500) == [0, 500, 1000, 1500]
-    for low, high in ((0.13, 0.97), (3, 1e6), (-2.5, 2.5), (7, 7)):
-        found = svg.ticks(low, high)
-        assert found and low <= found[0] + 1e-9 and found[-1] <= high + 1e-9
+def test_a_curve_of_a_suite_that_is_not_there_says_why(tmp_path):
+    workdirs = {}
+    for name, lines in (("both", ({"nll/action": 1.0, "nll/observation": 2.0},) * 2),
+                        ("causal", ({"nll/action": 1.5},) * 2),
+                        ("half", ({"nll/action": 1.2, "nll/observation": 2.0}, {"nll/action": 1.3}))):  # fmt: skip
+        workdirs[name] = [tmp_path / name / str(seed) for seed in range(2)]
+        for workdir, line in zip(workdirs[name], lines, strict=True):
+            log = workdir / "metrics" / "validation.jsonl"
+            log.parent.mkdir(parents=True)
+            log.write_text(json.dumps({"step": 5, **line}) + "\n", encoding="utf-8")
+    drawn = "".join(page._curves(workdirs))
+    assert re.findall("<figcaption>(.*?)</figcaption>", drawn) == [
+        "causal: no curve, its masks never ask for them; half: no curve, not every seed logged it."
+    ]
 
 
-def test_charts_name_and_place_their_points():
-    drawn = svg.line_chart("a < b", {"x": [(0, 1, 0.5, 1.5), (10, 2, 1.5, 2.5)], "none": []}, "steps")
-    assert "a &lt; b" in drawn and drawn.count("<circle") == 2 and "var(--s0)" in drawn
-    places = [float(found) for found in re.findall(r'cy="([\d.]+)"', drawn)]
-    assert places[0] > places[1]  # a larger value stands higher
-    assert svg.line_chart("nothing", {"x": []}, "steps") == ""
+def test_the_page_says_when_and_by_what_it_was_written():
+    for text in (page.fill_template("t", "", {}), page.viewer_page("run", [{"environment": LEVEL}])):
+        found = re.search(r"<footer[^>]*>Written (.*?) UTC by (anyorder-jax \S+) with jax (\S+)\.</footer>", text)
+        written = datetime.datetime.strptime(found[1], "%Y-%m-%d %H:%M").replace(tzinfo=datetime.UTC)
+        assert abs(datetime.datetime.now(datetime.UTC) - written) < datetime.timedelta(minutes=5)
+        assert found[3] == jax.__version__
 
 
-def test_a_band_ends_where_the_axis_does():
-    def band(low, high):
-        drawn = svg.line_chart("share", {"x": [(0, 0.5, low, high), (1, 0.5, low, high)]}, "steps", (0.0, 1.0))
-        return drawn[drawn.index("<polygon") : drawn.index("<polyline")]
+def test_the_demos_heading_says_what_one_sees():
+    text = page.viewer_page("a <b>", [{"environment": LEVEL}] * 3)
+    assert "<h1>What “a &lt;b&gt;” puts into a hole</h1>" in text and f"3 windows of the test split of {LEVEL}" in text
 
-    assert band(-2.0, 3.0) == band(0.0, 1.0) != band(0.25, 0.75)
+
+@in_browser
+def test_an_answer_is_beside_the_cell_on_a_phone(computed, tmp_path):
+    with phone(static_page(computed, tmp_path)) as window:
+        for unit, kind in enumerate(unit["kind"] for unit in computed[0]["units"]):
+            if kind != "observation":
+                continue
+            cell = f'[data-hole="{unit}.49"]'  # the last one of the grid
+            window.run(f"document.querySelector({cell!r}).scrollIntoView({{block: 'end'}})")
+            window.click(cell)
+            window.wait(f"return document.querySelector({cell!r}).classList.contains('filled')")
+            top, bottom, cell_bottom, height = window.run(
+                f"const panel = document.querySelector('#panel').getBoundingClientRect(); return [panel.top, "
+                f"panel.bottom, document.querySelector({cell!r}).getBoundingClientRect().bottom, window.innerHeight]"
+            )
+            assert cell_bottom <= top < bottom <= height
+
+
+@in_browser
+def test_an_answer_covers_nothing_on_a_wide_screen(chrome, computed, tmp_path):
+    chrome.open(static_page(computed, tmp_path).as_uri())
+    observations = [u for u, unit in enumerate(computed[0]["units"]) if unit["kind"] == "observation"]
+    for unit in observations:
+        chrome.click(f'[data-hole="{unit}.49"]')
+    chrome.wait("return document.querySelector('#panel .guess')")
+    panel, steps, height = chrome.run(
+        "const box = (one) => { const r = document.querySelector(one).getBoundingClientRect();"
+        "return [r.left, r.top, r.right, r.bottom]; };"
+        "return [box('#panel'), box('#steps'), window.innerHeight]"
+    )
+    assert steps[2] <= panel[0] and panel[1] < height
+
+
+@in_browser
+def test_every_mark_of_the_viewer_is_explained(chrome, computed, tmp_path):
+    chrome.open(static_page(computed, tmp_path).as_uri())
+    said = chrome.run("return document.querySelector('#legend').innerText").split("\n")
+    assert {"ball", "key", "door", "wall", "unseen", "hidden", "filled in, right", "filled in, wrong"} <= set(said)
+    agent, wrong, right = chrome.run(
+        "return ['.agent', '#legend .mark-wrong', '#legend .mark-filled:not(.mark-wrong)'].map((one) => {"
+        "const node = document.querySelector(one);"
+        "return [getComputedStyle(node).boxShadow, getComputedStyle(node, '::before').content,"
+        "getComputedStyle(node, '::after').color]})"
+    )
+    assert wrong[0] != right[0] and wrong[1] == '"✕"' and right[1] == "none"  # by shape as well as by color
+    assert agent[2] != re.match(r"rgb\(.*?\)", wrong[0])[0]
+
+
+@in_browser
+def test_a_table_that_is_cut_says_so(tmp_path):
+    rows = [["", *(f"measure {number}" for number in range(12))], ["variant", *["0.123 ± 0.456"] * 12]]
+    path = tmp_path / "index.html"
+    path.write_text(page.fill_template("t", page._table(rows) + page._table([["", "a"], ["b", "1"]]), {}), "utf-8")
+    with phone(path) as window:
+        shown = "return [...document.querySelectorAll('.more')].map((one) => one.hidden ? '' : one.textContent)"
+        said, nothing = window.run(shown)
+        assert re.fullmatch(r"\d+ more columns to the right → scroll", said) and nothing == ""
+        window.run("const box = document.querySelector('.scroll'); box.scrollLeft = box.scrollWidth")
+        window.wait("return document.querySelector('.more').hidden")
+        assert window.run("return document.documentElement.scrollWidth <= window.innerWidth")
+
+
+@in_browser
+def test_an_option_is_not_broken_where_a_line_has_room_for_it(tmp_path):
+    arguments = ["--config=configs/any_order.py:smoke", "--config.train.num_steps=100", "--config.data.path=a b"]
+    text = page._variants({"one": arguments})
+    assert "<span>&#x27;--config.data.path=a b&#x27;</span>" in text  # as a shell takes it
+    path = tmp_path / "index.html"
+    path.write_text(page.fill_template("t", text, {}), "utf-8")
+    with phone(path) as window:
+        heights = window.run("return [...document.querySelectorAll('code span')].map((one) => one.offsetHeight)")
+        assert len(heights) == 6 and len(set(heights)) == 1
+        assert window.run("return document.querySelector('code').offsetHeight") > 2 * heights[0]
+
+
+@in_browser
+def test_the_diagonal_is_seen_in_the_dark(tmp_path):
+    bins = [{"confidence": 0.5, "accuracy": 0.5, "count": 3}]
+    path = tmp_path / "index.html"
+    path.write_text(page.fill_template("t", svg.reliability_diagram("r", {"x": bins}), {}), "utf-8")
+    with phone(path, is_dark=True) as window:
+        assert window.run("return matchMedia('(prefers-color-scheme: dark)').matches")
+        stroke, paper = window.run(
+            "return [getComputedStyle(document.querySelector('.ideal')).stroke,"
+            "getComputedStyle(document.body).backgroundColor]"
+        )
+        assert contrast(stroke, paper) > 4.5
 
 
 @in_browser

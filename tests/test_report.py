@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+from minigrid.core.constants import COLORS
 from PIL import Image
 
 from anyorder_jax import checkpoint, evaluate, run_directory, sharding, state, weights
@@ -15,7 +16,7 @@ from anyorder_jax.config import CheckpointConfig, Config, DataConfig, MeshConfig
 from anyorder_jax.data import sources, units
 from anyorder_jax.data.tokenization import Vocabulary
 from anyorder_jax.environments import registry
-from anyorder_jax.evaluation import charts, film, held_out, policy, questions, report, rollout, strip
+from anyorder_jax.evaluation import film, held_out, policy, questions, report, rollout, strip
 from anyorder_jax.evaluation.measures import CellWords
 from anyorder_jax.evaluation.statistics import Estimate
 from anyorder_jax.model import presets
@@ -23,7 +24,7 @@ from anyorder_jax.types import Field, Trajectory
 
 LEVEL = "BabyAI-GoToObjS4-v0"
 COUNTS = {"train": 6, "validation": 1, "test": 4}
-RED = tuple(int(strip.RED[i : i + 2], 16) for i in (1, 3, 5))
+ERROR = tuple(int(strip.ERROR[i : i + 2], 16) for i in (1, 3, 5))
 
 
 def make_environment():
@@ -178,25 +179,36 @@ def drawn(request):
     )
 
 
-def red_pixels(image):
-    return int((np.asarray(image) == RED).all(-1).sum())
+def error_pixels(image):
+    """Above the legend, which shows a mark as well."""
+    return int((np.asarray(image)[: -strip.FOOT] == ERROR).all(-1).sum())
 
 
 def test_strip_marks_errors_and_only_errors(drawn):
     ask, cell_words, vocabulary = drawn
     truth_T = ask.example.tokens_L[ask.hidden.is_target_L].astype(np.int64)
     right = strip.Strip(ask, truth_T, cell_words, vocabulary).image()
-    assert red_pixels(right) == 0
+    assert error_pixels(right) == 0
     fields = ask.example.field_L[ask.hidden.is_target_L]
     wrong_T = truth_T.copy()
     (t, *_) = np.flatnonzero((fields == Field.CELL) | (fields == Field.OBJECT))
     wrong_T[t] = vocabulary.encode_slot("goal")[0]
     wrong = strip.Strip(ask, wrong_T, cell_words, vocabulary).image()
-    outline = strip.TILE - 2
-    assert red_pixels(wrong) >= 4 * 3 * outline - 4 * 9  # one frame, three pixels thick; also the count's red text
+    assert error_pixels(wrong) >= 4 * 2 * (strip.TILE - 2)  # one frame, two pixels thick, and the cross's badge
     # nothing above the third row changes
     third = strip.TOP + 2 * strip.ROW
     np.testing.assert_array_equal(np.asarray(right)[:third], np.asarray(wrong)[:third])
+
+
+def test_an_error_is_told_by_its_shape_too():
+    """The agent and many things are red; a reader may not tell red from green; a print may be grey."""
+    assert ERROR not in {tuple(map(int, color)) for color in COLORS.values()}
+    for words in (("ball", "red", "none"), ("empty", "none", "none"), ("wall", "grey", "none")):
+        for is_agent in (False, True):
+            cell = strip.tile(words, is_agent)
+            grey, marked = (np.asarray(one.convert("L"), int) for one in (cell, strip._crossed(cell)))
+            assert (np.abs(grey - marked) > 60).sum() > 3 * strip.TILE
+            assert (marked == 255).sum() > strip.TILE  # a white line and a white cross
 
 
 def test_strip_shows_holes_not_answers(drawn):
@@ -228,9 +240,11 @@ def test_film_has_a_frame_a_step(tmp_path):
         assert image.size == (film.SCENE, film.SCENE + film.CAPTION)
 
 
-def test_loss_curves_without_a_log_are_left_out(tmp_path):
-    assert not charts.loss_curves(tmp_path, tmp_path / "loss.png")
-    assert not (tmp_path / "loss.png").exists()
+def test_a_films_head_is_as_dark_as_its_scene():
+    environment, (episode,) = make_environment(), play("test", 1)
+    head = np.asarray(film.frames(environment, episode, "expert")[0])[: film.CAPTION].astype(int)
+    environment.close()
+    assert head.mean() < 60 and head.max() > 200  # on a dark page it does not glare, and its words are read
 
 
 # -- files and tables ------------------------------------------------------------------------------

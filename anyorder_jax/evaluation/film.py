@@ -16,6 +16,8 @@ from anyorder_jax.types import Kind
 
 SCENE = 320  # pixels across
 CAPTION = 66
+PAPER, PALE, INK, ACCENT = "#14171c", "#a9b0ba", "#e6e8eb", "#78b0f0"
+"""The head is as dark as MiniGrid's scenes: on a light page it belongs to them, on a dark one it does not glare."""
 FRAME_MILLISECONDS, LAST_MILLISECONDS = 450, 2500
 FILM_OF = 20
 MAX_FRAMES = 80  # of a long failure, the first so many steps; the caption says so
@@ -52,13 +54,13 @@ def frames(environment: Environment, episode: Episode, title: str) -> list[Image
 
 def _frame(environment: Environment, heading: str, goal: str, note: str) -> Image.Image:
     scene = ImageOps.contain(Image.fromarray(environment.render()), (SCENE, SCENE), Image.Resampling.LANCZOS)
-    image = Image.new("RGB", (SCENE, SCENE + CAPTION), "#ffffff")
+    image = Image.new("RGB", (SCENE, SCENE + CAPTION), PAPER)
     image.paste(scene, ((SCENE - scene.width) // 2, CAPTION + (SCENE - scene.height) // 2))
     draw = ImageDraw.Draw(image)
     small, large = ImageFont.load_default(12), ImageFont.load_default(15)
-    draw.text((8, 4), heading, "#6b7280", small)
-    draw.text((8, 21), f"goal: {_shortened(draw, goal, large)}", "#1f2328", large)
-    draw.text((8, 43), note, "#2563a8", large)
+    draw.text((8, 4), heading, PALE, small)
+    draw.text((8, 21), f"goal: {_shortened(draw, goal, large)}", INK, large)
+    draw.text((8, 43), note, ACCENT, large)
     return image
 
 

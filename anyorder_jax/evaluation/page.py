@@ -7,10 +7,13 @@ style and the viewer's script; here is what is put into it.
 from __future__ import annotations
 
 import base64
+import datetime
 import html
 import json
 import math
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -39,25 +42,46 @@ VIEWER = """<h2>Hide something</h2>
 <p class="pale">{note}</p>
 <div class="bar"><label>model <select id="model"></select></label><label>episode <select id="window"></select></label>
 <button id="clear">show all</button></div>
-<div id="goal"></div><div id="steps"></div><div id="panel" aria-live="polite"></div>
+<div id="legend" class="key" aria-label="what the marks mean"></div>
+<div class="answering"><div><div id="goal"></div><div id="steps"></div></div>
+<div id="panel" aria-live="polite"></div></div>
 </section>"""
 ONE_HOLE = "One hole at a time: the answers were computed when the page was written."
 LIVE = "Any number of holes: the model answers as you click."
 
 
 def fill_template(title: str, content: str, data: Mapping[str, Any]) -> str:
-    """The page. content: HTML. data: what the script reads; nothing in it can end the script element."""
+    """The page. content: HTML. data: what the script reads; nothing in it can end the script element. Below stands when
+    it was written, and by which version."""
     page = TEMPLATE.read_text(encoding="utf-8").replace("@@TITLE@@", html.escape(title))
+    content = f'{content}\n<footer class="pale">{html.escape(written())}</footer>'
     encoded = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
     before, after = page.split("@@CONTENT@@")
     middle, end = after.split("@@DATA@@")
     return f"{before}{content}{middle}{encoded}{end}"
 
 
-def viewer_page(title: str, windows: Sequence[Mapping[str, Any]]) -> str:
-    """The viewer alone, whose answers come from the server that sends the page."""
-    content = f"<h1>{html.escape(title)}</h1>{VIEWER.format(note=LIVE)}"
-    return fill_template(title, content, {"viewer": {"live": True, "models": [{"name": title, "windows": windows}]}})
+def written() -> str:
+    """When a page was written, in UTC, and by which version."""
+    now = datetime.datetime.now(datetime.UTC)
+    try:
+        version = f"anyorder-jax {metadata.version('anyorder-jax')}"
+    except metadata.PackageNotFoundError:  # run from a checkout that is not installed
+        version = "anyorder-jax, not installed"
+    return f"Written {now:%Y-%m-%d %H:%M} UTC by {version} with jax {metadata.version('jax')}."
+
+
+def viewer_page(run: str, windows: Sequence[Mapping[str, Any]]) -> str:
+    """The viewer alone, whose answers come from the server that sends the page.
+
+    Args:
+      run: the name of what answers.
+      windows: as `viewer.Reader.described` says them, one at least.
+    """
+    title = f"What “{run}” puts into a hole"
+    about = f"{len(windows)} windows of the test split of {windows[0]['environment']}."
+    content = f"<h1>{html.escape(title)}</h1><p>{html.escape(about)}</p>{VIEWER.format(note=LIVE)}"
+    return fill_template(title, content, {"viewer": {"live": True, "models": [{"name": run, "windows": windows}]}})
 
 
 def suite_page(
@@ -76,6 +100,7 @@ def suite_page(
       reports: of every variant and seed.
       workdirs: the runs: curves, films and the viewer's answers are read from them.
     """
+    title = f"Suite {title}"
     first = next(iter(found["table"]))
     titles = list(suite.measures)
     parts = [
@@ -92,7 +117,7 @@ def suite_page(
     if found["heatmap"]:
         parts += ["<h2>Conditionals</h2><p class='pale'>NLL per hidden token above the column's best, in nats.</p>"]
         parts += [_heatmap(found["heatmap"])]
-    parts += _curves(workdirs) + _robustness(found["curves"]) + _reliability(reports)
+    parts += _curves(workdirs) + _robustness(found["curves"], list(workdirs)) + _reliability(reports)
     parts += ["<h2>Compute</h2>", _compute(found["compute"])]
     for budget, one in found["equal"].items():
         parts += [f"<h3>At equal {budget} ({one['at']:,.0f})</h3>", _results(one["table"], {}, titles)]
@@ -109,7 +134,7 @@ def _table(rows: Iterable[Sequence[str]], classes: Sequence[str] = ()) -> str:
         name = f' class="{classes[number]}"' if classes and classes[number] else ""
         cells = "".join(cell if cell.startswith("<td") else f"<td>{cell}</td>" for cell in row)
         lines.append(f"<tr{name}>{cells}</tr>")
-    return f'<div class="scroll"><table>{"".join(lines)}</table></div>'
+    return f'<div class="scroll" tabindex="0"><table>{"".join(lines)}</table></div>'
 
 
 def _results(table: Mapping[str, Any], bounds: Mapping[str, Any], titles: Sequence[str]) -> str:
@@ -155,10 +180,13 @@ def _compute(compute: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def _variants(variants: Mapping[str, Sequence[str]]) -> str:
-    return "".join(
-        f"<p><b>{html.escape(name)}</b><br><code>anyorder_jax.train {html.escape(' '.join(arguments))}</code></p>"
-        for name, arguments in variants.items()
-    )
+    """The commands; an argument stays on one line, where a line has room for it."""
+    found = []
+    for name, arguments in variants.items():
+        words = ["python", "-m", "anyorder_jax.train", *map(shlex.quote, arguments)]
+        command = " ".join(f"<span>{html.escape(word)}</span>" for word in words)
+        found.append(f'<p class="command"><b>{html.escape(name)}</b><br><code>{command}</code></p>')
+    return "".join(found)
 
 
 def _band(entry: Mapping[str, Any], x: float) -> svg.Point:
@@ -174,6 +202,7 @@ def _curves(workdirs: Mapping[str, Sequence[Path]]) -> list[str]:
         ("nll/action", "validation NLL, actions"),
         ("nll/observation", "validation NLL, observations"),
     ):
+        missing: dict[str, str] = {}
         series: dict[str, list[svg.Point]] = {}
         for name, runs in workdirs.items():
             by_step: dict[int, list[float]] = {}
@@ -184,24 +213,27 @@ def _curves(workdirs: Mapping[str, Sequence[Path]]) -> list[str]:
                         by_step.setdefault(line["step"], []).append(line[measure])
             whole = {step: values for step, values in sorted(by_step.items()) if len(values) == len(runs)}
             series[name] = [_band(over_seeds(values), step) for step, values in whole.items()]
-        charts.append(svg.line_chart(f"{title} (own masks)", series, "updates"))
+            missing[name] = "not every seed logged it" if by_step else "its masks never ask for them"
+        charts.append(svg.line_chart(f"{title} (own masks)", series, "updates", missing=missing))
     if not any(charts):
         return []
     return ["<h2>While training</h2>", svg.key(list(workdirs)), f'<div class="charts">{"".join(charts)}</div>']
 
 
-def _robustness(curves: Mapping[str, Any]) -> list[str]:
+def _robustness(curves: Mapping[str, Any], variants: Sequence[str]) -> list[str]:
     """Success and action NLL over strength (`comparison.curves`), from the undisturbed point on."""
     if not curves:
         return []
     measures, charts = curves["measures"], []
+    names = list(next(iter(measures["success"][CLEAN].values())))
+    names = [*variants, *(name for name in names if name not in variants)]
     shown = (("success", "success", (0.0, 1.0)), ("action nll", "NLL of the next action", None))
     for disturbance in measures["success"]:
         for measure, title, limits in shown:
             if disturbance != CLEAN and disturbance in measures[measure]:
-                series = _series(measures[measure][CLEAN] | measures[measure][disturbance])
+                points = _series(measures[measure][CLEAN] | measures[measure][disturbance])
+                series = {name: points.get(name, []) for name in names if measure == "success" or name in variants}
                 charts.append(svg.line_chart(f"{disturbance}: {title}", series, "strength", limits))
-    names = list(next(iter(measures["success"][CLEAN].values())))
     rule = html.escape(curves["rule"])
     note = f'<p class="pale">Acting: {rule}. The bot reads the simulator, not the observation.</p>'
     return ["<h2>Robustness</h2>", note, svg.key(names), f'<div class="charts">{"".join(charts)}</div>']
@@ -236,8 +268,10 @@ def _reliability(reports: Reports) -> list[str]:
         rows.append(row)
     if not shown:
         return []
+    others = [name for name in reports if name not in shown]
+    note = f'<p class="pale">Not asked: {html.escape(", ".join(others))}.</p>' if others else ""
     charts = [f'<div class="charts">{"".join(charts)}</div>']
-    return ["<h2>Calibration</h2>", svg.key(list(shown)), *charts, _table(rows)]
+    return ["<h2>Calibration</h2>", svg.key(list(shown)), note, *charts, _table(rows)]
 
 
 def _pooled(diagrams: Sequence[Sequence[Mapping[str, float]]], num_bins: int = 15) -> list[dict[str, float]]:

@@ -1,5 +1,5 @@
 """Strip: one test trajectory as a picture: what happened, what the model saw, what it filled in, its errors
-in red."""
+marked with a cross (the agent and many things are red; the mark is told by its shape as well as by its color)."""
 
 from __future__ import annotations
 
@@ -28,8 +28,11 @@ MAX_STEPS = 6  # columns of the picture
 VIEW = TILE * SIDE
 GAP, LEFT, TOP, LINE = 22, 132, 44, 20
 ROW = VIEW + 2 * LINE + GAP
-INK, PALE, RED, PAPER, HOLE = "#1f2328", "#8b929b", "#e5202b", "#ffffff", "#c9b8e8"
-ROW_LABELS = ("what happened", "what the model\nsaw", "what it filled in\n(errors in red)")
+FOOT, LEGEND = 32, 570  # height and width of the line that explains the marks
+INK, PALE, ERROR, PAPER, HOLE = "#1f2328", "#6b7280", "#c2006b", "#ffffff", "#c9b8e8"
+"""ERROR is none of MiniGrid's colors."""
+CROSS = 11  # pixels across the badge of an error
+ROW_LABELS = ("what happened", "what the model\nsaw", "what it filled in")
 
 Word = tuple[int, ...]
 """The ids of one word, without filler."""
@@ -115,8 +118,8 @@ class Strip:
         kinds = ask.example.kind_U
         self._goals = np.flatnonzero(kinds == Kind.GOAL).tolist()
         self._steps = sorted({int(s) for s in ask.example.step_U[kinds != Kind.GOAL]})
-        width = LEFT + len(self._steps) * (VIEW + GAP)
-        self._image = Image.new("RGB", (width, TOP + 3 * ROW), PAPER)
+        width = max(LEFT + len(self._steps) * (VIEW + GAP), LEGEND)
+        self._image = Image.new("RGB", (width, TOP + 3 * ROW + FOOT), PAPER)
         self._draw = ImageDraw.Draw(self._image)
         self._small, self._font, self._bold = (ImageFont.load_default(size) for size in (11, 13, 14))
 
@@ -133,7 +136,21 @@ class Strip:
                 if unit not in self._goals:
                     column = self._steps.index(int(self._ask.example.step_U[unit]))
                     self._unit(row, unit, LEFT + column * (VIEW + GAP), top)
+        self._legend(TOP + 3 * ROW + 4)
         return self._image
+
+    def _legend(self, top: int) -> None:
+        """One line below the rows: what the marks mean."""
+        left, size = 8, TILE - 6
+        agent, floor = tile(("empty",) * 3, is_agent=True), tile(("empty",) * 3, is_agent=False)
+        samples = (
+            (agent, "the agent"), (_hole(self._font), "hidden from the model"), (floor, "filled in"),
+            (_crossed(floor), "filled in wrongly"), (_faded(floor), "was not hidden"),
+        )  # fmt: skip
+        for sample, said in samples:
+            self._image.paste(sample.resize((size, size)), (left, top))
+            self._draw.text((left + size + 6, top + size // 2), said, INK, self._small, anchor="lm")
+            left += size + 20 + int(self._draw.textlength(said, self._small))
 
     def _is_hidden(self, unit: int) -> bool:
         is_unit_L = self._ask.example.slots_GL[0] == unit
@@ -177,17 +194,19 @@ class Strip:
             return
         said = filled if row == 2 and is_hidden else truth
         color = PALE if row == 2 and not is_hidden else INK
+        x, y = at
         if row == 2 and is_hidden and said != truth:
-            color = RED
-        self._draw.multiline_text(at, prefix + _wrapped(said or "(nothing)", wrap), color, self._font)
+            color = ERROR
+            _cross(self._draw, x, y + 4)
+            x += CROSS + 4
+        self._draw.multiline_text((x, y), prefix + _wrapped(said or "(nothing)", wrap), color, self._font)
 
     def _read(self, ids: Word) -> str:
         """A word; nothing for an end token."""
         return "" if ids == (self._vocabulary.end_id,) else self._vocabulary.decode_slot(ids)
 
     def _score(self, right: int, asked: int, left: int, top: int) -> None:
-        note, color = f"{right} of {asked} cells right", INK if right == asked else RED
-        self._draw.text((left + VIEW, top + VIEW + 4), note, color, self._small, anchor="ra")
+        self._draw.text((left + VIEW, top + VIEW + 4), f"{right} of {asked} right", INK, self._small, anchor="ra")
 
     def _view(self, row: int, unit: int, left: int, top: int) -> None:
         """The 7 x 7 cells and the direction of an observation."""
@@ -214,17 +233,13 @@ class Strip:
         self, row: int, corner: tuple[int, int], attributes: tuple[str, ...],
         is_agent: bool, is_hidden: bool, is_wrong: bool,
     ) -> None:  # fmt: skip
-        x, y = corner
         if row == 1 and is_hidden:
-            self._draw.rectangle([x, y, x + TILE - 1, y + TILE - 1], HOLE, "#b39fdb")
-            self._draw.text((x + TILE / 2, y + TILE / 2), "?", "#7d62b5", self._font, "mm")
+            self._image.paste(_hole(self._font), corner)
             return
         picture = tile(attributes, is_agent)
         if row == 2 and not is_hidden:
-            picture = Image.blend(picture, Image.new("RGB", picture.size, PAPER), 0.55)
-        self._image.paste(picture, corner)
-        if row == 2 and is_hidden and is_wrong:
-            self._draw.rectangle([x + 1, y + 1, x + TILE - 2, y + TILE - 2], outline=RED, width=3)
+            picture = _faded(picture)
+        self._image.paste(_crossed(picture) if row == 2 and is_hidden and is_wrong else picture, corner)
 
     def _hidden_cells(self, unit: int) -> set[int]:
         is_hidden_L = (self._ask.example.slots_GL[0] == unit) & self._ask.hidden.is_hidden_L
@@ -235,6 +250,36 @@ class Strip:
 
     def _ids(self, words: Sequence[tuple[Field, int, Word]], cell: int) -> list[Word]:
         return [ids for _, c, ids in words if c == cell]
+
+
+def _hole(font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> Image.Image:
+    image = Image.new("RGB", (TILE, TILE), HOLE)
+    draw = ImageDraw.Draw(image)
+    draw.rectangle([0, 0, TILE - 1, TILE - 1], outline="#b39fdb")
+    draw.text((TILE / 2, TILE / 2), "?", "#5b4291", font, "mm")
+    return image
+
+
+def _faded(picture: Image.Image) -> Image.Image:
+    return Image.blend(picture, Image.new("RGB", picture.size, PAPER), 0.55)
+
+
+def _crossed(picture: Image.Image) -> Image.Image:
+    """A cell that is wrong: framed, with a cross in the corner; seen on black, grey and any color."""
+    image = picture.copy()
+    draw = ImageDraw.Draw(image)
+    draw.rectangle([0, 0, TILE - 1, TILE - 1], outline=ERROR, width=2)
+    draw.rectangle([2, 2, TILE - 3, TILE - 3], outline=PAPER)
+    _cross(draw, TILE - CROSS, 0)
+    return image
+
+
+def _cross(draw: ImageDraw.ImageDraw, left: int, top: int) -> None:
+    """A white cross on ERROR, CROSS pixels across."""
+    low, high = 2, CROSS - 3
+    draw.rectangle([left, top, left + CROSS - 1, top + CROSS - 1], ERROR)
+    draw.line([left + low, top + low, left + high, top + high], PAPER, width=2)
+    draw.line([left + low, top + high, left + high, top + low], PAPER, width=2)
 
 
 def _wrapped(sentence: str, width: int) -> str:

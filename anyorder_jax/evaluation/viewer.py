@@ -1,6 +1,6 @@
 """Viewer: test windows as words, and what the model puts into a hole that a reader makes.
 
-    window    {"title", "units": [{"kind", "step", "cells": [word, ...]}]}      words of a cell joined by a space
+    window    {"title", "environment", "units": [{"kind", "step", "cells": [word, ...]}]}; a cell: its words
     hole      [unit, cell]; cell -1: the whole unit
     answers   {"unit.cell": [[word, probability], ...]}       the TOP most probable words of each hidden cell
 
@@ -47,7 +47,8 @@ class Reader:
 
     def __init__(self, held_out: HeldOut, model: Model, examples: Sequence[Tokenised]) -> None:
         self._vocabulary, self._model, self._examples = held_out.task.vocabulary, model, examples
-        self._titles = [f"{held_out.task.environment}, window {i + 1}" for i in range(len(examples))]
+        self._environment = held_out.task.environment
+        self._titles = [f"{self._environment}, window {i + 1}" for i in range(len(examples))]
         self._places = [self._cells(example) for example in examples]
 
     @staticmethod
@@ -74,7 +75,7 @@ class Reader:
                     example.kind_U, example.step_U, example.is_expert_U, cells, strict=True
                 )
             ]
-            found.append({"title": title, "units": units})
+            found.append({"title": title, "environment": self._environment, "units": units})
         return found
 
     def _word(self, example: Tokenised, ids_K: np.ndarray, places_K: np.ndarray) -> str:
