@@ -28,6 +28,7 @@ from anyorder_jax.pretrained.reader import Reader
 from anyorder_jax.pretrained.shards import STORED_NAMES, Spec, numpy_dtype, plan_shards
 from anyorder_jax.pretrained.tree import Block, Leaf, as_tree, contiguous, leaves
 from conversion.export import Read, Writer
+from conversion.origins import say
 from conversion.staging import refuse_full, refuse_occupied, staged
 from conversion.stored import StoredParams
 from conversion.threads import in_threads
@@ -210,6 +211,8 @@ def write_adapter(path: str | Path, output_path: str | Path, *, dtype: str = "",
             target.close()
         text = json.dumps(adapter_config(plain, config), indent=2) + "\n"
         (directory / "adapter_config.json").write_text(text, encoding="utf-8")
+    if config.model.path and run_directory.is_run(config.model.path):
+        say(f"the base is the run {config.model.path}, which PEFT does not read. Export it with to_hf, and name that.")
 
 
 def _convert(writer: Writer, read: Read, item: tuple[Leaf, Block]) -> int:
