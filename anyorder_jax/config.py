@@ -63,7 +63,7 @@ class DataConfig:
     noise: float = 0.0  # share of expert steps replaced by a wrong action (marked, never a target)
     action_free_share: float = 0.0  # share of training episodes whose actions nobody saw (mask tokens, never asked)
     exclude_goals: str = ""  # training leaves out episodes whose goal holds one of these phrases ("red ball,blue key")
-    tokenizer: str = ""  # a Hugging Face model directory; empty: the built-in word-level tokenizer
+    tokenizer: str = ""  # a Hugging Face model directory; empty: that of model.path, without one the built-in words
     profile: str = "joint"  # "joint": one word a cell; "attributes": three words a cell
     window: int = 4  # steps in an example, ending at any step of the episode; 0: whole trajectories
     row_length: int = 232  # L, tokens in a packed row

@@ -1,7 +1,7 @@
 """A run directory as files: where its checkpoints lie and what is written about them. Reads no array, imports no Orbax.
 
 RUN/config.json                the resolved configuration
-RUN/tokenizer/                 what AutoTokenizer.from_pretrained opens
+RUN/tokenizer/                 what AutoTokenizer.from_pretrained opens: a model's own files, or the built-in one's
 RUN/checkpoints/STEP/params    the model's tree (with LoRA the factors), also read alone (evaluation, export)
 RUN/checkpoints/STEP/optimizer the optimizer's tree
 RUN/checkpoints/STEP/data      where the data iterator stands
