@@ -20,7 +20,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
-from anyorder_jax import digest
+from anyorder_jax import digest, run_directory
 from anyorder_jax.config import CheckpointConfig
 from anyorder_jax.state import TrainState
 
@@ -100,12 +100,11 @@ class Checkpointer:
             "optimizer": digest.of_arrays(state.opt_state),
             "data": digest.of_json(data),
         }
-        meta = {**meta, "digests": digests}
         args = ocp.args.Composite(
             params=_in_chunks(state.params),
             optimizer=_in_chunks(state.opt_state),
             data=ocp.args.JsonSave(data),
-            meta=ocp.args.JsonSave({**meta, "digest": digest.of_json(meta)}),
+            meta=ocp.args.JsonSave(run_directory.sealed({**meta, "digests": digests})),
         )
         metrics = None if validation_loss is None else {"loss": float(validation_loss)}
         for _ in range(2):  # Orbax writes in a thread: the first call may tell what went wrong with the one before
@@ -174,11 +173,7 @@ class Checkpointer:
         missing = [item for item in ITEMS if not (self._directory / str(step) / item).exists()]
         if missing:
             raise FileNotFoundError(f"missing: {', '.join(missing)}")
-        meta = dict(self._read_alone(step, meta=ocp.args.JsonRestore()).meta)
-        written = meta.pop("digest", None)
-        if "digests" in meta and written != digest.of_json(meta):  # the first checkpoints had none
-            raise ValueError("meta: other bytes than were written")
-        return meta
+        return run_directory.verified(self._read_alone(step, meta=ocp.args.JsonRestore()).meta)
 
     def _read(self, step: int, shapes: TrainState) -> Any:
         return self._read_alone(
@@ -252,16 +247,13 @@ class Checkpointer:
 
 
 def _wrong_items(read: Any, meta: Mapping[str, Any]) -> list[str]:
-    """The items whose bits are not those that were saved (all processes take part); none for the first checkpoints,
-    which had no digests."""
-    if "digests" not in meta:
-        return []
+    """The items whose bits are not those that were saved (all processes take part)."""
     found = {
         "params": digest.of_arrays(read.params),
         "optimizer": digest.of_arrays(read.optimizer),
         "data": digest.of_json(read.data),
     }
-    return [item for item, digests in found.items() if digests != meta["digests"][item]]
+    return digest.wrong_items(found, meta)
 
 
 def _in_chunks(tree: Any) -> ocp.args.StandardSave:

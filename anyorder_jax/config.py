@@ -94,9 +94,7 @@ class DataConfig:
     tokenizer: str = ""  # a Hugging Face model directory; empty: model.path's, or one made for the data
     profile: str = "joint"  # "joint": one word a cell; "attributes": three words a cell
     window: int = 4  # steps in an example, ending at any step of the episode; 0: whole trajectories
-    context_tokens: int = (
-        0  # > 0, for text: an example is what fits into so many tokens before a drawn step (no window)
-    )
+    context_tokens: int = 0  # > 0, for text: an example is what fits into so many tokens before a drawn step
     max_unit_tokens: int = 0  # longer units of text are shortened with a visible mark; 0: a quarter of context_tokens
     blocks: str = ""  # tokens to whose multiple a role's text is filled with end tokens ("action:32"); default 8
     num_tokens: int = 4096  # of the byte-pair tokenizer trained on text where no other tokenizer is given

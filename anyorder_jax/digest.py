@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -39,19 +39,35 @@ def _fetched(leaf: Any) -> Any:
 
 
 def of_part(part: np.ndarray, index: Sequence[slice], shape: Sequence[int]) -> int:
-    """What the part `index` of an array of this shape adds to the array's digest: those of all parts sum to it."""
-    bits = part.view(f"u{part.itemsize}").astype(np.uint32)
-    place, stride = np.ones((), np.uint32), 2  # 2 i + 1
+    """What the part `index` of an array of this shape adds to the array's digest: those of all parts sum to it.
+
+    Row by row along the last dim, where i = first + k: sum (2 i + 1) bits = (2 first + 1) sum bits + 2 sum k bits.
+    """
+    bits = part.view(f"u{part.itemsize}")
+    first, stride = np.zeros((), np.uint32), 1  # of each row, wherever it lies
     for dim in reversed(range(part.ndim)):
-        steps = np.arange(index[dim].start, index[dim].stop, dtype=np.uint64) * np.uint64(stride % 2**32)
-        place = place + steps.astype(np.uint32).reshape(-1, *(1,) * (part.ndim - 1 - dim))
+        if dim == part.ndim - 1:
+            first = first + np.uint32(index[dim].start % 2**32)
+        else:
+            steps = np.arange(index[dim].start, index[dim].stop, dtype=np.uint64) * np.uint64(stride % 2**32)
+            first = first + steps.astype(np.uint32).reshape(-1, *(1,) * (part.ndim - 2 - dim))
         stride *= shape[dim]
-    return int((bits * place).sum(dtype=np.uint32))
+    weighted = np.einsum("...n,n->...", bits, np.arange(part.shape[-1], dtype=np.uint32), dtype=np.uint32)
+    with np.errstate(over="ignore"):  # modulo 2^32 is meant
+        rows = (2 * first + np.uint32(1)) * bits.sum(-1, dtype=np.uint32) + np.uint32(2) * weighted
+    return int(rows.sum(dtype=np.uint32))
 
 
 def of_json(value: Any) -> int:
     """CRC-32 of a JSON value, whatever the order of its keys."""
     return zlib.crc32(json.dumps(value, sort_keys=True).encode())
+
+
+def wrong_items(found: Mapping[str, Any], meta: Mapping[str, Any]) -> list[str]:
+    """Of the items whose digests are given, those that a checkpoint's `meta` remembers as others; none for the first
+    checkpoints, which had no digests."""
+    written = meta.get("digests", {})
+    return [item for item, digests in found.items() if item in written and digests != written[item]]
 
 
 @jax.jit

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
-from anyorder_jax import keys
+from anyorder_jax import keys, run_directory
 from anyorder_jax.config import Config, DataConfig, parse_mixture
-from anyorder_jax.data import sources, units
+from anyorder_jax.data import sources, tokenizer_files, units
 from anyorder_jax.data.pipeline import Corpus
 from anyorder_jax.data.text_corpus import TextCorpus, Texts, open_index
 from anyorder_jax.data.tokenization import Vocabulary
@@ -194,16 +194,38 @@ def collect(config: DataConfig) -> None:
         raise ValueError(f"Collecting {config.environment} failed; the lines above say why.")
 
 
+def tokenizer_of_model(path: str) -> Path:
+    """The directory with the tokenizer that belongs to a model directory, a run or one of its steps.
+
+    Raises:
+      ValueError: when there is none: to the model's weights the ids of another tokenizer mean other words.
+    """
+    folder = run_directory.find(path)[0] / "tokenizer" if run_directory.is_run(path) else Path(path)
+    if not folder.is_dir() and not Path(path).exists():
+        raise ValueError(f"config.model.path: {path} is not there. Name a model directory, a run or one of its steps.")
+    if not (folder / tokenizer_files.CONFIG_NAME).is_file():
+        found = f"no {tokenizer_files.CONFIG_NAME} in {folder}"
+        if (folder / tokenizer_files.BACKEND_NAME).is_file():
+            found += f", only {tokenizer_files.BACKEND_NAME}, which does not tell the mask and end tokens"
+        raise ValueError(
+            f"config.model.path: {path} has no tokenizer ({found}), and to its weights the ids of the built-in one "
+            "mean other words. Put the files of the model's tokenizer there, or name a directory that has them: "
+            "--config.data.tokenizer=DIRECTORY."
+        )
+    return folder
+
+
 def open_task(config: Config, tokenizer: str | Path = "") -> Task:
     """Opens the data directory and makes codec and vocabulary.
 
     Args:
       config: the run's configuration.
-      tokenizer: the tokenizer directory of a trained checkpoint; empty: `data.tokenizer`, else `model.path` when it
-        has one (a model directory, or a run's tokenizer/), else the built-in word-level one.
+      tokenizer: the tokenizer directory of a trained checkpoint; empty: `data.tokenizer`, else that of `model.path`
+        (a model directory, or a run's tokenizer/), without one the built-in word-level one.
 
     Raises:
-      FileNotFoundError, ValueError: for a missing or unreadable data directory, by name.
+      FileNotFoundError, ValueError: for a missing or unreadable data directory, by name; for a `model.path` without a
+        tokenizer.
     """
     directory = directory_of(config.data)
     manifest = sources.read_manifest(directory)
@@ -215,13 +237,10 @@ def open_task(config: Config, tokenizer: str | Path = "") -> Task:
         )
     codec = registry.make_codec(environment, config.data.profile)
     check_levels(config, codec)
-    beside_model = [Path(config.model.path), Path(config.model.path) / "tokenizer"] if config.model.path else []
-    candidates = [Path(given) for given in (tokenizer, config.data.tokenizer) if given] or [
-        folder for folder in beside_model if (folder / "tokenizer_config.json").is_file()
-    ]
+    chosen = tokenizer or config.data.tokenizer or (tokenizer_of_model(config.model.path) if config.model.path else "")
     vocabulary = (
-        Vocabulary.from_directory(candidates[0], codec)
-        if candidates
+        Vocabulary.from_directory(chosen, codec)
+        if chosen
         else trained_vocabulary(directory, codec, config.data)
         if codec.is_running_text
         else Vocabulary.builtin(codec)

@@ -75,6 +75,12 @@ def model_config_of(config: Config, task: Task) -> ModelConfig:
                 f"config.model.path: {config.model.path} has {model_config.vocab_size} embedding rows, but the "
                 f"tokenizer needs {task.vocabulary.size}. Use the tokenizer that belongs to the model."
             )
+        mask_id = model_config.mask_token_id
+        if mask_id is not None and not task.vocabulary.has_id(mask_id):
+            raise ValueError(
+                f"config.model.path: {config.model.path} says mask_token_id = {mask_id}, and the tokenizer has no such "
+                "id. Use the tokenizer that belongs to the model."
+            )
         if config.data.row_length > model_config.max_position_embeddings:
             raise ValueError(
                 f"config.data.row_length: {config.data.row_length} is more than the max_position_embeddings = "
@@ -92,6 +98,14 @@ def model_config_of(config: Config, task: Task) -> ModelConfig:
     return model_config
 
 
+def say_other_mask(model_config: ModelConfig, task: Task) -> None:
+    """Tells when the model's config.json and the tokenizer name different mask tokens: the tokenizer's is used."""
+    named, used = model_config.mask_token_id, task.vocabulary.mask_id
+    if named not in (None, used):
+        words = task.vocabulary.tokenizer.convert_ids_to_tokens([named, used])
+        say(f"Mask token: the tokenizer's {words[1]!r} ({used}), not the model's config.json's {words[0]!r} ({named}).")
+
+
 def refuse_other_run(config: Config, meta: Mapping[str, Any], fingerprint: Mapping[str, Any], workdir: Path) -> None:
     """Raises ValueError when the checkpoint in `workdir` was made from other settings or other data."""
     saved, now = dataclasses.asdict(freeze(meta["config"])), dataclasses.asdict(config)
@@ -99,6 +113,11 @@ def refuse_other_run(config: Config, meta: Mapping[str, Any], fingerprint: Mappi
     moved = {("data", "num_threads"), ("data", "prefetch")}
     if config.lora.rank:
         moved.add(("model", "path"))  # the digests of the frozen weights tell whether they are the same
+    moved |= {
+        (section, name)
+        for section, name in run_directory.PLACES
+        if run_directory.is_same_place(saved[section][name], now[section][name])
+    }
     changed = [
         f"{section}.{name}: {saved[section][name]!r} -> {value!r}"
         for section, values in now.items()
@@ -127,6 +146,7 @@ class Run:
         collect_if_needed(config)
         self.task = open_task(config)
         self.model_config = model_config_of(config, self.task)
+        say_other_mask(self.model_config, self.task)
         self.corpus = corpus = self.task.examples(config, "train")
         held_out = self.task.examples(config, "validation")
         self.task.fingerprint["tokens_sha256"] = [corpus.sha256(), held_out.sha256()]
@@ -263,8 +283,15 @@ class SpikeGuard:
 
 def train(config: Config, workdir: Path) -> bool:
     """Trains to `train.num_steps`, resuming what is there. Returns False when SIGTERM came first."""
+    config = run_directory.with_absolute_places(config)
+    is_new = not workdir.exists()
     workdir.mkdir(parents=True, exist_ok=True)
-    run = Run(config, workdir)
+    try:
+        run = Run(config, workdir)
+    except (ValueError, OSError):
+        if is_new:
+            run_directory.remove_empty(workdir)
+        raise
     if jax.process_index() == 0:
         run_directory.write_text(workdir / "config.json", to_json(config))
         run.task.vocabulary.save(workdir / "tokenizer")

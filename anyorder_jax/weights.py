@@ -22,7 +22,7 @@ from anyorder_jax.config import Config, MeshConfig, freeze
 from anyorder_jax.model import lora, transformer
 from anyorder_jax.model.config import ModelConfig
 from anyorder_jax.pretrained import load
-from anyorder_jax.run_directory import find, is_run, read_meta
+from anyorder_jax.run_directory import find, is_run, read_meta, step_folder
 from anyorder_jax.state import abstract_params
 
 
@@ -51,22 +51,69 @@ def load_params(path: str | Path, model_config: ModelConfig, shapes: Any, hold: 
     if not is_run(path):
         placed = jax.tree.map(lambda s: s.sharding, shapes)
         return load.load_params(path, model_config, placed, shapes["embedding"].dtype, hold, show_progress=True)
+    if (stored := read_model_config(path)) != model_config:
+        raise ValueError(f"{path}: holds {stored}, expected {model_config}.")
     config = freeze(read_meta(path)["config"])
-    if config.lora.rank:
-        mesh = shapes["embedding"].sharding.mesh
-        params = lora.fold(_load_adapted(path, config, model_config, mesh), config.lora)
-        params = jax.tree.map(lambda x, s: jax.device_put(x.astype(s.dtype), s.sharding), params, shapes)
-    else:
-        params = _restore(path, shapes)
+    if not config.lora.rank:
+        return load.hold_all(_restore(path, shapes), hold)
+    mesh = shapes["embedding"].sharding.mesh
+    params = lora.fold(_load_adapted(path, config, model_config, mesh), config.lora)
+    params = jax.tree.map(lambda x, s: jax.device_put(x.astype(s.dtype), s.sharding), params, shapes)
     return load.hold_all(params, hold)
 
 
 def _restore(path: str | Path, shapes: Any) -> Any:
-    """What a run stored of its parameters."""
-    run, step = find(path)
-    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
-        folder = run / "checkpoints" / str(step) / "params"
-        return reader.restore(folder, args=ocp.args.StandardRestore(shapes))
+    """What a run stored of its parameters, in the dtypes and on the shardings of `shapes`.
+
+    They are read in the dtypes in which they were stored, compared with the digests that were saved with them, and cast
+    then: one weight after another where the dtypes differ, as both trees may not fit.
+
+    Raises:
+      ValueError: for a checkpoint that cannot be read, or holds other bytes than were written.
+    """
+    folder, meta = step_folder(path), read_meta(path)
+    dtype = freeze(meta["config"]).model.param_dtype
+    wanted = traverse_util.flatten_dict(shapes)
+    stored = {path: _as_stored(path, shape, dtype) for path, shape in wanted.items()}
+    found: dict[tuple[str, ...], jax.Array] = {}
+    digests: dict[tuple[str, ...], int] = {}
+    for group in [stored] if stored == wanted else [{path: shape} for path, shape in stored.items()]:
+        read = _read_some(folder, group)
+        digests |= dict(zip(read, digest.of_arrays(list(read.values())), strict=True))
+        found |= {path: _as_wanted(read.pop(path), wanted[path]) for path in group}
+    in_order = [digests[path] for path in sorted(digests)]  # of the tree's leaves
+    if digest.wrong_items({"params": in_order}, meta):
+        raise _damaged(folder, "params: other bytes than were written")
+    return traverse_util.unflatten_dict(found)
+
+
+def _as_stored(path: tuple[str, ...], shape: Any, dtype: str) -> Any:
+    """Factors and the router's bias are float32 always."""
+    is_fixed = path[0] == "lora" or path[-1] == "expert_bias"
+    return shape if is_fixed else jax.ShapeDtypeStruct(shape.shape, dtype, sharding=shape.sharding)
+
+
+def _as_wanted(x: jax.Array, shape: Any) -> jax.Array:
+    return x if x.dtype == shape.dtype else jax.device_put(x.astype(shape.dtype), shape.sharding)
+
+
+def _read_some(folder: Path, shapes: Mapping[tuple[str, ...], Any]) -> dict[tuple[str, ...], jax.Array]:
+    """Some of the arrays of a step's `params`."""
+    tree = traverse_util.unflatten_dict(dict(shapes))
+    args = ocp.checkpoint_utils.construct_restore_args(tree)
+    try:
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+            read = reader.restore(folder / "params", args=ocp.args.PyTreeRestore(tree, args, partial_restore=True))
+    except jax.errors.JaxRuntimeError:  # no memory
+        raise
+    except Exception as error:  # whatever the storage or a decoder raises
+        raise _damaged(folder, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}") from error
+    flat = traverse_util.flatten_dict(read)
+    return {name: flat[name] for name in shapes}
+
+
+def _damaged(folder: Path, reason: str) -> ValueError:
+    return ValueError(f"{folder}: this checkpoint is damaged ({reason}). Name another step, or put back a copy.")
 
 
 def load_base(config: Config, model_config: ModelConfig, mesh: Mesh) -> tuple[Any, dict[str, int]]:

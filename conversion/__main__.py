@@ -77,7 +77,8 @@ def _add_inspect(verbs: argparse._SubParsersAction) -> None:
         "inspect",
         help="what a checkpoint holds, and the memory it needs",
         description="Prints layout, parameters by kind and dtype, missing and unexpected tensors, and the bytes per "
-        "device on a mesh. Reads headers only, unless --values is given. Exit code 1 when something is amiss.",
+        "device on a mesh. Reads headers only, unless --values is given; the weights of a run are read always, and "
+        "compared with the digests that were saved with them. Exit code 1 when something is amiss.",
     )
     parser.add_argument("path", help="directory with a split or merged checkpoint, a run, or one of its checkpoints")
     parser.add_argument(
@@ -90,7 +91,7 @@ def _add_inspect(verbs: argparse._SubParsersAction) -> None:
 def _inspect(args: argparse.Namespace) -> int:
     from conversion.inspection import inspect
 
-    return inspect(args.path, mesh=args.mesh, reads_values=args.values and not args.dry_run)
+    return inspect(args.path, mesh=args.mesh, reads_values=args.values, is_dry_run=args.dry_run)
 
 
 _MESH_HELP = (

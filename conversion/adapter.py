@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,12 @@ from anyorder_jax.pretrained.reader import Reader
 from anyorder_jax.pretrained.shards import STORED_NAMES, Spec, numpy_dtype, plan_shards
 from anyorder_jax.pretrained.tree import Block, Leaf, as_tree, contiguous, leaves
 from conversion.export import Read, Writer
+from conversion.origins import say
 from conversion.staging import refuse_full, refuse_occupied, staged
+from conversion.stored import StoredParams
 from conversion.threads import in_threads
 from conversion.writing import Target
-from conversion.zarr import Index, StoredArray, blocks_of
+from conversion.zarr import Index, blocks_of
 
 PREFIX = "base_model.model."
 """PEFT's, before the names of the model's own modules."""
@@ -71,17 +73,13 @@ class Folded:
 
     Args:
       read_base: of the frozen weights.
-      folder: the `params` of the run's checkpoint.
+      factors: of the run's checkpoint.
       expected: digest of every frozen weight, by name.
     """
 
-    def __init__(self, read_base: Read, folder: Path, config: LoRAConfig, expected: Mapping[str, int]) -> None:
-        self._read_base, self._folder, self._config, self._expected = read_base, folder, config, expected
+    def __init__(self, read_base: Read, factors: StoredParams, config: LoRAConfig, expected: Mapping[str, int]) -> None:
+        self._read_base, self._factors, self._config, self._expected = read_base, factors, config, expected
         self._digests: dict[tuple[str, Any], int] = {}  # of parts that were read, each once: threads may share this
-
-    @functools.cache  # noqa: B019  (lives as long as the export)
-    def _stored(self, path: tuple[str, ...]) -> StoredArray:
-        return StoredArray(self._folder, path)
 
     def __call__(self, leaf: Leaf, index: Index) -> np.ndarray:
         """A part of the weight; all inputs of every output."""
@@ -99,8 +97,9 @@ class Folded:
     def _delta(self, leaf: Leaf, index: Index) -> np.ndarray:
         lead, body = index[: leaf.num_lead], index[leaf.num_lead :]
         ranks = slice(0, self._config.rank)
-        a = self._stored(("lora", *leaf.path, "a")).read((*lead, *body[:-1], ranks))
-        b = self._stored(("lora", *leaf.path, "b")).read((*lead, ranks, *body[1:]))
+        factor_a, factor_b = factor_leaves([leaf], self._config)
+        a = self._factors(factor_a, (*lead, *body[:-1], ranks))
+        b = self._factors(factor_b, (*lead, ranks, *body[1:]))
         if leaf.is_fused:
             a, b = (np.moveaxis(x, -2, leaf.num_lead) for x in (a, b))
         delta = np.matmul(a, b * np.float32(self._config.alpha / self._config.rank))
@@ -114,8 +113,8 @@ class Folded:
         changed = sorted(name for name in found if found[name] != self._expected.get(name))
         if changed:
             raise ValueError(
-                f"{self._folder}: the frozen weights are not those that the factors were trained on ({changed[0]} and "
-                f"{len(changed) - 1} more differ). Put the same model at config.model.path again."
+                f"{self._factors.folder}: the frozen weights are not those that the factors were trained on "
+                f"({changed[0]} and {len(changed) - 1} more differ). Put the same model at config.model.path again."
             )
 
 
@@ -189,8 +188,8 @@ def write_adapter(path: str | Path, output_path: str | Path, *, dtype: str = "",
     dims = names.Dims.from_config(model_config.to_hf(), "the model")
     plain = leaves(dims, config.model.param_dtype)
     own = factor_leaves(plain, config.lora)
-    stored = STORED_NAMES[dtype or "float32"]
-    specs = [spec for leaf in own for spec in _specs(leaf, dims.num_dense, stored)]
+    tensor_dtype = STORED_NAMES[dtype or "float32"]
+    specs = [spec for leaf in own for spec in _specs(leaf, dims.num_dense, tensor_dtype)]
     shard = dataclasses.replace(plan_shards(specs, 2**62)[0], file_name="adapter_model.safetensors")
     output = Path(output_path)
     refuse_occupied(output)
@@ -198,27 +197,27 @@ def write_adapter(path: str | Path, output_path: str | Path, *, dtype: str = "",
     if is_dry_run:
         print(f"would write {output}: {shard.file_name}, {len(specs)} tensors, {shard.num_bytes / 1e9:.3f} GB")
         return
-    dtypes = {row.hf: numpy_dtype(stored) for leaf in own for row in leaf.rows}
+    dtypes = {row.hf: numpy_dtype(tensor_dtype) for leaf in own for row in leaf.rows}
     work = [(leaf, block) for leaf in own for block in blocks_of(leaf, [slice(0, dim) for dim in leaf.shape])]
+    stored = StoredParams(folder, own)
     with staged(output) as directory, tqdm(total=shard.num_bytes, unit="B", unit_scale=True, desc="adapter") as bar:
         target = Target(directory, [shard])
         try:
             writer = Writer(target, "split", dims.num_dense, dtypes)
-            for num_bytes in in_threads(functools.partial(_convert, writer, _opened(folder / "params")), work):
+            for num_bytes in in_threads(functools.partial(_convert, writer, stored), work):
                 bar.update(num_bytes)
+            stored.finish()
         finally:
             target.close()
         text = json.dumps(adapter_config(plain, config), indent=2) + "\n"
-        (directory / "adapter_config.json").write_text(text)
+        (directory / "adapter_config.json").write_text(text, encoding="utf-8")
+    if config.model.path and run_directory.is_run(config.model.path):
+        say(f"the base is the run {config.model.path}, which PEFT does not read. Export it with to_hf, and name that.")
 
 
-def _opened(folder: Path) -> Callable[[tuple[str, ...]], StoredArray]:
-    return functools.cache(lambda path: StoredArray(folder, path))
-
-
-def _convert(writer: Writer, opened: Callable[[tuple[str, ...]], StoredArray], item: tuple[Leaf, Block]) -> int:
+def _convert(writer: Writer, read: Read, item: tuple[Leaf, Block]) -> int:
     leaf, block = item
-    return writer.write(leaf, block, opened(leaf.path).read(block.place_in(leaf)))
+    return writer.write(leaf, block, read(leaf, block.place_in(leaf)))
 
 
 def _specs(leaf: Leaf, num_dense: int, stored: str) -> list[Spec]:

@@ -16,7 +16,7 @@ from anyorder_jax.pretrained.shards import STORED_NAMES, Spec, numpy_dtype
 from anyorder_jax.pretrained.tree import Block, Leaf, as_stored, contiguous, has_nan, leaves
 from conversion.copying import write_all
 from conversion.threads import in_threads
-from conversion.writing import MAX_SHARD_BYTES, Plan, Target, config_text, make_plan, written
+from conversion.writing import MAX_SHARD_BYTES, Carried, Plan, Target, config_text, make_plan, written
 from conversion.zarr import Index, blocks_of
 
 Read = Callable[[Leaf, Index], np.ndarray]
@@ -91,7 +91,7 @@ def plan_export(
     dtype: str = "",
     dtypes: Mapping[str, str] | None = None,
     config: Mapping[str, Any] | None = None,
-    carried: Mapping[Path, Path] | None = None,
+    carried: Carried | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> Plan:
     """What `export_params` will write; the arguments are explained there."""
@@ -113,7 +113,7 @@ def export_params(
     dtype: str = "",
     dtypes: Mapping[str, str] | None = None,
     config: Mapping[str, Any] | None = None,
-    carried: Mapping[Path, Path] | None = None,
+    carried: Carried | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     finish: Callable[[], None] = lambda: None,
 ) -> None:
@@ -127,7 +127,7 @@ def export_params(
         has them.
       dtypes: name of a table row -> the safetensors dtype that its tensors had when they were loaded.
       config: values of the `config.json` to carry along (None: `model_config.to_hf()`).
-      carried: other files: relative path -> where it is now.
+      carried: other files: relative path -> where it is now, or its text.
       finish: called when all parts have been read; may raise.
 
     Raises:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from anyorder_jax import run_directory
 from anyorder_jax.pretrained import names
 from anyorder_jax.pretrained.directory import ModelDirectory, scan
 from anyorder_jax.pretrained.progress import Progress
@@ -105,18 +106,19 @@ def _print_memory(model_config: Any, mesh: str) -> None:
         )
 
 
-def _inspect_run(path: str | Path, mesh: str) -> int:
-    """Prints what a run's newest checkpoint (or the one named) holds, from the descriptions of its arrays."""
-    from anyorder_jax import run_directory
+def _inspect_run(path: str | Path, mesh: str, is_dry_run: bool) -> int:
+    """Prints what a run's newest checkpoint (or the one named) holds, from the descriptions of its arrays; compares the
+    weights with the digests that were saved with them."""
     from anyorder_jax.config import freeze
     from anyorder_jax.model.config import ModelConfig
     from anyorder_jax.pretrained.tree import leaves
     from conversion.adapter import factor_leaves
+    from conversion.stored import StoredParams
     from conversion.zarr import StoredArray, array_name
 
     run, step = run_directory.find(path)
-    folder = run / "checkpoints" / str(step)
-    meta = run_directory.read_meta(folder)
+    folder = run_directory.step_folder(path)
+    meta = run_directory.read_meta(path)
     model_config, param_dtype = ModelConfig.from_hf(meta["model"]), meta["config"]["model"]["param_dtype"]
     lora_config = freeze(meta["config"]).lora
     print(f"{run}: step {step}, parameters in {param_dtype}")
@@ -140,18 +142,28 @@ def _inspect_run(path: str | Path, mesh: str) -> int:
             amiss.append(f"{leaf.name} should be {leaf.dtype.name} {list(leaf.shape)}")
     print(f"{'all':<32} {'':<9} {'':<28} {total:16,d} {num_bytes / 1e9:9.3f}")
     print("; ".join(amiss) or "names and shapes: as the checkpoint's description says")
+    if not amiss and not is_dry_run:
+        try:
+            print(f"values: {StoredParams(folder, all_leaves).compare()}")
+        except ValueError as error:
+            print(error)
+            amiss.append("values")
     _print_memory(model_config, mesh)
     return 1 if amiss else 0
 
 
-def inspect(path: str | Path, *, mesh: str = "", reads_values: bool = False) -> int:
+def inspect(path: str | Path, *, mesh: str = "", reads_values: bool = False, is_dry_run: bool = False) -> int:
     """Prints what the directory at `path` holds: a split or merged checkpoint, a run, or one of its steps.
 
+    Args:
+      reads_values: of a split or merged checkpoint too; those of a run are compared with their digests always.
+      is_dry_run: reads no values at all.
+
     Returns:
-      0, or 1 when tensors are missing, unknown or of a wrong shape, or hold NaN.
+      0, or 1 when tensors are missing, unknown or of a wrong shape, hold NaN, or are not those that were saved.
     """
-    if (Path(path) / "checkpoints").is_dir() or Path(path).parent.name == "checkpoints":
-        return _inspect_run(path, mesh)
+    if run_directory.is_run(path):
+        return _inspect_run(path, mesh, is_dry_run)
     model = scan(path)
     print(f"{model.path}: {model.layout} layout, model_type {model.config['model_type']!r}")
     if model.config["model_type"] != names.MODEL_TYPES[model.layout]:
@@ -167,7 +179,7 @@ def inspect(path: str | Path, *, mesh: str = "", reads_values: bool = False) -> 
         from anyorder_jax.model.config import ModelConfig
 
         _print_memory(ModelConfig.from_hf(dict(model.config)), mesh)
-    has_nan = reads_values and _print_values(model)
+    has_nan = reads_values and not is_dry_run and _print_values(model)
     return 1 if amiss or has_nan else 0
 
 

@@ -9,41 +9,32 @@ No device holds anything, so that a laptop converts a model that only a cluster 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from anyorder_jax import run_directory
+from anyorder_jax import digest, run_directory
 from anyorder_jax.config import Config, ModelSelection, freeze
+from anyorder_jax.data import tokenizer_files
 from anyorder_jax.model.config import ModelConfig
-from anyorder_jax.pretrained.directory import ModelDirectory, open_model, read_config
+from anyorder_jax.pretrained import names
+from anyorder_jax.pretrained.directory import ModelDirectory, open_model
 from anyorder_jax.pretrained.progress import Progress
 from anyorder_jax.pretrained.reader import Reader
 from anyorder_jax.pretrained.tree import Leaf, as_tree, bands, contiguous, dtype_of, leaves
 from conversion.copying import write_all
 from conversion.export import Read, export_params, plan_export
+from conversion.origins import DTYPES_NAME, companions_of, stored_dtypes
 from conversion.staging import refuse_full, refuse_occupied, staged
+from conversion.stored import StoredParams
 from conversion.threads import in_threads, scratch
 from conversion.writing import MAX_SHARD_BYTES, copy_files
-from conversion.zarr import BLOCK_BYTES, Index, StoredArray, array_name, blocks_of, cells, chunk_shape, write_metadata
-
-DTYPES_NAME = "tensor_dtypes.json"
-_TOKENIZER_FILES = ("tokenizer", "special_tokens_map", "added_tokens", "vocab", "merges", "chat_template")
-
-
-def stored_dtypes(model: ModelDirectory) -> dict[str, str]:
-    """Name of a table row -> the dtype of its tensors (the widest, should they differ)."""
-    found: dict[str, str] = {}
-    for name, tensor in model.tensors.items():
-        row = model.places[name].row.hf
-        found[row] = "F32" if row in found and found[row] != tensor.dtype else tensor.dtype
-    return found
+from conversion.zarr import BLOCK_BYTES, Index, array_name, blocks_of, cells, chunk_shape, write_metadata
 
 
 def own_dtype(model: ModelDirectory) -> str:
@@ -62,16 +53,18 @@ def _shard_shapes(all_leaves: Sequence[Leaf], model_config: ModelConfig, sizes: 
     return [found[leaf.path] for leaf in all_leaves]
 
 
-def _is_tokenizer(path: Path) -> bool:
-    return path.name.startswith(_TOKENIZER_FILES)
+def _write_chunk(reader: Reader, leaf: Leaf, index: Index, chunk: Sequence[int], file: Path) -> tuple[Leaf, int, int]:
+    """Writes one chunk of a leaf's array; the last ones of a dim are as large on disk as the others.
 
-
-def _write_chunk(reader: Reader, leaf: Leaf, index: Index, chunk: Sequence[int], file: Path) -> int:
-    """Writes one chunk of a leaf's array; the last ones of a dim are as large on disk as the others."""
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    Returns:
+      (the leaf, bytes on disk, what the chunk adds to the leaf's digest).
+    """
+    descriptor, number = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), 0
     try:
         for block in (band for whole in blocks_of(leaf, index) for band in bands(leaf, whole, BLOCK_BYTES)):
             part = contiguous(as_tree(reader.read(leaf, block, scratch), leaf), leaf.dtype)
+            place = [slice(a.start + b.start, a.start + b.stop) for a, b in zip(index, block.where, strict=True)]
+            number += digest.of_part(part, place, leaf.shape)
             if part.shape[leaf.num_lead + 1 :] != tuple(chunk[leaf.num_lead + 1 :]):
                 whole = np.zeros((*part.shape[: leaf.num_lead + 1], *chunk[leaf.num_lead + 1 :]), part.dtype)
                 whole[tuple(map(slice, part.shape))] = part
@@ -84,11 +77,11 @@ def _write_chunk(reader: Reader, leaf: Leaf, index: Index, chunk: Sequence[int],
         os.truncate(descriptor, num_bytes)
     finally:
         os.close(descriptor)
-    return num_bytes
+    return leaf, num_bytes, number
 
 
-def _write_tree(model: ModelDirectory, all_leaves: Sequence[Leaf], shards: Sequence[Any], folder: Path) -> None:
-    """Writes the `params` of a checkpoint. Warns of NaN, with the tensor's name."""
+def _write_tree(model: ModelDirectory, all_leaves: Sequence[Leaf], shards: Sequence[Any], folder: Path) -> list[int]:
+    """Writes the `params` of a checkpoint; returns their digests. Warns of NaN, with the tensor's name."""
     chunks = [chunk_shape(leaf, shard) for leaf, shard in zip(all_leaves, shards, strict=True)]
     write_metadata(folder, all_leaves, chunks)
     reader = Reader(model)
@@ -98,10 +91,13 @@ def _write_tree(model: ModelDirectory, all_leaves: Sequence[Leaf], shards: Seque
         for file_name, index in cells(leaf.shape, chunk)
     ]
     total = sum(leaf.num_bytes for leaf in all_leaves)
+    digests = {leaf.path: 0 for leaf in all_leaves}
     with Progress(total, "to_orbax") as bar:
-        for num_bytes in in_threads(lambda item: _write_chunk(reader, *item), work):
+        for leaf, num_bytes, number in in_threads(lambda item: _write_chunk(reader, *item), work):
+            digests[leaf.path] = (digests[leaf.path] + number) % 2**32
             bar.update(num_bytes)
     reader.warn_of_nan()
+    return [digests[path] for path in sorted(digests)]  # as JAX orders a tree
 
 
 def to_orbax(
@@ -139,13 +135,22 @@ def to_orbax(
     config = dataclasses.replace(Config(), model=selection)
     with staged(output) as partial:
         step = partial / "checkpoints" / "0"
-        _write_tree(model, all_leaves, shards, step / "params")
+        digests = {"params": _write_tree(model, all_leaves, shards, step / "params")}
         (step / "meta").mkdir()
-        meta = run_directory.describe(config, model_config, {})
-        (step / "meta" / run_directory.META_NAME).write_text(json.dumps(meta))
-        copy_files({p: f for p, f in model.carried.items() if _is_tokenizer(p)}, partial / "tokenizer")
+        meta = run_directory.sealed(run_directory.describe(config, model_config, {}) | {"digests": digests})
+        (step / "meta" / run_directory.META_NAME).write_text(json.dumps(meta), encoding="utf-8")
+        _copy_tokenizer(model, model_config.mask_token_id, partial / "tokenizer")
         copy_files({**model.carried, Path("config.json"): model.path / "config.json"}, partial / "source")
-        (partial / "source" / DTYPES_NAME).write_text(json.dumps(stored_dtypes(model), indent=2) + "\n")
+        text = json.dumps(stored_dtypes(model), indent=2) + "\n"
+        (partial / "source" / DTYPES_NAME).write_text(text, encoding="utf-8")
+
+
+def _copy_tokenizer(model: ModelDirectory, mask_id: int | None, folder: Path) -> None:
+    """The tokenizer's own files, and the id of the mask token should only config.json name it."""
+    files = {path: file for path, file in model.carried.items() if tokenizer_files.is_tokenizer_file(path)}
+    if files:
+        copy_files(files, folder)
+        tokenizer_files.note_mask_id(folder, mask_id)
 
 
 def _keep_freed_memory() -> None:
@@ -154,83 +159,45 @@ def _keep_freed_memory() -> None:
     process.keep_freed_memory()  # blocks come and go: without it every one costs page faults
 
 
-class Companions(NamedTuple):
-    """What an exported model takes along: config values (None: made from the model), dtypes by table row, files."""
-
-    config: Mapping[str, Any] | None
-    dtypes: Mapping[str, str]
-    carried: Mapping[Path, Path]
-
-
-def _companions(run: Path, model_path: str, tokenizer: Path, model_config: ModelConfig) -> Companions:
-    """Of the run's `source/`, else of the model that training started from; the run's own tokenizer comes first."""
-    candidates = [run / "source", Path(model_path) / "source", Path(model_path)] if model_path else [run / "source"]
-    config, dtypes, carried = None, {}, {}
-    for folder in candidates:
-        if not (folder / "config.json").is_file():
-            continue
-        found = read_config(folder)
-        if ModelConfig.from_hf(found) == model_config:
-            config = found
-        if (folder / DTYPES_NAME).is_file():
-            dtypes = json.loads((folder / DTYPES_NAME).read_text())
-            carried = {p.relative_to(folder): p for p in sorted(folder.rglob("*")) if p.is_file()}
-            carried = {p: f for p, f in carried.items() if p.name not in ("config.json", DTYPES_NAME)}
-        else:
-            model = open_model(folder)
-            dtypes, carried = stored_dtypes(model), dict(model.carried)
-        break
-    if tokenizer.is_dir():
-        carried |= {p.relative_to(tokenizer): p for p in sorted(tokenizer.rglob("*")) if p.is_file()}
-    return Companions(config, dtypes, carried)
-
-
-def _reader(folder: Path) -> Any:
-    """Reads parts of the weights of a checkpoint's `params`, and refuses one of another shape or dtype."""
-
-    @functools.cache
-    def stored(leaf: Leaf) -> StoredArray:
-        array = StoredArray(folder, leaf.path)
-        if array.shape != leaf.shape or array.dtype != leaf.dtype:
-            raise ValueError(
-                f"{folder}: {leaf.name} is {array.dtype} {list(array.shape)}, expected {leaf.dtype} "
-                f"{list(leaf.shape)} as the checkpoint's own description says. It is damaged: use another step."
-            )
-        return array
-
-    return lambda leaf, index: stored(leaf).read(index)
-
-
 def _run_reader(folder: Path) -> tuple[Read, Callable[[], None]]:
     """(reads parts of the weights that a run's step stands for: LoRA's factors folded in; what to call at the end)."""
     meta = run_directory.read_meta(folder)
     config, model_config = freeze(meta["config"]), ModelConfig.from_hf(meta["model"])
+    all_leaves = leaves(names.Dims.from_config(model_config.to_hf(), "the model"), config.model.param_dtype)
     if not config.lora.rank:
-        return _reader(folder / "params"), lambda: None
-    from conversion.adapter import Folded, read_directory, read_drawn  # import JAX and the model
+        stored = StoredParams(folder, all_leaves)
+        return stored, stored.finish
+    from conversion.adapter import Folded, factor_leaves, read_directory, read_drawn  # import JAX and the model
 
+    finish_base: Callable[[], None] = lambda: None  # noqa: E731
     if not config.model.path:
         base = read_drawn(config, model_config)
     elif run_directory.is_run(config.model.path):
-        base = _other_run_reader(config.model.path)
+        base, finish_base = _other_run_reader(config.model.path)
     else:
         base = read_directory(config.model.path)
-    folded = Folded(base, folder / "params", config.lora, meta["base"])
-    return folded, folded.finish
+    factors = StoredParams(folder, factor_leaves(all_leaves, config.lora))
+    folded = Folded(base, factors, config.lora, meta["base"])
+
+    def finish() -> None:
+        finish_base()
+        factors.finish()
+        folded.finish()
+
+    return folded, finish
 
 
-def _other_run_reader(path: str) -> Read:
-    """Reads parts of a run's weights, in the dtype of the leaf instead of the run's own."""
-    run, step = run_directory.find(path)
-    folder = run / "checkpoints" / str(step)
+def _other_run_reader(path: str) -> tuple[Read, Callable[[], None]]:
+    """(reads parts of a run's weights, in the dtype of the leaf instead of the run's own; what to call at the end)."""
+    folder = run_directory.step_folder(path)
     dtype = dtype_of(freeze(run_directory.read_meta(folder)["config"]).model.param_dtype)
-    read, _ = _run_reader(folder)
+    read, finish = _run_reader(folder)
 
     def cast(leaf: Leaf, index: Index) -> np.ndarray:
         own = leaf if leaf.path[-1] == "expert_bias" else leaf._replace(dtype=dtype)
         return read(own, index).astype(dtype).astype(leaf.dtype)
 
-    return cast
+    return cast, finish
 
 
 def to_hf(
@@ -254,7 +221,7 @@ def to_hf(
     folder = run / "checkpoints" / str(step)
     meta = run_directory.read_meta(folder)
     config, model_config = freeze(meta["config"]), ModelConfig.from_hf(meta["model"])
-    companions = _companions(run, config.model.path, run / "tokenizer", model_config)
+    companions = companions_of(run, config, model_config)
     arguments: dict[str, Any] = {
         "param_dtype": config.model.param_dtype, "dtype": dtype, "dtypes": companions.dtypes,
         "config": companions.config, "carried": companions.carried, "max_shard_bytes": max_shard_bytes,

@@ -18,6 +18,9 @@ from conversion.staging import refuse_full, refuse_occupied, staged
 
 MAX_SHARD_BYTES = 5_000_000_000  # the reference's
 
+Carried = Mapping[Path, Path | str]
+"""Files that travel along: relative path -> where it is now, or its text."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -26,7 +29,7 @@ class Plan:
     output: Path
     shards: Sequence[Shard]
     config_text: str
-    carried: Mapping[Path, Path]  # other files: relative path -> where it is now
+    carried: Carried
 
     @property
     def num_bytes(self) -> int:
@@ -58,7 +61,7 @@ def make_plan(
     specs: Sequence[Spec],
     text: str,
     *,
-    carried: Mapping[Path, Path] | None = None,
+    carried: Carried | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> Plan:
     """Plans a model directory and refuses a place that is occupied or too small.
@@ -97,11 +100,14 @@ class Target:
             os.close(descriptor)
 
 
-def copy_files(files: Mapping[Path, Path], directory: Path) -> None:
-    """Copies files ({relative path: where it is now}) into a directory."""
+def copy_files(files: Carried, directory: Path) -> None:
+    """Copies files into a directory."""
     for relative, source in files.items():
         (directory / relative).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, directory / relative)
+        if isinstance(source, str):
+            (directory / relative).write_text(source, encoding="utf-8")
+        else:
+            shutil.copyfile(source, directory / relative)
 
 
 @contextmanager
@@ -113,7 +119,7 @@ def written(plan: Plan) -> Iterator[Target]:
             yield target
         finally:
             target.close()
-        (directory / "config.json").write_text(plan.config_text)
+        (directory / "config.json").write_text(plan.config_text, encoding="utf-8")
         if len(plan.shards) > 1:
-            (directory / INDEX_NAME).write_text(index_text(plan.shards))
+            (directory / INDEX_NAME).write_text(index_text(plan.shards), encoding="utf-8")
         copy_files(plan.carried, directory)

@@ -102,14 +102,21 @@ class StoredArray:
 
     def _raw_description(self) -> dict[str, Any] | None:
         file = self.folder / ".zarray"
-        found = json.loads(file.read_text()) if file.is_file() else {"compressor": "none such"}
-        is_raw = found["compressor"] is None and found["filters"] is None and found["order"] == "C"
-        return found if is_raw and found["dimension_separator"] == "." and found["fill_value"] is None else None
+        try:
+            found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"compressor": "none such"}
+            is_raw = found["compressor"] is None and found["filters"] is None and found["order"] == "C"
+            return found if is_raw and found["dimension_separator"] == "." and found["fill_value"] is None else None
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{file}: cannot be read ({error}). The checkpoint is damaged: use another.") from None
 
     def read(self, index: Index) -> np.ndarray:
         """The part `index`; a view of the file where it lies in one raw chunk."""
         if self._store is not None:
-            return self._store[index].read().result()
+            try:
+                return self._store[index].read().result()
+            except Exception as error:  # whatever a decoder raises
+                reason = " ".join(str(error).split())[:300]
+                raise ValueError(f"{self.folder}: the checkpoint is damaged ({reason}). Use another step.") from None
         firsts = [part.start // size for part, size in zip(index, self._chunk, strict=True)]
         lasts = [(part.stop - 1) // size for part, size in zip(index, self._chunk, strict=True)]
         if firsts == lasts:
@@ -149,9 +156,10 @@ def _open(folder: Path, name: str) -> Any:
     kvstore: dict[str, Any] = {"driver": "file", "path": f"{path}{name}{os.sep}"}
     if (folder / "manifest.ocdbt").is_file():
         kvstore = {"driver": "ocdbt", "base": {"driver": "file", "path": path}, "path": f"{name}/"}
-    description = json.loads((folder / "_METADATA").read_text())
-    driver = "zarr3" if description.get("use_zarr3") else "zarr"
     try:
+        description = json.loads((folder / "_METADATA").read_text(encoding="utf-8"))
+        driver = "zarr3" if description.get("use_zarr3") else "zarr"
         return tensorstore.open({"driver": driver, "kvstore": kvstore}, open=True, context=_context()).result()
-    except ValueError as error:  # not there, or damaged
-        raise ValueError(f"{folder}: cannot read the weight {name} ({str(error).splitlines()[0]}).") from None
+    except Exception as error:  # not there, or damaged
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{folder}: cannot read the weight {name} ({reason}).") from None

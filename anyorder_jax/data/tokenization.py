@@ -20,6 +20,7 @@ from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
+from anyorder_jax.data import tokenizer_files
 from anyorder_jax.types import Codec, Field, Kind
 
 PAD, MASK, END, UNKNOWN = "<pad>", "<mask>", "<end>", "<unk>"
@@ -47,14 +48,19 @@ class Vocabulary:
       reserved_ids: of the special tokens, which no text becomes.
     """
 
-    def __init__(self, tokenizer: Any, codec: Codec, *, mask_id: int, pad_id: int, end_id: int) -> None:
-        """Use `builtin` or `from_directory`. Raises ValueError for a word that does not round-trip."""
+    def __init__(
+        self, tokenizer: Any, codec: Codec, *, mask_id: int, pad_id: int, end_id: int, source: Path | None = None
+    ) -> None:
+        """Use `builtin` or `from_directory`. Raises ValueError for a word that does not round-trip.
+
+        source: the directory that holds the tokenizer's own files, which `save` copies; None: the built-in one.
+        """
         if mask_id in (pad_id, end_id):
             raise ValueError(
                 f"tokenization: the mask id {mask_id} is also the pad or the end id ({pad_id}, {end_id}), so "
                 "a hidden token looks like a visible one. Name another mask_token in tokenizer_config.json."
             )
-        self.tokenizer = tokenizer
+        self.tokenizer, self._source = tokenizer, source
         self.mask_id, self.pad_id, self.end_id = mask_id, pad_id, end_id
         ids = tokenizer.get_vocab()
         self.size = max(ids.values()) + 1
@@ -150,18 +156,7 @@ class Vocabulary:
         directory = Path(directory)
         if not directory.is_dir():
             raise FileNotFoundError(f"tokenization: {directory} is not a directory. Give a model or tokenizer folder.")
-        from transformers import AutoTokenizer, PreTrainedConfig
-
-        try:
-            # an empty config: that of the model may need remote code, and its tokenizer does not need it
-            tokenizer = AutoTokenizer.from_pretrained(
-                directory, config=PreTrainedConfig(), trust_remote_code=False, local_files_only=True
-            )
-        except (ValueError, OSError, KeyError, AttributeError, ImportError) as error:
-            raise ValueError(
-                f"tokenization: {directory} holds no tokenizer that loads without remote code: "
-                f"{str(error).strip()} Expected tokenizer.json and tokenizer_config.json."
-            ) from error
+        tokenizer = _open(directory)
         end_id = tokenizer.eos_token_id
         if end_id is None:
             raise ValueError(
@@ -169,13 +164,18 @@ class Vocabulary:
                 "tokenizer_config.json."
             )
         mask_id = _find_mask_id(tokenizer, directory)
-        tokenizer.mask_token = tokenizer.convert_ids_to_tokens(mask_id)  # so that `save` keeps what was found
         pad_id = end_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-        return cls(tokenizer, codec, mask_id=mask_id, pad_id=pad_id, end_id=end_id)
+        return cls(tokenizer, codec, mask_id=mask_id, pad_id=pad_id, end_id=end_id, source=directory)
 
     def save(self, directory: str | Path) -> None:
-        """Writes the tokenizer's files; `from_directory` and `AutoTokenizer` give the same ids."""
-        self.tokenizer.save_pretrained(directory)
+        """Writes the tokenizer's files: a model's own byte for byte, the built-in one's as transformers 4 and 5 both
+        open them. `from_directory` and `AutoTokenizer` give the same ids."""
+        directory = Path(directory)
+        if self._source is None:
+            tokenizer_files.write(self.tokenizer, directory)
+        else:
+            is_named = self.tokenizer.mask_token_id is not None
+            tokenizer_files.copy(self._source, directory, None if is_named else self.mask_id)
 
     def sha256(self) -> str:
         """Of what the tokenizer does, in hex: every token's id, the reserved ids, the markers and the lexicon's words.
@@ -234,6 +234,10 @@ class Vocabulary:
     def decode_text(self, ids: Sequence[int]) -> str:
         """The text of running ids: the inverse of `encode_text`; tokens that no text has are spelled out."""
         return self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+    def has_id(self, token_id: int) -> bool:
+        """Whether a token of the vocabulary has this id."""
+        return token_id in self.tokenizer.get_vocab().values()
 
     def encode_slot(self, word: str) -> list[int]:
         """The ids of one word, without padding.
@@ -343,18 +347,49 @@ def _without_reserved(texts: Iterable[str], reserved: Sequence[str]) -> Iterable
     return (part for text in texts for _, part in _cut(text, pattern))
 
 
+def _open(directory: Path) -> Any:
+    """The transformers tokenizer of a directory.
+
+    Raises:
+      ValueError: when it holds none, or one that does not load without remote code.
+    """
+    from transformers import AutoTokenizer, PreTrainedConfig
+
+    expected = f"Expected {tokenizer_files.BACKEND_NAME} and {tokenizer_files.CONFIG_NAME}"
+    names = [str(path) for path in tokenizer_files.list_files(directory)]
+    if tokenizer_files.CONFIG_NAME not in names or len(names) == 1:  # transformers would make up the rest
+        raise ValueError(
+            f"tokenization: {directory} holds no tokenizer. {expected}, found {' and '.join(names) or 'neither'}."
+        )
+    try:
+        # an empty config: that of the model may need remote code, and its tokenizer does not need it
+        tokenizer = AutoTokenizer.from_pretrained(
+            directory, config=PreTrainedConfig(), trust_remote_code=False, local_files_only=True
+        )
+        is_empty = not tokenizer.get_vocab()
+    except Exception as error:  # `tokenizers` raises nothing more special
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(
+            f"tokenization: {directory} holds no tokenizer that loads without remote code: {type(error).__name__}: "
+            f"{reason} {expected}, whole; copy them there again."
+        ) from error
+    if is_empty:
+        raise ValueError(f"tokenization: the tokenizer in {directory} has no words. {expected}, whole.")
+    return tokenizer
+
+
 def _find_mask_id(tokenizer: Any, directory: Path) -> int:
+    ids, config_path = tokenizer.get_vocab(), directory / tokenizer_files.MASK_NAME
+    named = _mask_id_of_config(config_path)
+    if named is not None and (type(named) is not int or named not in ids.values()):
+        raise ValueError(
+            f"tokenization: {config_path} says mask_token_id = {named!r}, but the tokenizer beside it "
+            f"has no such id (it ends at {max(ids.values())}). Use the tokenizer that belongs to the "
+            f"model."
+        )
     if tokenizer.mask_token_id is not None:
         return tokenizer.mask_token_id
-    ids, config_path = tokenizer.get_vocab(), directory / "config.json"
-    named = json.loads(config_path.read_text()).get("mask_token_id") if config_path.is_file() else None
     if named is not None:
-        if named not in ids.values():
-            raise ValueError(
-                f"tokenization: {config_path} says mask_token_id = {named!r}, but the tokenizer beside it "
-                f"has no such id (it ends at {max(ids.values())}). Use the tokenizer that belongs to the "
-                f"model."
-            )
         return named
     if LLADA_MASK in ids:
         return ids[LLADA_MASK]
@@ -363,3 +398,13 @@ def _find_mask_id(tokenizer: Any, directory: Path) -> int:
         f"mask_token_id, and the vocabulary has no {LLADA_MASK!r}. Add one of them: a model that fills holes "
         "has such a token."
     )
+
+
+def _mask_id_of_config(path: Path) -> Any:
+    if not path.is_file():
+        return None
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"tokenization: {path} is no JSON ({error}). Copy it there again.") from None
+    return values.get("mask_token_id") if isinstance(values, dict) else None

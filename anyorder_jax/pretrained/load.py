@@ -43,6 +43,7 @@ def as_it_is(_path: tuple[str, ...], weight: jax.Array) -> jax.Array:
 def hold_all(params: transformer.Params, hold: Hold) -> transformer.Params:
     """`hold` of every weight of a tree."""
     flat = traverse_util.flatten_dict(params)
+    del params  # what `hold` lets go of is free at once
     return traverse_util.unflatten_dict({path: hold(path, flat.pop(path)) for path in list(flat)})
 
 
