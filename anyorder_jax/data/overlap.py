@@ -1,9 +1,9 @@
 """Overlap: episodes held out by their seed may still be episodes that the training split holds. Which, and how many.
 
-    training, seed 7         go to a red ball | o | left | p | forward | q
-    held out, seed 9000003   go to a red ball | o | left | p | forward | q     identical
-    held out, seed 9000004   go to a red ball | o | forward | r                begins alike: same goal, same first view
-    held out, seed 9000005   go to a key      | o | right | s                  neither
+training, seed 7         go to a red ball | o | left | p | forward | q
+held out, seed 9000003   go to a red ball | o | left | p | forward | q     identical
+held out, seed 9000004   go to a red ball | o | forward | r                begins alike: same goal, same first view
+held out, seed 9000005   go to a key      | o | right | s                  neither
 """
 
 from __future__ import annotations

@@ -187,8 +187,10 @@ def interval(estimate: Estimate) -> str:
     return f"[{estimate.low:.3f}, {estimate.high:.3f}]"
 
 
-def text(about: Mapping[str, Any], world_model: Results, acting: Mapping[str, Mapping[str, Estimate]]) -> str:
-    """All that is printed."""
+def text(
+    about: Mapping[str, Any], world_model: Results, acting: Mapping[str, Mapping[str, Estimate]], overlap: str
+) -> str:
+    """All that is printed. overlap: the sentence about held-out episodes that were trained on."""
     parts: Iterable[str] = (
         f"{about['checkpoint']} on {about['environment']}",
         f"World model on {about['num_test_episodes']} test episodes, windows of {about['window']} steps "
@@ -197,5 +199,6 @@ def text(about: Mapping[str, Any], world_model: Results, acting: Mapping[str, Ma
         f"Acting on {about['num_episodes']} held-out seeds "
         "(no_model: the same rule on the training data's action frequencies)",
         acting_table(acting),
+        overlap,
     )
     return "\n\n".join(parts)
