@@ -6,9 +6,10 @@
 
 Each run is the real `train` and `evaluate` in processes of their own. OUTPUT/SUITE/VARIANT/SEED (OUTPUT/SUITE-full for
 the size after the colon) leads to it; the run itself lies in OUTPUT/runs, named by its arguments, so that suites which
-ask for the same run share it. What is there is not repeated, a run that was killed goes on; so the same command may be
-given again, or on several machines that share the directory with `--only=VARIANT` or `--job=NUMBER`. The comparison is
-written as comparison.json, comparison.md and index.html, a page for people.
+ask for the same run share it. What is there is not repeated as long as recipe, data and questions have the same
+contents (evaluation/reuse.py), a run that was killed goes on; so the same command may be given again, or on several
+machines that share the directory with `--only=VARIANT` or `--job=NUMBER`. The comparison is written as comparison.json,
+comparison.md and index.html, a page for people.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from pathlib import Path
 from typing import IO
 
 from anyorder_jax import process
-from anyorder_jax.evaluation import comparison, page
+from anyorder_jax.evaluation import comparison, page, reuse
 from anyorder_jax.evaluation import suite as suites
 from anyorder_jax.evaluation.statistics import require_holm
 from anyorder_jax.evaluation.suite import Suite
@@ -84,7 +85,11 @@ def commands(suite: Suite, variant: str, seed: int, directory: Path, workdir: Pa
     for folder, arguments in evaluations(suite, workdir):
         is_end = folder == workdir / "report"
         wanted = suite.suites if is_end else ("report",)
-        missing = [name for name in wanted if not (folder / f"{name}.json").is_file()]
+        missing = [
+            name
+            for name in wanted
+            if not reuse.is_answered(folder, name, [*suite.evaluate, *arguments, *suite.more.get(name, ())])
+        ]
         for more in dict.fromkeys(tuple(suite.more.get(name, ())) for name in missing):
             names = [name for name in missing if tuple(suite.more.get(name, ())) == more]
             where = [f"--suite={','.join(names)}", f"--output_dir={folder}"]
@@ -94,16 +99,23 @@ def commands(suite: Suite, variant: str, seed: int, directory: Path, workdir: Pa
 def place(suite: Suite, variant: str, seed: int, directory: Path) -> Path:
     """The run's directory in OUTPUT/runs, to which OUTPUT/SUITE/VARIANT/SEED becomes a link.
 
-    Its name is the recipe, a digest of all arguments of `train` and `evaluate`, and the seed. A directory in the link's
-    place (a run that was moved here) is used as it is.
+    Its name is the recipe, a digest of all arguments of `train` and `evaluate`, and the seed; of a recipe edited since
+    also a digest of what it makes. A directory in the link's place (a run that was moved here) is used as it is.
+
+    Raises:
+      ValueError: a recipe that cannot be read; a moved run of another one.
     """
     link = directory / variant / str(seed)
+    arguments = suite.arguments(variant, seed, directory)
+    config = reuse.configuration([*arguments, f"--config.seed={seed}"])
     if link.is_dir() and not link.is_symlink():
+        reuse.refuse_other_settings(link, config)
         return link
-    arguments = [*suite.arguments(variant, seed, directory), "evaluate", *suite.evaluate]
+    arguments = [*arguments, "evaluate", *suite.evaluate]
     digest = hashlib.sha256("\0".join(arguments).encode()).hexdigest()[:10]
     recipe = Path(arguments[0].partition("=")[2]).stem
-    run = directory.parent / "runs" / f"{recipe}-{digest}-{seed}"
+    bases = [place(suite, base, seed, directory) for base in suite.needs(variant)]
+    run = reuse.run_of(directory.parent / "runs" / f"{recipe}-{digest}-{seed}", config, bases)
     run.mkdir(parents=True, exist_ok=True)
     link.parent.mkdir(parents=True, exist_ok=True)
     target = os.path.relpath(run, link.parent)
@@ -156,17 +168,22 @@ def run_one(suite: Suite, variant: str, seed: int, directory: Path, runner: Runn
 
     Raises:
       RuntimeError: when a command fails, with the log that says why.
+      ValueError: when the data have changed since the run was trained.
       InterruptedError: when SIGTERM came.
     """
     workdir = place(suite, variant, seed, directory)
     start, num_done = time.perf_counter(), 0
     with alone(workdir), open(workdir / "log.txt", "a", encoding="utf-8") as log:
+        arguments = [*suite.arguments(variant, seed, directory), f"--config.seed={seed}"]
+        reuse.refuse_other_data(workdir, reuse.configuration(arguments))
         for command in commands(suite, variant, seed, directory, workdir):
             code = runner.run(command, log)
             if code == process.REQUEUE:
                 raise InterruptedError(f"{variant}, seed {seed}: stopped by SIGTERM; the same command goes on.")
             if code:
                 raise RuntimeError(f"{variant}, seed {seed}: `python -m {' '.join(command)}` failed; see {log.name}.")
+            if command[0] == "anyorder_jax.evaluate":
+                reuse.remember(command)
             num_done += 1
     if num_done:
         print(f"{variant}, seed {seed}: {time.perf_counter() - start:.0f} s", flush=True)

@@ -64,7 +64,7 @@ class Checkpointer:
         if self._config.keep_best:
             keep.append(
                 checkpoint_managers.BestN(
-                    get_metric_fn=lambda metrics: -metrics["loss"] if math.isfinite(metrics["loss"]) else -math.inf,
+                    get_metric_fn=_goodness,
                     n=self._config.keep_best,
                     keep_checkpoints_without_metrics=False,
                 )
@@ -74,6 +74,7 @@ class Checkpointer:
             item_names=ITEMS,
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=checkpoint_managers.AnyPreservationPolicy(keep),
+                best_fn=_goodness,  # else no loss is written, and a run that goes on has forgotten which was the best
                 cleanup_tmp_directories=True,
             ),
         )
@@ -244,6 +245,11 @@ class Checkpointer:
                 f"{self._manager.directory}: a checkpoint could not be written ({str(error).splitlines()[0]}). "
                 f"Complete ones are still there: {kept}. Make room; the same command goes on from the newest."
             ) from error
+
+
+def _goodness(metrics: Mapping[str, float]) -> float:
+    """The larger the better: a validation loss that is not finite is the worst."""
+    return -metrics["loss"] if math.isfinite(metrics["loss"]) else -math.inf
 
 
 def _wrong_items(read: Any, meta: Mapping[str, Any]) -> list[str]:

@@ -3,6 +3,7 @@
     python -m anyorder_jax.evaluate --checkpoint=runs/any_order [--suite=report,likelihood,robustness,decoding,viewer]
         [--env=BabyAI-GoToObj-v0 --num_episodes=200 --seed=0 --output_dir=runs/any_order/report]
         [--modes=greedy,sampled,visit_penalty --num_windows=8 --goals="red ball,blue key"]
+        [--held_out=seed | layout]
 
 It leaves in the output directory:
 
@@ -16,6 +17,10 @@ It leaves in the output directory:
     robustness  robustness.json  success and NLL over the strength of disturbances
     decoding    decoding.json    success of other ways to choose an action (evaluation/planning.py)
     viewer      viewer.json      answers for the page that hides what one clicks (evaluation/viewer.py)
+
+Held-out episodes have other seeds, but some are episodes of the training split all the same, and more begin like one:
+every report counts them. --held_out=layout leaves out what begins like a training episode (same goal and first
+observation) and writes to RUN/report/layout.
 """
 
 from __future__ import annotations
@@ -42,9 +47,9 @@ from anyorder_jax.evaluation import (
     viewer,
     world_model,
 )
-from anyorder_jax.evaluation.held_out import HeldOut, open_held_out
+from anyorder_jax.evaluation.held_out import HELD_OUT, HeldOut, Which, open_held_out
 from anyorder_jax.evaluation.likelihood import Model
-from anyorder_jax.task import collect, directory_of, is_collected
+from anyorder_jax.task import collect, differences, directory_of, is_collected
 
 CONSTANT_ACTION = "forward"
 """What the constant baseline does, where the environment has such an action; else its first action."""
@@ -69,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             rules=tuple(flags.modes.split(",")),
             num_windows=flags.num_windows,
             suites=tuple(flags.suite.split(",")),
-            goals=tuple(filter(None, flags.goals.split(","))),
+            which=Which(tuple(filter(None, flags.goals.split(","))), flags.held_out),
         )
     except (ValueError, OSError, ModuleNotFoundError) as error:
         sys.exit(f"evaluate: {error}")
@@ -85,7 +90,7 @@ def evaluate(
     rules: Sequence[str] = policy.RULES,
     num_windows: int = 8,
     suites: Sequence[str] = ("report",),
-    goals: Sequence[str] = (),
+    which: Which = Which(),  # noqa: B008 (a tuple)
 ) -> dict[str, Any]:
     """Evaluates one checkpoint and writes its report.
 
@@ -96,11 +101,11 @@ def evaluate(
       seed: rollouts take the first seeds of `sources.seed_range(seed, "test")`, which no training split of
         any collection holds; masks and sampled actions depend on it too. None: the seed of the recorded
         episodes.
-      output_dir: default RUN/report, with another level RUN/report/LEVEL.
+      output_dir: default RUN/report, with another level RUN/report/LEVEL, held out by layout "layout" below it.
       rules: how the model's logits become actions, of `policy.RULES`.
       num_windows: windows asked per episode and question at most (of `likelihood`: an eighth of it).
       suites: what is evaluated, of SUITES; a file each.
-      goals: only episodes whose goal holds one of these phrases (empty: all).
+      which: which episodes: with certain goals, held out by seed or by layout.
 
     Returns:
       The content of every file, by suite.
@@ -117,26 +122,33 @@ def evaluate(
     unknown = [name for name in suites if name not in SUITES]
     if unknown or not suites:
         raise ValueError(f"--suite: expected names out of {', '.join(SUITES)}, got {unknown or 'none'}.")
+    if which.held_out not in HELD_OUT:
+        raise ValueError(f"--held_out: expected one of {', '.join(HELD_OUT)}, got {which.held_out!r}.")
     run, step = run_directory.find(path)
-    directory = Path(output_dir) if output_dir else run / "report" / environment
+    subfolder = which.held_out if which.held_out != "seed" else ""
+    directory = Path(output_dir) if output_dir else run / "report" / environment / subfolder
     config, model_config, params, tokenizer = weights.load_for_inference(path)
     if environment:
-        registry.make_codec(environment, config.data.profile)  # an unknown level fails here
+        registry.make_environment(environment, config.data.profile).close()  # an unknown level fails here
     report.make_directory(directory)
+    trained_on = config.data
     if environment:
         num_training = min(config.data.num_episodes or BASELINE_EPISODES, BASELINE_EPISODES)
         data = dataclasses.replace(config.data, environment=environment, path="", num_episodes=num_training)
         config = dataclasses.replace(config, data=data)
         if not is_collected(directory_of(config.data)):
             collect(config.data)
-    held_out = open_held_out(config, tokenizer, num_episodes, seed, goals)
+    held_out = open_held_out(config, tokenizer, num_episodes, seed, which, trained_on)
+    if not environment:
+        _refuse_other_data(path, held_out)
     seed = 0 if seed is None else seed
     model = Model(config, model_config, params, held_out.task.vocabulary, held_out.actions, held_out.row_length)
     about = {
         "checkpoint": str(path), "step": step, "environment": held_out.task.environment, "profile": held_out.profile,
         "window": held_out.num_steps, "num_episodes": len(held_out.seeds), "first_seed": held_out.seeds[0],
-        "num_test_episodes": len(held_out.examples), "num_windows": num_windows, "seed": seed, "goals": list(goals),
-        "visit_penalty": policy.VISIT_PENALTY,
+        "num_test_episodes": len(held_out.examples), "num_windows": num_windows, "seed": seed,
+        "goals": list(which.goals), "visit_penalty": policy.VISIT_PENALTY, "overlap": held_out.overlap._asdict(),
+        "data": {"directory": str(held_out.task.directory), "files": dict(held_out.task.fingerprint["files"])},
     }  # fmt: skip
     contents: dict[str, Any] = {}
     for suite in suites:
@@ -145,11 +157,24 @@ def evaluate(
             found = _report(directory, run, model, held_out, about, rules, num_windows, seed)
         else:
             found = _others(model, held_out, rules, num_windows, seed)[suite]()
+            print(held_out.overlap.sentence())
         about_it = {**about, "seconds": round(time.perf_counter() - start, 1)}
         contents[suite] = {"about": about_it, **report.encoded(found)}
         report.write_json(directory / f"{suite}.json", contents[suite])
     print(f"\nWritten to {directory}")
     return contents
+
+
+def _refuse_other_data(path: str, held_out: HeldOut) -> None:
+    """Raises ValueError when the training split, or the tokenizer, is not what the run was trained on: then it is not
+    known what is held out."""
+    began, now = run_directory.read_meta(path)["data"], held_out.task.fingerprint
+    changed = differences(began, {**now, "shards_sha256": began.get("shards_sha256")})
+    if changed:
+        raise ValueError(
+            f"{held_out.task.directory}: not the data that {path} was trained on ({'; '.join(changed)}). Put those "
+            "back, or train again."
+        )
 
 
 def _others(
@@ -205,7 +230,7 @@ def _report(
     )  # fmt: skip
     paired = report.by_episode({**{f"world_model.{q}": by for q, by in known.items()}, "acting": played.summaries})
     report.write_compact(directory / "episodes.json", paired)
-    print(report.text(about, known, played.summaries))
+    print(report.text(about, known, played.summaries, held_out.overlap.sentence()))
     content = {"world_model": known, "acting": played.summaries}
     report.write_json(directory / "report.json", {"about": about, **report.encoded(content)})  # before the pictures
     draw(directory, run, model, held_out, known, played, rules[0], seed)
@@ -266,6 +291,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--checkpoint", required=True, help="run directory, or RUN/checkpoints/STEP")
     parser.add_argument("--suite", default="report", help=f"comma-separated, of {', '.join(SUITES)}")
     parser.add_argument("--goals", default="", help="only missions with one of these phrases, comma-separated")
+    parser.add_argument("--held_out", default="seed", choices=HELD_OUT, help="layout: without starts seen in training")
     parser.add_argument("--env", default="", help="another level than it was trained on")
     parser.add_argument("--num_episodes", type=int, default=200, help="rollouts and test episodes")
     parser.add_argument("--seed", type=int, default=None, help="chooses rollout seeds, masks and sampled actions")

@@ -80,24 +80,14 @@ class Task(NamedTuple):
         Raises:
           ValueError: when nothing is left.
         """
-        kept = self.admitted(config)
+        kept = admitted(self.trajectories("train", config.num_episodes), config)
+        if not kept:
+            raise ValueError(f"config.data.exclude_goals: {config.exclude_goals!r} leaves no training episode.")
         share = config.action_free_share
         if not share:
             return kept
         draws_E = keys.generator(0, "action free").random(len(kept))  # of no seed: every run has the same ones
         return [without_actions(t) if draw < share else t for t, draw in zip(kept, draws_E, strict=True)]
-
-    def admitted(self, config: DataConfig) -> list[Trajectory]:
-        """The episodes of `training` as they were recorded."""
-        phrases = [phrase for phrase in config.exclude_goals.split(",") if phrase]
-        kept = [
-            trajectory
-            for trajectory in self.trajectories("train", config.num_episodes)
-            if not any(phrase in (unit.text or "") for unit in trajectory.units[:1] for phrase in phrases)
-        ]
-        if not kept:
-            raise ValueError(f"config.data.exclude_goals: {config.exclude_goals!r} leaves no training episode.")
-        return kept
 
     def corpus(self, trajectories: Sequence[Trajectory], window: int) -> Corpus:
         """Tokenised examples, ready for the pipeline.
@@ -112,6 +102,12 @@ class Task(NamedTuple):
         if self.skipped is None:
             raise ValueError(sentence)
         self.skipped.append(sentence)
+
+
+def admitted(trajectories: Sequence[Trajectory], config: DataConfig) -> list[Trajectory]:
+    """Those whose goal `exclude_goals` does not name, as they were recorded."""
+    phrases = [phrase for phrase in config.exclude_goals.split(",") if phrase]
+    return [t for t in trajectories if not any(phrase in (t.units[0].text or "") for phrase in phrases)]
 
 
 def without_actions(trajectory: Trajectory) -> Trajectory:

@@ -10,6 +10,7 @@ Prints a line per attempt and a table; exits non-zero when a promise does not ho
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import re
 import shutil
 import signal
@@ -24,6 +25,7 @@ import numpy as np
 from faults_world import CONNECT_SECONDS, Kill, World, fill, small_disk
 
 from anyorder_jax import process  # isort: skip
+from anyorder_jax.data import sources  # isort: skip
 from small_run import finish, learned, lines, wait_for_step  # isort: skip
 
 
@@ -216,6 +218,18 @@ def not_finite(world: World) -> str:
     return f"NaN and spikes: stopped, or skipped ({skipped} spikes, also after a kill -9 the same), records named"
 
 
+def list_anew(directory: Path, shard: Path) -> None:
+    """Records that were broken when they were written: the manifest knows the shard as it is."""
+    manifest, name = sources.read_manifest(directory), f"{shard.parent.name}/{shard.name}"
+    splits = {
+        split: tuple(
+            dataclasses.replace(one, sha256=sources.sha256(shard)) if one.file == name else one for one in shards
+        )
+        for split, shards in manifest.splits.items()
+    }
+    sources.write_manifest(directory, dataclasses.replace(manifest, splits=splits))
+
+
 def poisoned_record(world: World) -> str:
     """A broken line and a word that no tokenizer has, in a shard: file, line and reason; or skipped and counted."""
     world.uninterrupted()
@@ -230,10 +244,12 @@ def poisoned_record(world: World) -> str:
     arguments = (f"--config.data.path={poisoned}",)
     for number, line, reason in ((4, broken, "broken JSON"), (7, strange, "éléphant")):
         shard.write_bytes(b"".join([*good[: number - 1], line, *good[number:]]))
+        list_anew(poisoned, shard)
         (one,) = world.start(f"poisoned-{number}", *arguments)
         code, output = finish(one)
         assert code == 1 and f"{shard}:{number}: " in output and reason in output, output
     shard.write_bytes(b"".join([*good[:3], broken, *good[4:6], strange, *good[7:]]))
+    list_anew(poisoned, shard)
     output = world.finish("poisoned-skip", *arguments, "--config.data.on_bad_record=skip")
     assert "2 bad record(s) skipped in all" in output and f"{shard}:4: " in output and f"{shard}:7: " in output, output
     return "broken JSON and an unknown word: file, line and reason; or 2 skipped and counted"

@@ -122,6 +122,19 @@ def test_a_run_with_other_settings_is_refused_and_not_taken_for_damaged(model, s
     assert (workdir / "checkpoints" / "20").is_dir()
 
 
+@pytest.mark.parametrize("worst", [np.nan, np.inf])
+@pytest.mark.parametrize("place", range(4))
+def test_a_validation_loss_that_is_no_number_is_the_worst(model, tmp_path, worst, place):
+    """Wherever it comes, also when the run was interrupted in between."""
+    losses = [0.5, 0.9, 0.8, 0.7]
+    losses.insert(place, worst)
+    for step, loss in enumerate(losses, start=1):
+        with checkpoint.Checkpointer(tmp_path, CheckpointConfig(keep_last=1, keep_best=1)) as writer:
+            writer.save(at(model[1], step), {}, {}, loss)
+    kept = {int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()}
+    assert kept == {1 + losses.index(0.5), len(losses)}
+
+
 def test_digests_notice_every_bit_on_every_mesh(devices):
     rng = np.random.default_rng(0)
     tree = {

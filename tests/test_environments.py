@@ -117,6 +117,21 @@ def test_what_minigrid_never_writes_is_refused(profile):
         codec.slots(observation(empty_image()[:6]))
     with pytest.raises(ValueError, match="direction: expected 0, 1, 2 or 3, got 4"):
         codec.slots(observation(empty_image(), direction=4))
+    for broken, message in (
+        ([*empty_image()[:6], empty_image()[6][:6]], "7 x 7 x 3 integers .* rows of different lengths"),
+        (7, r"7 x 7 x 3 integers .* int64 of shape \(\)"),
+        ([[0] * 7] * 7, r"7 x 7 x 3 integers .* int64 of shape \(7, 7\)"),
+        ([[[[1], 0, 0]] * 7] * 7, "7 x 7 x 3 integers .* rows of different lengths"),
+        ([[[256, 0, 0]] * 7] * 7, r"no cell \[256, 0, 0\]"),
+        ([[[0.5, 0, 0]] * 7] * 7, r"no cell \[0.5, 0, 0\]"),
+        ([[[1, 0]] * 7] * 7, r"no cell \[1, 0\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            codec.slots(observation(broken))
+    for missing in ("image", "direction"):
+        data = {name: value for name, value in observation(empty_image()).data.items() if name != missing}
+        with pytest.raises(ValueError, match=f"expected data with a field '{missing}'"):
+            codec.slots(Unit(Kind.OBSERVATION, 3, data=data))
     words = [slot.word for slot in codec.slots(observation(empty_image()))]
     with pytest.raises(ValueError, match="no cell has the words"):
         codec.unit(Kind.OBSERVATION, 0, [words[0], "forward", *words[2:]])
@@ -255,8 +270,10 @@ def test_without_noise_every_action_is_the_experts():
 def test_unknown_names_are_refused_with_their_neighbours():
     with pytest.raises(ValueError, match=r"'BabyAI-GotoObj-v0'. Did you mean BabyAI-GoToObj-v0,"):
         make_environment("BabyAI-GotoObj-v0")
+    with pytest.raises(ValueError, match="Did you mean BabyAI-GoToRedBall-v0"):
+        make_codec("BabyAI-GoToRedBal-v0", "joint")
     with pytest.raises(ValueError, match="Did you mean"):
-        make_codec("GoToRedBall", "joint")
+        make_environment("GoToRedBall")
     with pytest.raises(ValueError, match="Ids begin with BabyAI-"):
         make_environment("?")
     with pytest.raises(ValueError, match="profile 'cells' is unknown"):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -13,7 +14,7 @@ from PIL import Image
 
 from anyorder_jax import checkpoint, evaluate, run_directory, sharding, state, weights
 from anyorder_jax.config import CheckpointConfig, Config, DataConfig, MeshConfig
-from anyorder_jax.data import sources, units
+from anyorder_jax.data import overlap, sources, units
 from anyorder_jax.data.tokenization import Vocabulary
 from anyorder_jax.environments import registry
 from anyorder_jax.evaluation import film, held_out, policy, questions, report, rollout, strip
@@ -160,6 +161,81 @@ def test_rollouts_on_training_seeds_are_refused(run, data, tmp_path):
     with pytest.raises(ValueError, match="Choose another --seed"):
         held_out.open_held_out(config, tokenizer, 2, None)
     assert held_out.open_held_out(config, tokenizer, 2, seed=5).seeds == [59_000_000, 59_000_001]
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory, data, run):
+    """A run whose training split holds a test episode under another seed, and the start of another (two new ones)."""
+    folder = tmp_path_factory.mktemp("seen")
+    shutil.copytree(data, folder / "data")
+    known = overlap.Known.of(sources.read_trajectories(data, "train"))
+    test = [t for t in sources.read_trajectories(data, "test") if not known.begins(t.units)]
+    twin = dataclasses.replace(test[0], id="twin", source={**test[0].source, "seed": 77})
+    begun = dataclasses.replace(test[1], id="begun", units=test[1].units[:-2], source={**test[1].source, "seed": 78})
+    lines = [sources.encode(t) for t in (*sources.read_trajectories(data, "train"), twin, begun)]
+    size, digest = sources.write_shard(folder / "data" / "train" / "shard-00000.jsonl", lines)
+    manifest = sources.read_manifest(data)
+    shard = dataclasses.replace(manifest.splits["train"][0], num_episodes=len(lines), num_bytes=size, sha256=digest)
+    splits = {**manifest.splits, "train": (shard,)}
+    sources.write_manifest(folder / "data", dataclasses.replace(manifest, splits=splits))
+    config, *_, tokenizer = weights.load_for_inference(run)
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, path=str(folder / "data"))), tokenizer
+
+
+def test_what_held_out_episodes_share_with_training_is_counted_and_can_be_left_out(seen, data):
+    config, tokenizer = seen
+    test = sources.read_trajectories(data, "test")
+    before = overlap.Known.of(sources.read_trajectories(data, "train")).counts(test)
+    known = overlap.Known.of(sources.read_trajectories(config.data.path, "train"))
+    alike = [known.begins(t.units) for t in test]
+    by_seed = held_out.open_held_out(config, tokenizer, 4, None)
+    assert by_seed.overlap == ("seed", 4, before["num_identical"] + 1, sum(alike), 4, sum(alike))
+    assert sum(alike) == before["num_same_start"] + 2 < 4
+    assert f"training episode of another seed, {sum(alike)} begin like one" in by_seed.overlap.sentence()
+    by_layout = held_out.open_held_out(config, tokenizer, 4, None, held_out.Which(held_out="layout"))
+    assert [t.id for t in by_layout.trajectories] == [
+        t.id for t, is_alike in zip(test, alike, strict=True) if not is_alike
+    ]
+    assert len(by_layout.seeds) == 4
+    environment = make_environment()
+    assert not any(known.begins(environment.reset(seed)) for seed in by_layout.seeds)
+    environment.close()
+    assert by_layout.overlap.num_seeds - by_layout.overlap.num_seeds_same_start == 4
+
+
+def test_another_levels_episodes_are_compared_with_what_the_run_was_trained_on(seen, data):
+    config, tokenizer = seen
+    elsewhere = dataclasses.replace(config, data=dataclasses.replace(config.data, path=str(data)))
+    own = held_out.open_held_out(elsewhere, tokenizer, 4, None)
+    found = held_out.open_held_out(elsewhere, tokenizer, 4, None, trained_on=config.data)
+    assert found.overlap.num_identical == own.overlap.num_identical + 1
+    gone = dataclasses.replace(config.data, path="/nowhere/at/all")
+    found = held_out.open_held_out(elsewhere, tokenizer, 4, None, trained_on=gone).overlap
+    assert found.num_identical is None and "nobody counted" in found.sentence()
+    with pytest.raises(ValueError, match="held_out=layout: the data that the run was trained on are not here"):
+        held_out.open_held_out(elsewhere, tokenizer, 4, None, held_out.Which(held_out="layout"), gone)
+
+
+def test_every_report_says_it(evaluated):
+    found = json.loads((evaluated / "report.json").read_text())["about"]
+    assert found["overlap"]["held_out"] == "seed" and found["overlap"]["num_episodes"] == 3
+    assert sorted(file.partition("/")[0] for file in found["data"]["files"]) == ["test", "train"]
+
+
+def test_a_run_is_not_evaluated_beside_other_training_data(run, data, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    held = held_out.open_held_out(*weights.load_for_inference(run)[::3], 2, None)
+    evaluate._refuse_other_data(str(run), held)  # a run that did not store what it was trained on
+    meta = copy / "checkpoints" / "0" / "meta" / run_directory.META_NAME
+    content = json.loads(meta.read_text())
+    files = held.task.fingerprint["files"]
+    for other, is_same in ((files, True), ({**files, "train/shard-00000.jsonl": "0"}, False)):
+        meta.write_text(json.dumps({**content, "data": {"files": other}}))
+        if is_same:
+            evaluate._refuse_other_data(str(copy), held)
+    with pytest.raises(ValueError, match=r"not the data .* trained on \(train/shard-00000\.jsonl has other contents"):
+        evaluate._refuse_other_data(str(copy), held)
 
 
 # -- pictures --------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anyorder_jax.data import join, sources
+from anyorder_jax.data import join, overlap, sources
 from anyorder_jax.types import Kind, Trajectory, Unit
 
 
@@ -42,6 +42,16 @@ def write_split(directory: Path, split: str, trajectories: list[Trajectory], lis
     return path
 
 
+def list_anew(directory: Path) -> None:
+    """Writes the digests of the shards as they are into the manifest."""
+    manifest = sources.read_manifest(directory)
+    splits = {
+        split: tuple(dataclasses.replace(shard, sha256=sources.sha256(directory / shard.file)) for shard in shards)
+        for split, shards in manifest.splits.items()
+    }
+    sources.write_manifest(directory, dataclasses.replace(manifest, splits=splits))
+
+
 texts = st.text(max_size=20)
 json_values = st.recursive(st.none() | st.booleans() | st.integers() | texts, st.lists, max_leaves=4)
 units = st.builds(
@@ -55,11 +65,7 @@ units = st.builds(
     Unit,
     kind=st.just(Kind.OBSERVATION),
     step=st.just(2),
-    data=st.builds(
-        lambda value, direction: {"image": [[[value] * 3] * 7] * 7, "direction": direction},
-        st.integers(0, 255),
-        st.integers(0, 3),
-    ),
+    data=st.dictionaries(texts, json_values, max_size=3),  # whatever a world's observations look like
 )
 
 
@@ -104,6 +110,66 @@ def test_compressed_shards_are_read_alike(tmp_path):
         sources.read_trajectories(tmp_path, "train")
 
 
+def pack(path: Path, num_frames: int = 1) -> Path:
+    """Compresses a shard, in one or several frames, in its place."""
+    content, packed = path.read_bytes(), path.with_name(path.name + ".zst")
+    size = -(-len(content) // num_frames)
+    parts = [content[i : i + size] for i in range(0, len(content), size)]
+    packed.write_bytes(b"".join(zstandard.compress(part) for part in parts))
+    path.unlink()
+    return packed
+
+
+def change(path: Path) -> None:
+    """One word of one action, as many bytes as before."""
+    is_packed, content = path.suffix == ".zst", path.read_bytes()
+    if is_packed:
+        content = zstandard.ZstdDecompressor().stream_reader(content, read_across_frames=True).read()
+    changed = content.replace(b'"text":"left"', b'"text":"lift"', 1)
+    assert changed != content and len(changed) == len(content)
+    path.write_bytes(zstandard.compress(changed) if is_packed else changed)
+
+
+@pytest.mark.parametrize("packing", ["plain", "packed", "packed in two frames", "listed as packed"])
+@pytest.mark.parametrize("limit", [0, 2])
+def test_a_shard_that_is_not_what_the_manifest_says_is_refused_by_name(tmp_path, packing, limit):
+    trajectories = [a_trajectory(f"level/{i}") for i in range(5)]
+    path = write_split(tmp_path, "train", trajectories)
+    if packing != "plain":
+        path = pack(path, 2 if "two" in packing else 1)
+    if packing == "listed as packed":
+        manifest = sources.read_manifest(tmp_path)
+        (shard,) = manifest.splits["train"]
+        shard = dataclasses.replace(shard, file=f"train/{path.name}", sha256=sources.sha256(path))
+        sources.write_manifest(tmp_path, dataclasses.replace(manifest, splits={"train": (shard,)}))
+    seen = {}
+    found = sources.read_trajectories(tmp_path, "train", limit, digests=seen)
+    assert found == trajectories[: limit or None]
+    (shard,) = sources.read_manifest(tmp_path).splits["train"]
+    assert seen == sources.digests(tmp_path) == {"train/shard-00000.jsonl": shard.sha256}
+    assert sources.read_record(path, 1) == trajectories[1]
+    change(path)  # the first record, or behind the limit: the whole shard counts
+    for read in (
+        lambda: sources.read_trajectories(tmp_path, "train", limit),
+        lambda: sources.read_trajectories(tmp_path, "train", limit, [].append),
+        lambda: sources.read_record(path, 4),
+        lambda: sources.digests(tmp_path),
+    ):
+        with pytest.raises(ValueError, match=r"other contents than .*manifest\.json says") as error:
+            read()
+        assert str(error.value).startswith(f"{path}: ")
+
+
+def test_shards_that_nobody_listed_are_known_by_their_contents(tmp_path):
+    path = tmp_path / "train" / "mine.jsonl"
+    sources.write_shard(path, [sources.encode(a_trajectory())])
+    sources.write_manifest(tmp_path, sources.Manifest("level"))
+    before = sources.digests(tmp_path)
+    change(path)
+    after = sources.digests(tmp_path)
+    assert before.keys() == after.keys() == {"train/mine.jsonl"} and before != after
+
+
 def test_own_shards_need_no_listing(tmp_path):
     sources.write_shard(tmp_path / "train" / "mine.jsonl", [sources.encode(a_trajectory())])
     sources.write_manifest(tmp_path, sources.Manifest("level"))
@@ -118,10 +184,6 @@ def broken(change) -> bytes:
 
 def broken_unit(index: int, **changes) -> bytes:
     return broken(lambda record: record["units"][index].update(changes))
-
-
-def broken_image(change) -> bytes:
-    return broken(lambda record: change(record["units"][3]["data"]["image"]))
 
 
 @pytest.mark.parametrize(
@@ -144,12 +206,6 @@ def broken_image(change) -> bytes:
         (broken_unit(0, step=1), r"units\[1\].step: expected units in order of time"),
         (broken_unit(2, is_expert="no"), r"units\[2\].is_expert: expected true or false"),
         (broken_unit(2, branches=[1]), r"units\[2\].branches: expected a list of objects"),
-        (broken(lambda r: r["units"][3]["data"].pop("image")), r"units\[3\].data: expected a field 'image'"),
-        (broken_image(lambda i: i.pop()), r"units\[3\].data.image: expected 7 x 7 x 3 .*\(6, 7, 3\)"),
-        (broken_image(lambda i: i[4].pop()), r"units\[3\].data.image: .*different lengths"),
-        (broken_image(lambda i: i[4].__setitem__(4, [256, 0, 0])), r"units\[3\].data.image: .*0\.\.255"),
-        (broken_image(lambda i: i[4].__setitem__(4, [0.5, 0, 0])), r"units\[3\].data.image: .*float64"),
-        (broken(lambda r: r["units"][1]["data"].update(direction=4)), r"units\[1\].data.direction: .*got 4"),
         (sources.encode(a_trajectory("level/0")), "expected each id once, got 'level/0'"),
     ],
 )  # fmt: skip
@@ -168,6 +224,7 @@ def test_bad_lines_can_be_left_out_and_are_named(tmp_path):
     path = write_split(tmp_path, "train", trajectories)
     lines = path.read_bytes().splitlines()
     path.write_bytes(b"\n".join([lines[0], b"{", lines[0], lines[3]]) + b"\n")
+    list_anew(tmp_path)  # records that were broken when they were written
     said = []
     assert sources.read_trajectories(tmp_path, "train", 0, said.append) == [trajectories[0], trajectories[3]]
     assert [sentence.split(": ")[0] for sentence in said] == [f"{path}:2", f"{path}:3"]
@@ -191,11 +248,44 @@ def test_collections_of_different_seeds_become_one(tmp_path):
     assert (tmp_path / "all" / "train" / "shard-00001.jsonl").read_bytes() == path.read_bytes()
     with pytest.raises(ValueError, match="holds a collection already"):
         join.join(parts, tmp_path / "all")
+    pack(parts[0] / "train" / path.name)
+    join.join(parts, tmp_path / "packed")
+    assert ids == [trajectory.id for trajectory in sources.read_trajectories(tmp_path / "packed", "train")]
     with pytest.raises(ValueError, match=r"different seeds, got \[0, 0\]"):
         join.join([parts[0], parts[0]], tmp_path / "twice")
     sources.write_manifest(parts[1], dataclasses.replace(manifest, settings={"seed": 1, "noise": 0.1}))
     with pytest.raises(ValueError, match=r"part-1: level, {'noise': 0.1}; expected level, {'noise': 0.0} like"):
         join.join(parts, tmp_path / "mixed")
+
+
+def test_held_out_episodes_that_are_training_episodes_are_counted(tmp_path):
+    """Ids, seeds and where they were collected do not matter; a start is what stands before the first decision."""
+    known = [a_trajectory(f"level/{i}") for i in range(2)]
+    twin = dataclasses.replace(known[0], id="level/9", source={"environment": "level", "seed": 9})
+    longer = dataclasses.replace(
+        twin, id="level/10", units=(*twin.units[:2], Unit(Kind.THOUGHT, 0, text="so"), *twin.units[2:])
+    )
+    other_goal = dataclasses.replace(twin, id="level/11", units=(Unit(Kind.GOAL, 0, text="wait"), *twin.units[1:]))
+    looks = {"image": image(), "direction": 0}
+    other_view = (twin.units[0], Unit(Kind.OBSERVATION, 0, data=looks), *twin.units[2:])
+    held_out = [twin, longer, other_goal, dataclasses.replace(twin, id="level/12", units=other_view)]
+    parts = [tmp_path / "train-part", tmp_path / "test-part"]
+    for seed, (part, split, found) in enumerate(zip(parts, ("train", "test"), (known, held_out), strict=True)):
+        write_split(part, split, found)
+        manifest = sources.read_manifest(part)
+        sources.write_manifest(part, dataclasses.replace(manifest, settings={"seed": seed}))
+    expected = {"num_episodes": 4, "num_identical": 1, "num_same_start": 2}
+    assert overlap.Known.of(known).counts(held_out) == expected
+    assert overlap.Known.of(known).counts([]) == {"num_episodes": 0, "num_identical": 0, "num_same_start": 0}
+    assert (
+        join.join(parts, tmp_path / "all").overlap
+        == sources.read_manifest(tmp_path / "all").overlap
+        == {"test": expected}
+    )
+    change(parts[1] / "test" / "shard-00000.jsonl")
+    with pytest.raises(ValueError, match="other contents than"):
+        join.join(parts, tmp_path / "damaged")
+    assert not (tmp_path / "damaged" / "manifest.json").exists()
 
 
 def test_missing_places_are_named(tmp_path):
@@ -226,7 +316,9 @@ def test_lost_lines_are_noticed(tmp_path):
 
 def test_manifests_round_trip(tmp_path):
     shard = sources.Shard("train/shard-00000.jsonl", 2, 9, 100, "ab", (10, 14), ((11, "why"), (13, "so")))
-    manifest = sources.Manifest("level", {"noise": 0.5}, {"train": (shard,), "test": ()}, is_complete=False)
+    overlap = {"test": {"num_episodes": 3, "num_identical": 1, "num_same_start": 2}}
+    splits = {"train": (shard,), "test": ()}
+    manifest = sources.Manifest("level", {"noise": 0.5}, splits, is_complete=False, overlap=overlap)
     sources.write_manifest(tmp_path, manifest)
     assert sources.read_manifest(tmp_path) == manifest
     with pytest.raises(ValueError, match=r"was interrupted\. Run it again"):

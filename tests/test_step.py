@@ -8,8 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from anyorder_jax import sharding
-from anyorder_jax.config import ModelSelection, OptimizerConfig, TrainConfig, freeze
+from anyorder_jax import sharding, step
+from anyorder_jax.config import LossConfig, ModelSelection, OptimizerConfig, TrainConfig, freeze
 from anyorder_jax.model import transformer
 from runs import MeshConfig, Trainer, random_batch, tiny_config, tiny_model
 
@@ -158,3 +158,24 @@ def test_micro_batches_of_bfloat16_weights_are_summed_in_float32():
         return float(metrics["grad_norm"])
 
     np.testing.assert_allclose(norm(rows, 16), norm(row, 1), rtol=1e-6)
+
+
+@pytest.mark.parametrize("normalisation", ["kind", "token", "rate"])
+def test_validation_does_not_depend_on_how_rows_are_cut(devices, normalisation):
+    rows = random_batch(0, rows=16)
+    rows = rows._replace(is_target=rows.is_target & (np.arange(16)[:, None] != 3))  # a row without targets
+    rows = rows._replace(kind=np.where(np.arange(16)[:, None] < 8, 1, rows.kind).astype(np.int8))  # kinds come later
+    found = []
+    for batch_size, accumulation, num_devices in ((16, 1, 1), (4, 1, 1), (2, 1, 2), (16, 4, 1), (8, 1, 8)):
+        config = tiny_config(
+            train=TrainConfig(batch_size=batch_size, accumulation_steps=accumulation),
+            loss=LossConfig(normalisation=normalisation, confidence_weight=0.5),
+            mesh=MeshConfig(),
+        )
+        trainer = Trainer(config, devices[:num_devices])
+        validate = step.make_validation_step(config, trainer.model_config, trainer.mesh)
+        found.append(jax.device_get(validate(trainer.state.params, sharding.place_batch(rows, trainer.mesh))))
+    for other in found[1:]:
+        assert other.keys() == found[0].keys()
+        for name, value in found[0].items():
+            np.testing.assert_allclose(other[name], value, rtol=1e-5, err_msg=name)

@@ -500,6 +500,27 @@ def read_trajectories(
     return list(iterate_trajectories(directory, split, limit, on_bad, digests))
 
 
+def digests(directory: Path | str) -> dict[str, str]:
+    """ "SPLIT/FILE" -> SHA-256 of every shard, in hex, without looking at records; {} of an unfinished collection.
+
+    Raises:
+      FileNotFoundError, ValueError: as `read_trajectories`.
+    """
+    root = epath.Path(directory)
+    manifest = read_manifest(root)
+    found: dict[str, str] = {}
+    for split in SPLITS if manifest.is_complete else ():
+        if not manifest.splits.get(split) and not (root / split).is_dir():
+            continue
+        listed = _listed(manifest, split)
+        for path in _shard_paths(root, split, manifest):
+            name = path.name.removesuffix(".zst")
+            with _open(path, listed.get(name)) as lines:
+                found[f"{split}/{name}"] = lines.sha256()
+            _check_bytes(path, listed.get(name), found[f"{split}/{name}"], _manifest_path(root))
+    return found
+
+
 def read_record(path: Path | str, number: int) -> Trajectory:
     """Line `number` (from 0) of one shard, its bytes compared with the manifest when there is one two folders up.
 

@@ -178,10 +178,10 @@ class Vocabulary:
             tokenizer_files.copy(self._source, directory, None if is_named else self.mask_id)
 
     def sha256(self) -> str:
-        """Of what the tokenizer does, in hex: every token's id, the reserved ids, the markers and the lexicon's words.
+        """Of what the tokenizer does, in hex: every token's id, mask, pad and end, the markers and the lexicon's words.
         The same for a tokenizer saved in another format; another one for two tokens that changed places."""
         content = [
-            sorted(self.tokenizer.get_vocab().items()), sorted(self.reserved_ids),
+            sorted(self.tokenizer.get_vocab().items()),
             [self.mask_id, self.pad_id, self.end_id], [list(self._frames[kind]) for kind in Kind],
             [[word, self.encode_slot(word)] for word in self._known_words],
         ]  # fmt: skip

@@ -192,7 +192,8 @@ class BabyAICodec:
             n = next(n for n, cell in enumerate(cells) if cell not in self._slots_of_cell)
             y, x = divmod(n, VIEW_SIZE)
             raise ValueError(
-                f"{where}: image: minigrid has no cell {list(cells[n])} (object, color, state), as at x={x} y={y}."
+                f"{self.name}: step {unit.step}, cell x={x} y={y}: minigrid has no cell {list(cells[n])} "
+                "(object, color, state)."
             )
         slots = [self._direction_slots[direction]]
         for number, cell in enumerate(cells):

@@ -190,8 +190,10 @@ def interval(estimate: Estimate) -> str:
     return f"[{estimate.low:.3f}, {estimate.high:.3f}]"
 
 
-def text(about: Mapping[str, Any], world_model: Results, acting: Mapping[str, Mapping[str, Estimate]]) -> str:
-    """All that is printed."""
+def text(
+    about: Mapping[str, Any], world_model: Results, acting: Mapping[str, Mapping[str, Estimate]], overlap: str
+) -> str:
+    """All that is printed. overlap: the sentence about held-out episodes that were trained on."""
     parts: Iterable[str] = (
         f"{about['checkpoint']} on {about['environment']}",
         f"World model on {about['num_test_episodes']} test episodes, windows of {about['window']} steps "
@@ -202,5 +204,6 @@ def text(about: Mapping[str, Any], world_model: Results, acting: Mapping[str, Ma
         acting_table(acting),
         "Intervals are over the episodes of this one run; runs from other training seeds differ by more "
         "(anyorder_jax.ablate repeats over seeds).",
+        overlap,
     )
     return "\n\n".join(parts)
