@@ -9,12 +9,12 @@ ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"types", "config", "keys", "process", "digest", "hardware", "hlo"},
     {"data", "masking", "environments", "sharding", "metrics"},
-    {"model"},
-    {"loss", "optimizer", "flops", "pretrained", "task", "run_directory"},
+    {"model", "formats"},
+    {"loss", "optimizer", "flops", "pretrained", "task", "run_directory", "ingestion"},
     {"state"},
     {"step", "decode", "checkpoint", "weights"},
     {"evaluation"},
-    {"train", "evaluate", "collect", "ablate", "demo", "fit"},
+    {"train", "evaluate", "collect", "ablate", "demo", "fit", "ingest"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 MODULES = sorted((ROOT / "anyorder_jax").rglob("*.py"))

@@ -3,7 +3,8 @@
 | class_ | unit |
 |---|---|
 | first `text_observation` of the user | GOAL |
-| other `text_observation` of the user | USER; OBSERVATION behind a code or api action, or where the agent writes "Thought: ... Action: ..." |
+| other `text_observation` of the user | USER; as the environment's behind a code or api action; OBSERVATION (without
+"Observation:") where the agent writes "Thought: ... Action: ..." |
 | `text_observation` of the environment, `web_observation` | TOOL behind an api action, else OBSERVATION |
 | `description` of an action | THOUGHT |
 | `api_action` | ACTION: {"name":...,"arguments":...} |

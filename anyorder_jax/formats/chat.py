@@ -25,13 +25,7 @@ ROLES = {
 """The role that each name in a log stands for."""
 
 _OBSERVATION_LABEL = re.compile(r"\s*(?:Observation|OBSERVATION):[ \t]*\n?")
-_UNTRAINED = (
-    ("loss", (False, 0)),
-    ("weight", (0,)),
-    ("train", (False, 0)),
-    ("trainable", (False,)),
-    ("is_demo", (True,)),
-)
+_UNTRAINED = {"loss": (False, 0), "weight": (0,), "train": (False, 0), "trainable": (False,), "is_demo": (True,)}
 
 
 class Turn(NamedTuple):
@@ -44,7 +38,9 @@ class Turn(NamedTuple):
 
 def is_target(turn: Mapping[str, Any]) -> bool:
     """Whether a logged turn may be trained on: not when its own `loss`, `weight`, `train` or `is_demo` says no."""
-    return not any(type(turn.get(key)) in (bool, int, float) and turn[key] in values for key, values in _UNTRAINED)
+    return not any(
+        type(turn.get(key)) in (bool, int, float) and turn[key] in values for key, values in _UNTRAINED.items()
+    )
 
 
 def role_of(name: object) -> str:
@@ -99,9 +95,8 @@ def _feed_seen(episode: Episode, turn: Turn, is_answer: bool, style: str) -> Non
         is_answer = True
     elif turn.role in ("tool", "observation"):
         for part in results_in(text):
-            episode.result(
-                part.text, part.name or (said[0].name if said else None), part.id or (said[0].id if said else None)
-            )
+            own = said[0] if said else part
+            episode.result(part.text, part.name or own.name, part.id or own.id)
         return
     if not is_answer:
         episode.user(text)

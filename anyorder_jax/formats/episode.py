@@ -1,4 +1,4 @@
-"""Episode: builds the units of one trajectory from a log, turn by turn, with the steps and order that all formats share.
+"""Episode: the units of one trajectory, built turn by turn, with the steps and the order that all formats share.
 
     log      system  user    assistant (thought, 2 calls)   tool b  tool a   user    assistant
     units    system  goal    thought action_a action_b      tool_a  tool_b   user    action

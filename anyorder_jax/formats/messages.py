@@ -2,7 +2,8 @@
 
 | in the log | unit |
 |---|---|
-| `system`, `developer`; a record's `system`; `tools`, `functions` (compact JSON) | SYSTEM; the schemas behind the first instructions |
+| `system`, `developer`; a record's `system` | SYSTEM |
+| a record's `tools`, `functions` | SYSTEM: compact JSON, behind the first instructions |
 | first `user` | GOAL |
 | other `user` | USER; OBSERVATION after an action that was written as text (`text.style_of`) |
 | `reasoning_content`, `reasoning`, `thinking`, a part of type reasoning, leading <think> | THOUGHT |

@@ -159,12 +159,12 @@ def _typed(item: Any, reading: Reading) -> list[Part]:
     if kind in _RESULT_TYPES:
         content = _first(item, "content", "result", "output", "value")
         if isinstance(content, list):
-            content = [i for i in content if i.get("type") not in _IMAGE_TYPES or reading.image()]
-        name, call_id = (
-            _first(item, "toolName", "name"),
-            _first(item, "tool_use_id", "toolCallId", "tool_call_id", "call_id"),
-        )
-        return [Part("result", plain(content), name, call_id)]
+            pictures = [i for i in content if isinstance(i, dict) and i.get("type") in _IMAGE_TYPES]
+            for _ in pictures:
+                reading.image()
+            content = [i for i in content if i not in pictures]
+        call_id = _first(item, "tool_use_id", "toolCallId", "tool_call_id", "call_id")
+        return [Part("result", plain(content), _first(item, "toolName", "name"), call_id)]
     if kind in _IMAGE_TYPES:
         reading.image()
         return []
