@@ -22,7 +22,7 @@ from typing import Any
 from anyorder_jax.formats import chat
 from anyorder_jax.formats.chat import Turn
 from anyorder_jax.formats.episode import Episode, Source
-from anyorder_jax.formats.parts import Part, Reading, call, content_parts, dumps, shown
+from anyorder_jax.formats.parts import Part, Reading, call, content_parts, dumps, identifier, shown
 from anyorder_jax.types import Trajectory
 
 _SOURCES = {"system": "system", "user": "user", "agent": "agent"}
@@ -52,7 +52,7 @@ def _results(step: Mapping[str, Any], where: str, reading: Reading) -> list[Part
         if result.get("content") is None:
             reading.counts["subagent_references"] += bool(result.get("subagent_trajectory_ref"))
         text = "\n".join(part.text for part in content_parts(result.get("content"), reading))
-        parts.append(Part("result", text, None, result.get("source_call_id")))
+        parts.append(Part("result", text, None, identifier(result.get("source_call_id"))))
     return parts
 
 

@@ -25,6 +25,7 @@ ROLES = {
 """The role that each name in a log stands for."""
 
 _OBSERVATION_LABEL = re.compile(r"\s*(?:Observation|OBSERVATION):[ \t]*\n?")
+# Keys of a turn and the values with which it is no target.
 _UNTRAINED = {"loss": (False, 0), "weight": (0,), "train": (False, 0), "trainable": (False,), "is_demo": (True,)}
 
 
@@ -38,6 +39,8 @@ class Turn(NamedTuple):
 
 def is_target(turn: Mapping[str, Any]) -> bool:
     """Whether a logged turn may be trained on: not when its own `loss`, `weight`, `train` or `is_demo` says no."""
+    if _UNTRAINED.keys().isdisjoint(turn):
+        return True
     return not any(
         type(turn.get(key)) in (bool, int, float) and turn[key] in values for key, values in _UNTRAINED.items()
     )
@@ -91,18 +94,19 @@ def _feed_seen(episode: Episode, turn: Turn, is_answer: bool, style: str) -> Non
     if not said and turn.parts:
         return
     text = _text(said)
-    if turn.role == "observation" and not episode.is_waiting:
-        is_answer = True
-    elif turn.role in ("tool", "observation"):
-        for part in results_in(text):
-            own = said[0] if said else part
+    is_answer = is_answer or turn.role in ("tool", "observation")
+    label = _OBSERVATION_LABEL.match(text) if is_answer and style == "react" else None
+    text = text[label.end() :] if label else text
+    has_tags = text.lstrip().startswith("<tool_response>")
+    if turn.role == "tool" or (episode.waiting and (is_answer or has_tags)):
+        own = said[0] if said else Part("result", "")
+        parts = results_in(text, episode.waiting) if own.id is None else [Part("result", text)]
+        for part in parts:
             episode.result(part.text, part.name or own.name, part.id or own.id)
-        return
-    if not is_answer:
+    elif is_answer:
+        episode.observation(text)
+    else:
         episode.user(text)
-        return
-    label = _OBSERVATION_LABEL.match(text) if style == "react" else None
-    episode.observation(text[label.end() :] if label else text)
 
 
 def feed(episode: Episode, turns: Sequence[Turn], tools: str = "") -> None:

@@ -14,8 +14,13 @@ _NOTE = re.compile(
     r"|characters? (?:were |was )?(?:elided|truncated|omitted)",
     re.IGNORECASE,
 )
+_HINT = re.compile(r"[tT][rR][uU][nN][cC]|clipped|elided|omitted")  # of a note: quicker to look for
 _NOTE_LENGTH = 400  # such notes stand at the end
 _LONG = 256
+
+
+def _has_note(text: str) -> bool:
+    return _HINT.search(text) is not None and _NOTE.search(text) is not None
 
 
 def is_cut(text: str) -> bool:
@@ -25,7 +30,7 @@ def is_cut(text: str) -> bool:
     that never closes; and when the `response` of a ToolBench result is one of these.
     """
     if len(text) < _LONG:
-        return bool(_NOTE.search(text))
+        return _has_note(text)
     ends_in_dots = text.endswith(("...", "\u2026"))
     if ends_in_dots and len(text) - (3 if text.endswith("...") else 1) in _LENGTHS:
         return True
@@ -39,4 +44,4 @@ def is_cut(text: str) -> bool:
         response = content.get("response") if isinstance(content, dict) else None
         if isinstance(response, str) and len(response) >= _LONG and is_cut(response):
             return True
-    return bool(_NOTE.search(text, len(text) - _NOTE_LENGTH))
+    return _has_note(text[-_NOTE_LENGTH:])

@@ -58,9 +58,8 @@ class Episode:
         self._num_turns = 0
 
     def _clean(self, text: str) -> str:
-        """Text that UTF-8 can hold; "" (and counted) where there is nothing but space."""
+        """Text that UTF-8 can hold; "" where there is nothing but space."""
         if not text or text.isspace():
-            self.reading.counts["empty_turns"] += 1
             return ""
         if not text.isascii():
             text, num_broken = _LONE_SURROGATE.subn("\ufffd", text)
@@ -87,6 +86,7 @@ class Episode:
     def _see(self, kind: Kind, text: str) -> None:
         text = self._clean(text)
         if not text:
+            self.reading.counts["empty_turns"] += 1
             return
         self._close_turn()
         if self._has_acted:
@@ -103,11 +103,8 @@ class Episode:
 
     def user(self, text: str) -> None:
         """A user's turn: the first is the goal."""
-        if not text or text.isspace():
-            self._clean(text)
-            return
         self._see(Kind.USER if self._has_goal else Kind.GOAL, text)
-        self._has_goal = True
+        self._has_goal = self._has_goal or bool(text.strip())
 
     def observation(self, text: str) -> None:
         """What the environment shows."""
@@ -119,16 +116,15 @@ class Episode:
         return self._has_goal
 
     @property
-    def is_waiting(self) -> bool:
-        """Whether a call of the current turn has no result yet."""
-        return any(not call.is_answered for call in self._calls)
+    def waiting(self) -> list[str | None]:
+        """The names of the current turn's calls that have no result yet."""
+        return [call.name for call in self._calls if not call.is_answered]
 
     def agent(self, parts: list[Part], is_expert: bool = True) -> None:
         """One turn of the agent: thoughts, what it says and what it calls, in this order. An empty one is dropped."""
         kept = [part._replace(text=text) for part in parts if (text := self._clean(part.text))]
         if not kept:
-            if not parts:
-                self.reading.counts["empty_turns"] += 1
+            self.reading.counts["empty_turns"] += 1
             return
         self._close_turn()
         if self._has_acted:
@@ -156,10 +152,11 @@ class Episode:
         text = self._clean(text)
         if call is not None:
             call.is_answered = True
-            if text:
-                call.results.append(text)
-            return
         if not text:
+            self.reading.counts["empty_turns"] += 1
+            return
+        if call is not None:
+            call.results.append(text)
             return
         is_late = call_id is not None and call_id in self._old_ids
         self.reading.counts["late_results" if is_late else "unmatched_results"] += 1
@@ -230,8 +227,7 @@ def digest_of(units: tuple[Unit, ...]) -> str:
     hasher = hashlib.blake2b(digest_size=8)
     for unit in units:
         text = (unit.text or "").encode()
-        hasher.update(b"%d %d %d %d " % (unit.kind, unit.step, unit.is_expert, len(text)))
-        hasher.update(text)
+        hasher.update(b"%d %d %d %d " % (unit.kind, unit.step, unit.is_expert, len(text)) + text)
     return hasher.hexdigest()
 
 

@@ -23,7 +23,7 @@ from typing import Any
 from anyorder_jax.formats import chat
 from anyorder_jax.formats.chat import Turn
 from anyorder_jax.formats.episode import Episode, Source
-from anyorder_jax.formats.parts import Part, Reading, call_of, calls_in, content_parts, loads, plain, shown
+from anyorder_jax.formats.parts import Part, Reading, call_of, calls_in, content_parts, identifier, loads, plain, shown
 from anyorder_jax.types import Trajectory
 
 _KEYS = ("messages", "conversations", "conversation", "history", "trajectory", "traj", "dialog", "chat")
@@ -65,7 +65,7 @@ def turn(message: Mapping[str, Any], reading: Reading) -> Turn:
     if role == "tool":
         is_typed = isinstance(content, list) and all(isinstance(i, dict) and "type" in i for i in content)
         parts = content_parts(content if is_typed else plain(content), reading) or [Part("text", "")]
-        name, call_id = message.get("name"), message.get("tool_call_id")
+        name, call_id = message.get("name"), identifier(message.get("tool_call_id"))
         return Turn(role, [p._replace(name=p.name or name, id=p.id or call_id) for p in parts])
     parts = content_parts(content, reading)
     if role != "agent":

@@ -47,17 +47,21 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON")
 
 
+_DECODER = json.JSONDecoder(parse_constant=_no_constant)
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str)
+
+
 def loads(text: str) -> Any:
     """The value of a JSON text; None when it is none (or "null"), also for NaN and for absurd nesting."""
     try:
-        return json.loads(text, parse_constant=_no_constant)
+        return _DECODER.decode(text)
     except (ValueError, RecursionError):
         return None
 
 
 def dumps(value: Any) -> str:
     """Compact JSON with its letters and the order of its keys as they are."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
+    return _ENCODER.encode(value)
 
 
 def call(name: object, arguments: Any, call_id: object, reading: Reading) -> Part:
@@ -77,7 +81,12 @@ def call(name: object, arguments: Any, call_id: object, reading: Reading) -> Par
         else:
             arguments = parsed
     text = dumps({"name": name, "arguments": {} if arguments is None else arguments})
-    return Part("call", text, name, call_id if isinstance(call_id, str) else None)
+    return Part("call", text, name, identifier(call_id))
+
+
+def identifier(value: object) -> str | None:
+    """An id as text; None where there is none."""
+    return str(value) if isinstance(value, (str, int)) and value != "" else None
 
 
 def _first(item: Mapping[str, Any], *keys: str) -> Any:
@@ -106,17 +115,29 @@ def calls_in(text: str, reading: Reading) -> list[Part]:
     return [Part("call", text)]
 
 
-def results_in(text: str) -> list[Part]:
-    """The results in one tool turn: some logs put those of parallel calls into a list, some into tags."""
-    if "<tool_response>" in text:
+def results_in(text: str, waiting: list[str | None]) -> list[Part]:
+    """The results in one tool turn: some logs put those of parallel calls into a list, some into tags.
+
+    Args:
+      text: of the turn.
+      waiting: names of the calls without a result; a list that fits them not is one result.
+    """
+    if text.lstrip().startswith("<tool_response>"):
         pieces = [piece.split("</tool_response>")[0].strip() for piece in text.split("<tool_response>")[1:]]
         return [Part("result", piece) for piece in pieces]
     if text.lstrip().startswith("[") and '"content"' in text:
         items = loads(text)
-        if isinstance(items, list) and all(
-            isinstance(i, dict) and "content" in i and ("name" in i or "tool_call_id" in i) for i in items
+        if (
+            isinstance(items, list)
+            and 0 < len(items) <= len(waiting)
+            and all(
+                isinstance(i, dict) and "content" in i and ("tool_call_id" in i or i.get("name") in waiting)
+                for i in items
+            )
         ):
-            return [Part("result", plain(i["content"]), i.get("name"), i.get("tool_call_id")) for i in items]
+            return [
+                Part("result", plain(i["content"]), i.get("name"), identifier(i.get("tool_call_id"))) for i in items
+            ]
     return [Part("result", text)]
 
 
@@ -163,7 +184,7 @@ def _typed(item: Any, reading: Reading) -> list[Part]:
             for _ in pictures:
                 reading.image()
             content = [i for i in content if i not in pictures]
-        call_id = _first(item, "tool_use_id", "toolCallId", "tool_call_id", "call_id")
+        call_id = identifier(_first(item, "tool_use_id", "toolCallId", "tool_call_id", "call_id"))
         return [Part("result", plain(content), _first(item, "toolName", "name"), call_id)]
     if kind in _IMAGE_TYPES:
         reading.image()

@@ -12,6 +12,7 @@ _INPUT = re.compile(r"(?P<name>[^\n]*?)[ \t]*\n\s*Action Input:\s*(?P<input>.*)"
 _LABEL = re.compile(r"\s*(?:Thought:|THOUGHT:|DISCUSSION\b:?)\s*")
 _FENCE = re.compile(r"^[ \t]*```[^\n`]*$", re.MULTILINE)
 _TAG = re.compile(r"<(execute_\w+|execute|function)(?:=[^>\n]+)?>.*</\1>\s*$", re.DOTALL)
+_TAGGED_CALL = re.compile(r"<tool_call>\s*\{")
 _COMMANDS = re.compile(r"\b(action|bash|command|environment|execute|execution|shell|terminal|tool)s?\b", re.IGNORECASE)
 _COMMAND_FENCE = re.compile(r"^```\w*(action|command)", re.MULTILINE)
 
@@ -129,7 +130,7 @@ def agent_parts(text: str, style: str, reading: Reading) -> list[Part]:
     thoughts, rest = split_thinking(text)
     if not rest.strip():
         return thoughts
-    if "<tool_call>" in rest:
+    if _TAGGED_CALL.search(rest):
         return thoughts + _split_tagged_calls(rest, reading)
     parts = None
     if style == "react":

@@ -208,7 +208,7 @@ def scan(path: Path, advance: Callable[[int], None]) -> Scanned:
             is_lines = _is_lines(path, file)
 
     def blocks(file: BinaryIO) -> Iterator[bytes]:
-        while block := file.read(_BLOCK):
+        while block := file.read(min(_BLOCK, PIECE_BYTES)):
             digest.update(block)
             advance(len(block))
             yield block
