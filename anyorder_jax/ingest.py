@@ -172,10 +172,11 @@ def _merge(directory: Path, staging: Path, settings: dict[str, Any], num_parts: 
         def start(num_bytes: int) -> Callable[[int], None]:
             return stack.enter_context(Progress(num_bytes, "ingest: writing")).update
 
-        splits, counts = merge(staging, directory, num_parts, settings["validation"], settings["test"], start)
+        merged = merge(staging, directory, num_parts, settings["validation"], settings["test"], start)
     if total["refused"]:
         sources.write_shard(directory / "refused.jsonl", refused_lines(staging, num_parts))
-    sources.write_manifest(directory, sources.Manifest("", {**settings, "counts": {**total, **counts}}, splits))
+    counts = {**total, "dropped": total["dropped"] + merged.of_joined, **merged.counts}
+    sources.write_manifest(directory, sources.Manifest("", {**settings, "counts": counts}, merged.splits))
 
 
 def ingest(

@@ -132,8 +132,8 @@ def _tree_turns(root: dict[str, Any], reading: Reading) -> list[Turn]:
             parts.append(call(name, text.strip(), None, reading))
             turns.append(Turn("agent", parts))
             parts, name = [], ""
-            if isinstance(node.get("observation"), str):
-                turns.append(Turn("tool", [Part("text", node["observation"])]))
+            if node.get("observation"):
+                turns.append(Turn("tool", [Part("text", str(node["observation"]))]))
     return [*turns, Turn("agent", parts)] if parts else turns
 
 

@@ -6,6 +6,7 @@ Only the parts' tables are held in memory (56 bytes an episode); lines are copie
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -26,10 +27,12 @@ class Merged(NamedTuple):
     """The shards of every split that has some, and what was counted.
 
     counts: by split `episodes`, `tasks`, `units` and `characters` (by role); and `duplicates`, `joined_records`.
+    of_joined: what `source.counts` of the joined episodes says, in all.
     """
 
     splits: dict[str, tuple[sources.Shard, ...]]
     counts: dict[str, Any]
+    of_joined: Counter[str]
 
 
 class _Parts:
@@ -70,20 +73,21 @@ def _index(parts: _Parts, num_parts: int) -> np.ndarray:
     return np.concatenate(tables)
 
 
-def _joined(parts: _Parts, staging: Path, index_NC: np.ndarray, num_parts: int) -> tuple[np.ndarray, int]:
+def _joined(parts: _Parts, staging: Path, index_NC: np.ndarray, num_parts: int) -> tuple[np.ndarray, int, Counter[str]]:
     """The index with the records that belong together replaced by their episodes (written as one more part).
 
     Returns:
-      (index, records that went into episodes of others).
+      (index, records that went into episodes of others, counts of the episodes).
     """
     keys_N = index_NC[:, 2 + Column.JOIN]
     with_key = np.flatnonzero(keys_N)
     if not len(with_key):
-        return index_NC, 0
+        return index_NC, 0, Counter()
     order = with_key[np.argsort(keys_N[with_key], kind="stable")]
     groups = np.split(order, np.flatnonzero(np.diff(keys_N[order])) + 1)
     groups.sort(key=lambda group: int(group[0]))
     writer = PartWriter(staging, num_parts)
+    counts: Counter[str] = Counter()
     position_of: list[int] = []  # where the group's first record stood
     with open(part_path(staging, num_parts, ".jsonl"), "wb") as lines:
         for group in groups:
@@ -94,6 +98,7 @@ def _joined(parts: _Parts, staging: Path, index_NC: np.ndarray, num_parts: int) 
             for episode in join([sources.record_to_trajectory(record) for record in records]):
                 writer.write(lines, episode)
                 position_of.append(int(group[0]))
+                counts += Counter(episode.source.get("counts", {}))
     writer.write_table()
     table = parts.table(num_parts)
     new = np.zeros((len(table), index_NC.shape[1]), np.uint64)
@@ -101,7 +106,7 @@ def _joined(parts: _Parts, staging: Path, index_NC: np.ndarray, num_parts: int) 
     single = np.flatnonzero(keys_N == 0)
     both = np.concatenate([index_NC[single], new])
     positions = np.concatenate([single, np.asarray(position_of, np.int64)])
-    return both[np.argsort(positions, kind="stable")], len(with_key) - len(table)
+    return both[np.argsort(positions, kind="stable")], len(with_key) - len(table), counts
 
 
 def _first_of_each(values_N: np.ndarray) -> np.ndarray:
@@ -175,7 +180,7 @@ def merge(
     """
     parts = _Parts(staging)
     try:
-        index_NC, num_joined = _joined(parts, staging, _index(parts, num_parts), num_parts)
+        index_NC, num_joined, of_joined = _joined(parts, staging, _index(parts, num_parts), num_parts)
         if not len(index_NC):
             raise ValueError("ingest: no episode is left: every record was refused. The reasons stand above.")
         is_new_N = _first_of_each(index_NC[:, 2 + Column.CONTENT])
@@ -198,7 +203,8 @@ def merge(
             }  # fmt: skip
     finally:
         parts.close()
-    return Merged(splits, {**counts, "duplicates": num_duplicates, "joined_records": num_joined})
+    told = {"duplicates": num_duplicates, "joined_records": num_joined}
+    return Merged(splits, {**counts, **told}, of_joined)
 
 
 def refused_lines(staging: Path, num_parts: int) -> Iterator[bytes]:

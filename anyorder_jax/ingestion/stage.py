@@ -139,7 +139,8 @@ def stage(staging: Path, number: int) -> dict[str, Any]:
                 else:
                     writer.write(lines, trajectory)
                     recognised[f"{name} ({why})"] += 1
-                    counts += reading.counts
+                    if "joined_by" not in trajectory.source:  # else its episode counts, once it is whole
+                        counts += reading.counts
             if reason:
                 num_refused += 1
                 told = {"file": piece.file, "line": line, "reason": reason}
