@@ -99,6 +99,7 @@ def test_every_kind_of_file_gives_the_same_episodes(tmp_path, monkeypatch):
     (tmp_path / "d.json").write_text("\n".join(json.dumps(record, indent=2) for record in records))
     (tmp_path / "e.jsonl.gz").write_bytes(gzip.compress(lines))
     (tmp_path / "f.json.zst").write_bytes(zstandard.compress((tmp_path / "b.json").read_bytes()))
+    write(tmp_path / "g.json.zst", {"version": 1, "episodes": records}, is_lines=False)  # wrapped, and its name lies
     for path in sorted(tmp_path.glob("*.*")):
         pieces = files.scan(path, lambda _: None).pieces
         assert (len(pieces) > 3) == (path.suffix not in (".gz", ".zst"))
@@ -108,7 +109,7 @@ def test_every_kind_of_file_gives_the_same_episodes(tmp_path, monkeypatch):
         assert [number for number, _ in found] == list(range(1, 30 * step + 1, step))
     ingest([str(tmp_path)], tmp_path / "out", num_workers=2)
     assert len(all_episodes(tmp_path / "out")) == 30  # the others are doubles
-    assert sources.read_manifest(tmp_path / "out").settings["counts"]["duplicates"] == 5 * 30
+    assert sources.read_manifest(tmp_path / "out").settings["counts"]["duplicates"] == 6 * 30
 
 
 def test_parquet(tmp_path, monkeypatch):

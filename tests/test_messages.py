@@ -225,6 +225,32 @@ def test_eto_conversations():
     assert trajectory.source["task"] != read(logs.maze(2)).source["task"]
 
 
+@pytest.mark.parametrize("labels", [("THOUGHT", "ACTION"), ("Think", "Act"), ("Thought", "Action")])
+def test_other_labels_and_marks_of_agentgym(labels):
+    think, act = labels
+    record = logs.maze()
+    record["item_id"] = record.pop("id")
+    for turn in record["conversations"]:
+        turn["value"] = turn["value"].replace("Thought:", f"{think}:\n").replace("Action:", f"\n{act}:\n")
+    record["conversations"][1]["value"] = "OK. I'll follow your instructions and try my best to solve the task."
+    trajectory = read(record)
+    assert [u for u in units(trajectory) if u[1]] == [u for u in units(read(logs.maze())) if u[1]]
+    assert trajectory.id == "maze_1" and not trajectory.units[1].is_expert
+
+
+def test_an_action_with_input_is_a_call_and_a_final_answer_an_action():
+    record = messages(
+        ("user", "How many?"), ("assistant", 'Thought: ask\nAction: count\nAction Input: {"of": "tea"}'),
+        ("user", "Observation: 3"), ("assistant", "Thought: I know.\nFinal Answer: 3"),
+        system=[{"type": "text", "text": "S"}],
+    )  # fmt: skip
+    assert units(read(record)) == [
+        (SYSTEM, 0, "S"), (GOAL, 0, "How many?"), (THOUGHT, 0, "ask"),
+        (ACTION, 0, '{"name":"count","arguments":{"of":"tea"}}'), (TOOL, 0, "3"), (THOUGHT, 1, "I know."),
+        (ACTION, 1, "Final Answer: 3"),
+    ]  # fmt: skip
+
+
 def test_sharegpt_with_functions():
     record = logs.functions()
     assert units(read(record)) == [

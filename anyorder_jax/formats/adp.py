@@ -96,4 +96,4 @@ def read(record: Any, source: Source, reading: Reading) -> Trajectory:
     details = record.get("details")
     tools = chat.schemas(record) or (chat.schemas(details) if isinstance(details, dict) else "")
     chat.feed(episode, turns, tools)
-    return episode.trajectory(record, record.get("id"), source)
+    return episode.trajectory(record, source)

@@ -89,4 +89,4 @@ def read(record: Any, source: Source, reading: Reading) -> Trajectory:
     reading.counts["subagent_references"] += len(record.get("subagent_trajectories") or ())
     episode = Episode(reading)
     chat.feed(episode, turns, dumps(tools) if tools else "")
-    return episode.trajectory(record, record.get("trajectory_id") or record.get("session_id"), source)
+    return episode.trajectory(record, source)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from anyorder_jax.formats.cuts import is_cut
-from anyorder_jax.formats.parts import Part, Reading
+from anyorder_jax.formats.parts import Part, Reading, identifier
 from anyorder_jax.types import Kind, Trajectory, Unit
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
@@ -26,6 +26,7 @@ _ACKNOWLEDGEMENT = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _TASK_KEYS = ("task_id", "instance_id", "query_id", "problem_id", "question_id")
+_ID_KEYS = ("id", "item_id", "episode_id", "trajectory_id", "conversation_id", "session_id", "instance_id", "uuid")
 _SUCCESS_KEYS = ("success", "is_success", "resolved", "win")
 _RETURN_KEYS = ("reward", "score", "return")
 _NESTED_KEYS = ("extra", "metadata", "meta", "info", "details", "outcome")
@@ -191,12 +192,11 @@ class Episode:
             texts += [unit.text or "" for unit in self._units if unit.kind in shown and unit.step == 1]
         return "text:" + digest(" ".join(" ".join(texts).split()).casefold())
 
-    def trajectory(self, record: Mapping[str, Any], log_id: object, source: Source) -> Trajectory:
+    def trajectory(self, record: Mapping[str, Any], source: Source) -> Trajectory:
         """The finished trajectory.
 
         Args:
-          record: the logged record, for its task id and outcome.
-          log_id: the record's own id; None or "": the hash of the units takes its place.
+          record: the logged record, for its id (without one the hash of the units takes its place), task and outcome.
           source: goes into `source`, before the task and the counts.
 
         Raises:
@@ -209,7 +209,8 @@ class Episode:
         counts = {name: number for name, number in sorted(self.reading.counts.items()) if number}
         task = self._task(record, is_instructed)
         units = tuple(self._units)
-        name = str(log_id) if isinstance(log_id, (str, int)) and str(log_id) else digest_of(units)
+        name = identifier(next((record[key] for key in _ID_KEYS if record.get(key) is not None), None))
+        name = name or digest_of(units)
         whole = {"environment": "", **source, "task": _LONE_SURROGATE.sub("\ufffd", task)}
         if counts:
             whole["counts"] = counts

@@ -28,7 +28,7 @@ from anyorder_jax.types import Trajectory
 
 _KEYS = ("messages", "conversations", "conversation", "history", "trajectory", "traj", "dialog", "chat")
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking")
-_CONTENTS = ("content", "text", "value", "system_prompt", "refusal")
+_CONTENTS = ("content", "parts", "text", "value", "system_prompt", "refusal")
 
 
 def _is_list(value: object) -> bool:
@@ -111,8 +111,8 @@ def read(record: Any, source: Source, reading: Reading) -> Trajectory:
     fields: Mapping[str, Any] = record if isinstance(record, dict) else {}
     images(fields, reading)
     turns = [turn(message, reading) for message in found[1]]
-    if isinstance(fields.get("system"), str):
-        turns.insert(0, Turn("system", [Part("text", fields["system"])]))
+    if fields.get("system"):
+        turns.insert(0, Turn("system", content_parts(fields["system"], reading)))
     episode = Episode(reading)
     chat.feed(episode, turns, chat.schemas(fields))
-    return episode.trajectory(fields, fields.get("id"), source)
+    return episode.trajectory(fields, source)

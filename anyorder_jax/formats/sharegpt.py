@@ -58,8 +58,8 @@ def read(record: Any, source: Source, reading: Reading) -> Trajectory:
         raise ValueError(f"expected 'conversations', a list of objects with from and value, got {shown(record)}")
     images(record, reading)
     turns = [turn(logged, reading) for logged in found[1]]
-    if isinstance(record.get("system"), str):
-        turns.insert(0, Turn("system", [Part("text", record["system"])]))
+    if record.get("system"):
+        turns.insert(0, Turn("system", content_parts(record["system"], reading)))
     episode = Episode(reading)
     chat.feed(episode, turns, chat.schemas(record))
-    return episode.trajectory(record, record.get("id"), source)
+    return episode.trajectory(record, source)

@@ -7,9 +7,12 @@ from collections.abc import Sequence
 
 from anyorder_jax.formats.parts import Part, Reading, call, calls_in
 
-_REACT = re.compile(r"(?P<before>.*?)(?:^|\n)[ \t]*(?P<label>Action|Final Answer):[ \t]*(?P<action>.*)", re.DOTALL)
+_REACT = re.compile(
+    r"(?P<before>.*?)(?:^|\n)[ \t]*(?P<label>Action|ACTION|Act|Final Answer):[ \t]*(?P<action>.*)", re.DOTALL
+)
+_REACT_LABELS = ("Action:", "ACTION:", "Act:", "Final Answer:")
 _INPUT = re.compile(r"(?P<name>[^\n]*?)[ \t]*\n\s*Action Input:\s*(?P<input>.*)", re.DOTALL)
-_LABEL = re.compile(r"\s*(?:Thought:|THOUGHT:|DISCUSSION\b:?)\s*")
+_LABEL = re.compile(r"\s*(?:Thought:|THOUGHT:|Think:|DISCUSSION\b:?)\s*")
 _FENCE = re.compile(r"^[ \t]*```[^\n`]*$", re.MULTILINE)
 _TAG = re.compile(r"<(execute_\w+|execute|function)(?:=[^>\n]+)?>.*</\1>\s*$", re.DOTALL)
 _TAGGED_CALL = re.compile(r"<tool_call>\s*\{")
@@ -59,7 +62,7 @@ def _unlabelled(text: str) -> str:
 
 
 def _react(text: str) -> re.Match[str] | None:
-    return _REACT.fullmatch(text) if "Action:" in text or "Final Answer:" in text else None
+    return _REACT.fullmatch(text) if any(label in text for label in _REACT_LABELS) else None
 
 
 def split_react(text: str, reading: Reading) -> list[Part] | None:

@@ -98,7 +98,7 @@ def _read_step(record: dict[str, Any], source: Source, reading: Reading) -> Traj
     turns = _only_last_is_target([sharegpt.turn(turn, reading) for turn in record["conversations"]])
     episode = Episode(reading)
     chat.feed(episode, turns, chat.schemas(record))
-    return episode.trajectory(record, None, {**source, "joined_by": digest(found[1].strip())})
+    return episode.trajectory({}, {**source, "joined_by": digest(found[1].strip())})
 
 
 def _leaf_path(root: dict[str, Any]) -> list[dict[str, Any]]:
@@ -150,7 +150,7 @@ def _read_answer(record: dict[str, Any], source: Source, reading: Reading) -> Tr
         episode = Episode(reading)
         goal = Turn("user", [Part("text", str(answer.get("query") or ""))])
         chat.feed(episode, [goal, *_tree_turns(root, reading)], tools)
-        return episode.trajectory(task, None, source)
+        return episode.trajectory(task, source)
     read = []
     for i, path in enumerate(paths):
         path_reading = Reading(reading.drop_images)
@@ -159,7 +159,7 @@ def _read_answer(record: dict[str, Any], source: Source, reading: Reading) -> Tr
         turns = _only_last_is_target([messages.turn(message, path_reading) for message in path])
         episode = Episode(path_reading)
         chat.feed(episode, turns, tools)
-        read.append(episode.trajectory(task, None, source))
+        read.append(episode.trajectory(task, source))
         reading.counts = path_reading.counts  # the last path is the longest
     last = [_key(unit) for unit in read[-1].units]
     whole = next(t for t in join(read) if [_key(unit) for unit in t.units[: len(last)]] == last)

@@ -27,6 +27,8 @@ from anyorder_jax.ingestion.stream import BrokenError, elements, text_reader
 PIECE_BYTES = 8 * 2**20
 _SUFFIXES = (".jsonl", ".ndjson", ".json", ".traj", ".parquet")
 _COMPRESSED = ("", ".gz", ".zst")
+_WRAPPERS = ("data", "episodes", "trajectories", "records", "examples", "samples")
+_RECORD_KEYS = frozenset(("messages", "conversations", "steps", "content", "answer_generation"))
 _PEEK_BYTES = 64 * 2**20
 _BLOCK = 2**20
 _BOM = b"\xef\xbb\xbf"
@@ -251,6 +253,15 @@ def _lines(file: BinaryIO, end: int, first: int) -> Iterator[tuple[int, Any, str
             return
 
 
+def _unwrapped(value: Any) -> list[Any]:
+    """The records in a document that is {"data": [...]} or alike; else the value itself."""
+    inside = [value[key] for key in _WRAPPERS if key in value] if isinstance(value, dict) else []
+    is_record = isinstance(value, dict) and not _RECORD_KEYS.isdisjoint(value)
+    if is_record or len(inside) != 1 or not isinstance(inside[0], list):
+        return [value]
+    return inside[0] if all(isinstance(record, (dict, list)) for record in inside[0]) else [value]
+
+
 def _document(file: BinaryIO, piece: Piece, num_bytes: int) -> Iterator[tuple[int, Any, str]]:
     number = piece.first
     turns: list[Any] = []  # of a document that is one record
@@ -259,9 +270,11 @@ def _document(file: BinaryIO, piece: Piece, num_bytes: int) -> Iterator[tuple[in
         for value, _, is_array in elements(text_reader(file, num_bytes), is_start=piece.start == 0, has_end=whole):
             if turns or (number == 1 and is_array and _is_one_record(value)):
                 turns.append(value)
-            else:
-                yield number, value, ""
-            number += 1
+                number += 1
+                continue
+            for record in _unwrapped(value) if number == 1 and not is_array else (value,):
+                yield number, record, ""
+                number += 1
     except BrokenError as error:
         yield number, None, f"{error}; the rest of the file is not read"
         return
