@@ -1,5 +1,6 @@
 """ATIF, ADP and ToolBench become units; formats are recognised; what cannot be read is told; what is cut is seen."""
 
+import copy
 import json
 
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import logs
+from anyorder_jax.data import sources
 from anyorder_jax.formats import registry, toolbench
 from anyorder_jax.formats.cuts import is_cut
 from anyorder_jax.formats.parts import Reading
@@ -211,3 +213,51 @@ def test_any_messages_round_trip_with_steps_in_order(turns):
             assert later.step == earlier.step + 1 or (earlier.kind == TOOL and later.step == earlier.step)
     num_calls = sum(len(t.get("tool_calls", ())) for t in turns if t["role"] == "assistant")
     assert sum((unit.text or "").startswith('{"name":') for unit in trajectory.units) >= num_calls
+
+
+def _places(value, path=()):
+    """The paths of everything inside a JSON value."""
+    yield path
+    children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, child in children:
+        yield from _places(child, (*path, key))
+
+
+_RECORDS = (
+    logs.shop(task_id="t", score=1), logs.shell(), logs.maze(), logs.functions(), logs.atif(), logs.adp(),
+    *logs.toolbench(2), logs.answer_tree(),
+)  # fmt: skip
+_JUNK = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.just(10**400), st.floats(), _texts),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(st.sampled_from(["type", "text", "role", "name", "content", "value", "id"]), inner, max_size=3),
+    ),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.sampled_from(_RECORDS), st.lists(st.tuples(st.integers(0, 10**6), _JUNK), min_size=1, max_size=2), st.booleans()
+)
+def test_any_damage_is_read_or_refused(record, damages, drop_images):
+    """Something else in any place of a record: a trajectory that can be written, or a sentence; no other error."""
+    record = copy.deepcopy(record)
+    for place, junk in damages:
+        paths = list(_places(record))
+        path = paths[place % len(paths)]
+        if not path:
+            record = junk
+            break
+        parent = record
+        for key in path[:-1]:
+            parent = parent[key]
+        parent[path[-1]] = copy.deepcopy(junk)
+    for name in ("auto", *registry.FORMATS):
+        try:
+            trajectory = registry.read(record, name, reading=Reading(drop_images))
+        except ValueError as error:
+            assert len(str(error)) < 500
+        else:
+            sources.record_to_trajectory(json.loads(sources.encode(trajectory)))

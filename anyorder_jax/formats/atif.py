@@ -22,10 +22,10 @@ from typing import Any
 from anyorder_jax.formats import chat
 from anyorder_jax.formats.chat import Turn
 from anyorder_jax.formats.episode import Episode, Source
-from anyorder_jax.formats.parts import Part, Reading, call, content_parts, dumps, identifier, shown
+from anyorder_jax.formats.parts import Part, Reading, as_list, call, content_parts, dumps, identifier, shown
 from anyorder_jax.types import Trajectory
 
-_SOURCES = {"system": "system", "user": "user", "agent": "agent"}
+_SOURCES = ("system", "user", "agent")  # a step's, which are our roles, too
 
 
 def recognise(record: Any) -> str | None:
@@ -59,7 +59,7 @@ def _results(step: Mapping[str, Any], where: str, reading: Reading) -> list[Part
 def _turns(step: Any, where: str, reading: Reading) -> list[Turn]:
     if not isinstance(step, dict) or step.get("source") not in _SOURCES:
         raise ValueError(f"{where}: expected an object with source system, user or agent, got {shown(step)}")
-    role = _SOURCES[step["source"]]
+    role = step["source"]
     parts = content_parts(step.get("message"), reading)
     results = _results(step, where, reading)
     calls = step.get("tool_calls") or []
@@ -86,7 +86,7 @@ def read(record: Any, source: Source, reading: Reading) -> Trajectory:
     turns = [turn for i, step in enumerate(steps) for turn in _turns(step, f"steps[{i}]", reading)]
     agent = record.get("agent")
     tools = agent.get("tool_definitions") if isinstance(agent, dict) else None
-    reading.counts["subagent_references"] += len(record.get("subagent_trajectories") or ())
+    reading.counts["subagent_references"] += len(as_list(record.get("subagent_trajectories")))
     episode = Episode(reading)
     chat.feed(episode, turns, dumps(tools) if tools else "")
     return episode.trajectory(record, source)

@@ -29,6 +29,7 @@ _TASK_KEYS = ("task_id", "instance_id", "query_id", "problem_id", "question_id")
 _ID_KEYS = ("id", "item_id", "episode_id", "trajectory_id", "conversation_id", "session_id", "instance_id", "uuid")
 _SUCCESS_KEYS = ("success", "is_success", "resolved", "win")
 _RETURN_KEYS = ("reward", "score", "return")
+_HUGE = 1e300
 _NESTED_KEYS = ("extra", "metadata", "meta", "info", "details", "outcome")
 
 Source = Mapping[str, Any]
@@ -247,6 +248,6 @@ def _outcome(record: Mapping[str, Any]) -> dict[str, Any]:
     success, total = lookup(record, _SUCCESS_KEYS), lookup(record, _RETURN_KEYS)
     if isinstance(success, bool):
         found["success"] = success
-    if isinstance(total, (int, float)) and not isinstance(total, bool) and abs(total) < float("inf"):
+    if isinstance(total, (int, float)) and not isinstance(total, bool) and -_HUGE < total < _HUGE:
         found["return"] = float(total)
     return found

@@ -37,6 +37,11 @@ class Reading:
         self.counts["images"] += 1
 
 
+def as_list(value: object) -> list[Any]:
+    """A list as it is; anything else is none."""
+    return value if isinstance(value, list) else []
+
+
 def shown(value: object) -> str:
     """A value for an error message, at most 60 characters."""
     text = repr(value)

@@ -19,7 +19,7 @@ from typing import Any
 from anyorder_jax.formats import chat, messages, sharegpt
 from anyorder_jax.formats.chat import Turn
 from anyorder_jax.formats.episode import Episode, Source, digest, digest_of
-from anyorder_jax.formats.parts import Part, Reading, call, shown
+from anyorder_jax.formats.parts import Part, Reading, as_list, call, shown
 from anyorder_jax.types import Kind, Trajectory, Unit
 
 _STEP_ID = re.compile(r"\s*Step\s+\d+\s*:\s*(.*)", re.DOTALL)
@@ -111,7 +111,7 @@ def _leaf_path(root: dict[str, Any]) -> list[dict[str, Any]]:
         text = str(node.get("description", ""))
         if node.get("node_type") == "Action Input" and "give_answer" in text and "give_up" not in text:
             return path
-        children = [child for child in node.get("children") or () if isinstance(child, dict)]
+        children = [child for child in as_list(node.get("children")) if isinstance(child, dict)]
         if not children:
             last = path
         stack += [[*path, child] for child in reversed(children)]
@@ -140,7 +140,7 @@ def _tree_turns(root: dict[str, Any], reading: Reading) -> list[Turn]:
 def _read_answer(record: dict[str, Any], source: Source, reading: Reading) -> Trajectory:
     answer = record["answer_generation"]
     tools = chat.schemas({"tools": answer.get("function")})
-    paths = [path for path in answer.get("train_messages") or () if isinstance(path, list) and path]
+    paths = [path for path in as_list(answer.get("train_messages")) if isinstance(path, list) and path]
     task = {"query_id": record.get("query_id"), "success": record.get("win")}
     if not paths:
         tree = record.get("tree")
