@@ -125,7 +125,7 @@ def stage(staging: Path, number: int) -> dict[str, Any]:
         _whole_file(part_path(staging, number, ".refused")) as refused,
     ):
         piece = Piece(*plan["pieces"][number])
-        file = piece.file.encode("utf-8", "replace").decode()  # names of files may be no text
+        logged = piece.file.encode("utf-8", "replace").decode()  # names of files may be no text
         for line, record, reason in records(piece):
             num_records += 1
             if not reason:
@@ -134,7 +134,7 @@ def stage(staging: Path, number: int) -> dict[str, Any]:
                     name, why = settings["format"], "as told"
                     if name == "auto":
                         name, why = registry.detect(record)
-                    trajectory = registry.read(record, name, file, line, reading)
+                    trajectory = registry.read(record, name, logged, line, reading)
                 except ValueError as error:
                     reason = str(error)
                 else:
@@ -144,9 +144,9 @@ def stage(staging: Path, number: int) -> dict[str, Any]:
                         counts += reading.counts
             if reason:
                 num_refused += 1
-                told = {"file": file, "line": line, "reason": reason}
+                told = {"file": logged, "line": line, "reason": reason}
                 refused.write(json.dumps(told, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
-                first_refused = first_refused or f"{file}:{line}: {reason}"
+                first_refused = first_refused or f"{logged}:{line}: {reason}"
                 if settings["on_bad_record"] == "stop":
                     break
     writer.write_table()
