@@ -167,12 +167,7 @@ def _stage_all(staging: Path, scanned: Sequence[Scanned], settings: dict[str, An
 
 
 def _merge(directory: Path, staging: Path, settings: dict[str, Any], num_parts: int, total: dict[str, Any]) -> None:
-    with contextlib.ExitStack() as stack:
-
-        def start(num_bytes: int) -> Callable[[int], None]:
-            return stack.enter_context(Progress(num_bytes, "ingest: writing")).update
-
-        merged = merge(staging, directory, num_parts, settings["validation"], settings["test"], start)
+    merged = merge(staging, directory, num_parts, settings["validation"], settings["test"], Progress)
     if total["refused"]:
         sources.write_shard(directory / "refused.jsonl", refused_lines(staging, num_parts))
     counts = {**total, "dropped": total["dropped"] + merged.of_joined, **merged.counts}

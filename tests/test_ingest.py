@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -138,11 +137,11 @@ def test_killed_and_repeated_without_a_lost_or_doubled_episode(tmp_path):
     """kill -9 after some parts, and while shards are written; workers that outlive it do no harm."""
     log = write(tmp_path / "log.jsonl", [*shops(1500), *logs.toolbench(4), *shops(5)])
     arguments = [f"--input={log}", "--num_workers=2"]
-    small = "from anyorder_jax.ingestion import files, merge\nfiles.PIECE_BYTES = 60000\nmerge.SHARD_BYTES = 200000"
+    small = "from anyorder_jax.ingestion import files, merge\nfiles.PIECE_BYTES = 60000\nmerge.SHARD_BYTES = 20000"
     killed = tmp_path / "killed"
     code = f"{small}\nfrom anyorder_jax.ingest import main\nmain()"
     command = [sys.executable, "-c", code, *arguments, f"--output_dir={killed}"]
-    for pattern, count in ((".ingest/part-*.json", 2), (".ingest/part-*.json", 12), ("train/*.jsonl", 2)):
+    for pattern, count in ((".ingest/part-*.json", 2), (".ingest/part-*.json", 12), ("train/*.jsonl", 9)):
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 120
         while len(list(killed.glob(pattern))) < count:
@@ -253,9 +252,8 @@ def test_splits_by_task(tasks, validation, test, more):
     assert [by_task[task] for task in tasks_N.tolist()] == split_N.tolist()  # one split a task
     num = len(by_task)
     assert 0 in split_N
-    assert (1 in split_N) == (validation > 0 and num >= 2) or (num >= 3 and validation > 0) or 1 not in split_N
-    if num >= 3:
-        assert (validation == 0 or 1 in split_N) and (test == 0 or 2 in split_N)
+    assert num < 2 or validation == 0 or 1 in split_N
+    assert num < 3 or test == 0 or 2 in split_N
     assert (validation > 0 or 1 not in split_N) and (test > 0 or 2 not in split_N)
     grown = dict(zip(tasks + more, assign(np.array(tasks + more, np.uint64), validation, test).tolist(), strict=True))
     moved = [task for task in by_task if grown[task] != by_task[task]]
@@ -316,9 +314,7 @@ def test_a_terminal_gets_a_bar_and_a_full_disk_one_sentence(tmp_path):
         )
     assert "ingest: reading: 100%" in read_all(outer)
     text = " ".join([*command, f"--output_dir={tmp_path / 'b'}"])
-    done = subprocess.run(
-        ["bash", "-c", f"ulimit -f 100; exec {text}"], capture_output=True, text=True, check=False, cwd=Path.cwd()
-    )
+    done = subprocess.run(["bash", "-c", f"ulimit -f 100; exec {text}"], capture_output=True, text=True, check=False)
     assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith("error: "), done.stderr
     assert "File too large" in done.stderr and "Traceback" not in done.stderr
     assert not list((tmp_path / "b").glob("*/*.jsonl"))

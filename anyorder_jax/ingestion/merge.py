@@ -5,6 +5,7 @@ Only the parts' tables are held in memory (56 bytes an episode); lines are copie
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -21,6 +22,10 @@ from anyorder_jax.types import Kind
 
 SHARD_BYTES = 64 * 2**20
 _SHARD_EPISODES = 10_000
+
+
+Begin = Callable[[int, str], contextlib.AbstractContextManager[Any]]
+"""Makes a progress, whose `update` is told of bytes that are done (`pretrained.progress.Progress`)."""
 
 
 class Merged(NamedTuple):
@@ -73,7 +78,9 @@ def _index(parts: _Parts, num_parts: int) -> np.ndarray:
     return np.concatenate(tables)
 
 
-def _joined(parts: _Parts, staging: Path, index_NC: np.ndarray, num_parts: int) -> tuple[np.ndarray, int, Counter[str]]:
+def _joined(
+    parts: _Parts, staging: Path, index_NC: np.ndarray, num_parts: int, begin: Begin
+) -> tuple[np.ndarray, int, Counter[str]]:
     """The index with the records that belong together replaced by their episodes (written as one more part).
 
     Returns:
@@ -89,8 +96,10 @@ def _joined(parts: _Parts, staging: Path, index_NC: np.ndarray, num_parts: int) 
     writer = PartWriter(staging, num_parts)
     counts: Counter[str] = Counter()
     position_of: list[int] = []  # where the group's first record stood
-    with open(part_path(staging, num_parts, ".jsonl"), "wb") as lines:
+    num_bytes = int(index_NC[with_key, 2 + Column.LENGTH].sum())
+    with begin(num_bytes, "ingest: joining") as bar, open(part_path(staging, num_parts, ".jsonl"), "wb") as lines:
         for group in groups:
+            bar.update(int(index_NC[group, 2 + Column.LENGTH].sum()))
             records = [
                 json.loads(parts.line(*(int(v) for v in index_NC[i, [0, 2 + Column.OFFSET, 2 + Column.LENGTH]])))
                 for i in group
@@ -160,10 +169,7 @@ def _by_role(parts: _Parts, index_NC: np.ndarray) -> tuple[dict[str, int], dict[
     )
 
 
-def merge(
-    staging: Path, directory: Path, num_parts: int, validation: float, test: float,
-    start: Callable[[int], Callable[[int], None]],
-) -> Merged:  # fmt: skip
+def merge(staging: Path, directory: Path, num_parts: int, validation: float, test: float, begin: Begin) -> Merged:
     """Writes the shards.
 
     Args:
@@ -172,7 +178,7 @@ def merge(
       num_parts: staged.
       validation: share of the tasks.
       test: share of the tasks.
-      start: is told the bytes to be written, and gives a function that is told of those that were.
+      begin: of a progress: called with the bytes to come and what is done with them.
 
     Raises:
       ValueError: no episode is there.
@@ -180,27 +186,27 @@ def merge(
     """
     parts = _Parts(staging)
     try:
-        index_NC, num_joined, of_joined = _joined(parts, staging, _index(parts, num_parts), num_parts)
+        index_NC, num_joined, of_joined = _joined(parts, staging, _index(parts, num_parts), num_parts, begin)
         if not len(index_NC):
-            raise ValueError("ingest: no episode is left: every record was refused. The reasons stand above.")
+            raise ValueError("ingest: no episode is left: the files hold no record, or all were refused as said above.")
         is_new_N = _first_of_each(index_NC[:, 2 + Column.CONTENT])
         num_duplicates = int((~is_new_N).sum())
         index_NC = index_NC[is_new_N]
         is_renamed_N = ~_first_of_each(index_NC[:, 2 + Column.ID])
         split_N = assign(index_NC[:, 2 + Column.TASK], validation, test)
-        advance = start(int(index_NC[:, 2 + Column.LENGTH].sum()))
         splits, counts = {}, {}
-        for number, split in enumerate(sources.SPLITS):
-            chosen_N = split_N == number
-            here_NC = index_NC[chosen_N]
-            if not len(here_NC):
-                continue
-            splits[split] = _write_split(parts, directory, split, here_NC, is_renamed_N[chosen_N], advance)
-            units, characters = _by_role(parts, here_NC)
-            num_tasks = len(np.unique(here_NC[:, 2 + Column.TASK]))
-            counts[split] = {
-                "episodes": len(here_NC), "tasks": num_tasks, "units": units, "characters": characters,
-            }  # fmt: skip
+        with begin(int(index_NC[:, 2 + Column.LENGTH].sum()), "ingest: writing") as bar:
+            for number, split in enumerate(sources.SPLITS):
+                chosen_N = split_N == number
+                here_NC = index_NC[chosen_N]
+                if not len(here_NC):
+                    continue
+                splits[split] = _write_split(parts, directory, split, here_NC, is_renamed_N[chosen_N], bar.update)
+                units, characters = _by_role(parts, here_NC)
+                num_tasks = len(np.unique(here_NC[:, 2 + Column.TASK]))
+                counts[split] = {
+                    "episodes": len(here_NC), "tasks": num_tasks, "units": units, "characters": characters,
+                }  # fmt: skip
     finally:
         parts.close()
     told = {"duplicates": num_duplicates, "joined_records": num_joined}
