@@ -41,7 +41,7 @@ def test_text_survives_the_codec_and_the_tokenizer(tmp_path, environment):
     (first, *_) = task.trajectories("train")
     example = units.tokenise(first, task.codec, task.vocabulary)
     assert units.detokenise(example, task.codec, task.vocabulary) == list(first.units)
-    with pytest.raises(ValueError, match=r"does not know the word .*data\.tokenizer"):
+    with pytest.raises(ValueError, match=r"does not survive the tokenizer.*data\.tokenizer"):
         units.tokenise(first, task.codec, Vocabulary.builtin(task.codec))
     structured = dataclasses.replace(first, units=(Unit(Kind.OBSERVATION, 0, data={"place": 0}),))
     with pytest.raises(ValueError, match="observation of step 0 has structured data"):

@@ -9,9 +9,9 @@ ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"types", "config", "keys", "process", "digest", "hardware", "hlo", "rendering"},
     {"data", "masking", "environments", "sharding", "metrics"},
-    {"model"},
+    {"model", "formats"},
     {"run_directory"},
-    {"loss", "optimizer", "flops", "pretrained", "task"},
+    {"loss", "optimizer", "flops", "pretrained", "task", "ingestion"},
     {"state"},
     {"step", "decode", "checkpoint", "weights"},
     {"acting"},

@@ -79,12 +79,14 @@ class _Worker:
 class Pool:
     """Workers behind one verb, `results`. They start when it is first called."""
 
-    def __init__(self, arguments: Sequence[str], num_workers: int):
+    def __init__(self, arguments: Sequence[str], num_workers: int, seeds_per_block: int = _SEEDS_PER_BLOCK):
         """
         Args:
           arguments: of the Python interpreter, such that it serves the protocol above.
           num_workers: processes, >= 1. No result depends on it.
+          seeds_per_block: asked of a worker at once, >= 1. Nor on this.
         """
+        self._seeds_per_block = seeds_per_block
         self._arguments = arguments
         self._num_workers = num_workers
         self._threads = ThreadPoolExecutor(num_workers)
@@ -122,7 +124,7 @@ class Pool:
                 and next_seed < seeds.stop
                 and len(pending) < _BLOCKS_AHEAD_PER_WORKER * self._num_workers
             ):
-                size = min(_SEEDS_PER_BLOCK, num_needed - num_under_way, seeds.stop - next_seed)
+                size = min(self._seeds_per_block, num_needed - num_under_way, seeds.stop - next_seed)
                 pending.append(self._threads.submit(self._play, range(next_seed, next_seed + size)))
                 next_seed, num_under_way = next_seed + size, num_under_way + size
             if not pending:

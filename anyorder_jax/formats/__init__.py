@@ -1,0 +1,1 @@
+"""Formats: other people's logs -> trajectories. One file per format; `registry` knows them all."""
