@@ -6,6 +6,12 @@ disk"). The same command resumes a run whose directory holds a checkpoint, and r
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from anyorder_jax import command
+
+    command.begin("train")  # imports take seconds
+
+import contextlib
 import dataclasses
 import logging as std_logging
 import sys
@@ -21,7 +27,7 @@ from absl import app, flags, logging
 from jax.experimental import multihost_utils
 from ml_collections import config_flags
 
-from anyorder_jax import checkpoint, flops, keys, process, run_directory, sharding, state, step, weights
+from anyorder_jax import checkpoint, command, files, flops, keys, process, run_directory, sharding, state, step, weights
 from anyorder_jax.config import Config, freeze, to_json
 from anyorder_jax.data import pipeline
 from anyorder_jax.loss import GROUPS
@@ -265,11 +271,20 @@ class SpikeGuard:
 
 
 def train(config: Config, workdir: Path) -> bool:
-    """Trains to `train.num_steps`, resuming what is there. Returns False when SIGTERM came first."""
-    workdir.mkdir(parents=True, exist_ok=True)
-    run = Run(config, workdir)
+    """Trains to `train.num_steps`, resuming what is there. Returns False when SIGTERM came first.
+
+    Raises:
+      ValueError: when another process trains in `workdir`, or it holds a run with other settings.
+    """
+    files.make_directory(workdir)
+    with run_directory.alone(workdir) if jax.process_index() == 0 else contextlib.nullcontext():
+        return _train(Run(config, workdir))
+
+
+def _train(run: Run) -> bool:
+    config, workdir = run.config, run.workdir
     if jax.process_index() == 0:
-        run_directory.write_text(workdir / "config.json", to_json(config))
+        files.write_whole(workdir / "config.json", to_json(config))
         run.task.vocabulary.save(workdir / "tokenizer")
         if config.checkpoint.remote:
             run_directory.fetch_log(workdir, config.checkpoint.remote)
@@ -277,7 +292,7 @@ def train(config: Config, workdir: Path) -> bool:
     log = RunLogger(workdir, config.train.num_steps, to_json(config), config.log.wandb_project, first_step=first)
     window = Window(run, log, **run.window_at_start)
     is_stopped = False
-    with run.checkpointer, process.until_sigterm() as is_last_before_stop:
+    with contextlib.closing(log), run.checkpointer, process.until_sigterm() as is_last_before_stop:
         previous: tuple[int, Any, Any] | None = None
         for number in range(first, config.train.num_steps):
             batch = next(run.batches)
@@ -301,7 +316,6 @@ def train(config: Config, workdir: Path) -> bool:
             if is_stopped:
                 say(f"Stopped by SIGTERM after step {done}; the same command goes on from here.")
                 break
-    log.close()
     return not is_stopped
 
 
@@ -365,7 +379,7 @@ def main(argv: list[str]) -> None:
         std_logging.getLogger("asyncio").setLevel(std_logging.CRITICAL)
     file_name, _, _ = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
     workdir = Path(WORKDIR.value or f"runs/{Path(file_name).stem}")
-    with process.leave_at_once_on_error():
+    with process.leave_at_once_on_error(), command.door("train"):
         try:
             config = freeze(CONFIG.value)
             process.prepare(flops.cpu_devices(config, presets.get(config.model.preset)))

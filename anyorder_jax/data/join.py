@@ -8,6 +8,11 @@ The parts of a job array (`launch/slurm/collect.sbatch`) differ in their seed al
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from anyorder_jax import command
+
+    command.begin("join")  # imports take seconds
+
 import argparse
 import dataclasses
 import os
@@ -16,6 +21,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from anyorder_jax import command
 from anyorder_jax.data import sources
 
 
@@ -82,7 +88,8 @@ def main() -> None:
     parser.add_argument("--output_dir", required=True, type=Path)
     options = parser.parse_args()
     try:
-        manifest = join(options.parts, options.output_dir)
+        with command.door("join"):
+            manifest = join(options.parts, options.output_dir)
     except (ValueError, OSError) as error:
         sys.exit(f"join: {error}")
     for split, count in manifest.settings["num_episodes"].items():
