@@ -10,6 +10,7 @@ Prints a line per attempt and a table; exits non-zero when a promise does not ho
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import shutil
 import signal
@@ -23,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from faults_world import CONNECT_SECONDS, Kill, World, fill, small_disk
 
-from anyorder_jax import process  # isort: skip
+from anyorder_jax import command, files, process  # isort: skip
 from small_run import finish, learned, lines, wait_for_step  # isort: skip
 
 
@@ -280,6 +281,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help=f"comma-separated, of {', '.join(FAULTS)}")
     parser.add_argument("--kills", type=int, default=0, help="default 100, with --short 2")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--json", type=Path, help="file for what was found, written after every fault")
     options = parser.parse_args()
     names = options.only.split(",") if options.only else list(FAULTS)
     rows = []
@@ -292,6 +294,9 @@ def main() -> None:
                 rows.append((name, "held", FAULTS[name](world)))
             except Exception as error:  # whatever broke: the other faults are tried all the same
                 rows.append((name, "BROKEN", f"{type(error).__name__}: {error}"[-2000:]))
+            if options.json:
+                found = [dict(zip(("fault", "promise", "tried"), row, strict=True)) for row in rows]
+                files.write_whole(options.json, json.dumps(found, indent=1) + "\n")
             print(f"  {rows[-1][1]} after {time.perf_counter() - begin:.0f} s", flush=True)
     print("\n| fault | promise | tried |\n|---|---|---|")
     for row in rows:
@@ -300,4 +305,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    command.begin("faults")
     main()

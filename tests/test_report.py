@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
-from pathlib import Path
+import os
+import sys
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -157,6 +159,29 @@ def test_rollouts_on_training_seeds_are_refused(run, data, tmp_path):
     assert held_out.open_held_out(config, tokenizer, 2, seed=5).seeds == [59_000_000, 59_000_001]
 
 
+@pytest.mark.parametrize("suite", ["likelihood", "robustness", "decoding", "report"])
+def test_what_was_computed_is_written_before_it_is_printed(suite, run, tmp_path, monkeypatch):
+    """Nobody reads standard output any more; how it is computed does not matter here."""
+
+    def gone(*arguments, file=None, **keywords):
+        if file in (None, sys.stdout):
+            raise BrokenPipeError(32, "Broken pipe")
+
+    found = {"forward": {}}
+    monkeypatch.setattr(evaluate, "print", gone, raising=False)
+    monkeypatch.setattr(evaluate.sequence_nll, "evaluate", lambda *a, **k: found)
+    monkeypatch.setattr(evaluate.calibration, "evaluate", lambda *a, **k: found)
+    monkeypatch.setattr(evaluate.robustness, "evaluate", lambda *a, **k: found)
+    monkeypatch.setattr(evaluate.planning, "evaluate", lambda *a, **k: found)
+    monkeypatch.setattr(evaluate.world_model, "evaluate", lambda *a, **k: found)
+    monkeypatch.setattr(evaluate.acting, "evaluate", lambda *a, **k: SimpleNamespace(summaries=found))
+    for table in ("likelihood_table", "robustness_table", "acting_table", "text"):
+        monkeypatch.setattr(evaluate.report, table, lambda *a: "table")
+    with pytest.raises(BrokenPipeError):
+        evaluate.evaluate(str(run), num_episodes=2, suites=(suite,), output_dir=str(tmp_path))
+    assert json.loads((tmp_path / f"{suite}.json").read_text()).keys() > {"about"}
+
+
 # -- pictures --------------------------------------------------------------------------------------
 
 
@@ -245,13 +270,13 @@ def test_write_is_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "report.json"
     report.write_json(path, {"a": 1})
 
-    def full(self, data):
+    def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(ValueError, match=r"report\.json: could not be written \(No space left on device\)"):
         report.write_json(path, {"a": 2})
-    assert json.loads(path.read_text()) == {"a": 1}
+    assert json.loads(path.read_text()) == {"a": 1} and os.listdir(tmp_path) == ["report.json"]
 
 
 def test_tiles_differ():
