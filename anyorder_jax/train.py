@@ -16,7 +16,7 @@ import dataclasses
 import logging as std_logging
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from anyorder_jax.masking.sampler import AnyOrderMaskSampler
 from anyorder_jax.metrics import RunLogger
 from anyorder_jax.model import lora, presets
 from anyorder_jax.model.config import ModelConfig
-from anyorder_jax.optimizer import make_optimizer
+from anyorder_jax.optimizer import make_optimizer, make_schedule
 from anyorder_jax.task import Task, collect, directory_of, is_collected, open_task
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -43,6 +43,7 @@ CONFIG = config_flags.DEFINE_config_file(
 )
 DEBUG = flags.DEFINE_bool("debug", False, "Show the whole trace of an error.")
 WORKDIR = flags.DEFINE_string("workdir", "", "Run directory; default runs/<recipe>.")
+EXTEND = flags.DEFINE_bool("extend", False, "Train a finished run further: train.num_steps may be larger than it was.")
 
 
 def say(line: str) -> None:
@@ -98,13 +99,22 @@ def model_config_of(config: Config, task: Task) -> ModelConfig:
     return model_config
 
 
-def refuse_other_run(config: Config, meta: Mapping[str, Any], fingerprint: Mapping[str, Any], workdir: Path) -> None:
-    """Raises ValueError when the checkpoint in `workdir` was made from other settings or other data."""
+def refuse_other_run(
+    config: Config, meta: Mapping[str, Any], fingerprint: Mapping[str, Any], workdir: Path, is_longer_fine: bool = False
+) -> None:
+    """Raises ValueError when the checkpoint in `workdir` was made from other settings or other data.
+
+    is_longer_fine: more updates than the run had are no other setting (`--extend`).
+    """
     saved, now = dataclasses.asdict(freeze(meta["config"])), dataclasses.asdict(config)
     free = {"mesh", "log", "checkpoint"}  # do not change what is learned
     moved = {("data", "num_threads"), ("data", "prefetch")}
     if config.lora.rank:
         moved.add(("model", "path"))  # the digests of the frozen weights tell whether they are the same
+    length = saved["train"]["num_steps"]
+    is_longer = config.train.num_steps > length
+    if is_longer and is_longer_fine:
+        moved.add(("train", "num_steps"))
     changed = [
         f"{section}.{name}: {saved[section][name]!r} -> {value!r}"
         for section, values in now.items()
@@ -116,6 +126,11 @@ def refuse_other_run(config: Config, meta: Mapping[str, Any], fingerprint: Mappi
         changed.append(f"seed: {saved['seed']} -> {now['seed']}")
     if dict(meta["data"]) != fingerprint:
         changed.append(f"data: {dict(meta['data'])} -> {fingerprint}")
+    if is_longer and len(changed) == 1 and not is_longer_fine:
+        raise ValueError(
+            f"{workdir} holds a run of {length} updates, and train.num_steps is {config.train.num_steps}. Give "
+            "--extend to train that run further, or another --workdir."
+        )
     if changed:
         raise ValueError(
             f"{workdir} holds a run with other settings ({'; '.join(changed)}). Give another --workdir, or the same "
@@ -123,11 +138,43 @@ def refuse_other_run(config: Config, meta: Mapping[str, Any], fingerprint: Mappi
         )
 
 
+def extend(
+    config: Config, meta: Mapping[str, Any], num_done: int, schedule: Callable[[int], Any], workdir: Path
+) -> list[int]:
+    """The lengths from which a run was extended so far; when `config` is longer than the checkpoint's, so it is now,
+    and this is told.
+
+    Args:
+      meta: of the checkpoint that the run goes on from. num_done: its updates.
+      schedule: learning rate of an update, of the new length.
+
+    Raises:
+      ValueError: when the run has not come to its end: its remaining updates would follow another schedule.
+    """
+    extended = list(meta.get("extended_after", ()))
+    old = freeze(meta["config"])
+    length, longer = old.train.num_steps, config.train.num_steps
+    if longer == length:
+        return extended
+    if num_done < length:
+        raise ValueError(
+            f"{workdir}: --extend is for a run that is finished; this one is at update {num_done} of {length}. Finish "
+            f"it with --config.train.num_steps={length} first."
+        )
+    was = float(make_schedule(old.optimizer, length)(length - 1))
+    now, end = float(schedule(length)), float(schedule(longer - 1))
+    say(
+        f"Extending {workdir} from {length} to {longer} updates: optimizer moments and data order go on. The learning "
+        f"rate follows the schedule of {longer} updates: it was {was:.3g}, is {now:.3g} now and ends at {end:.3g}."
+    )
+    return [*extended, length]
+
+
 class Run:
     """The nouns of one run, built top to bottom; `train` below is the verbs."""
 
-    def __init__(self, config: Config, workdir: Path) -> None:
-        self.config, self.workdir = config, workdir
+    def __init__(self, config: Config, workdir: Path, is_extending: bool = False) -> None:
+        self.config, self.workdir, self.is_extending = config, workdir, is_extending
         self.mesh = sharding.make_mesh(config.mesh)
         collect_if_needed(config)
         self.task = open_task(config)
@@ -176,7 +223,7 @@ class Run:
             base, self.meta["base"] = weights.load_base(config, self.model_config, self.mesh)
 
         def check(meta: Mapping[str, Any]) -> None:
-            refuse_other_run(config, meta, self.task.fingerprint, self.workdir)
+            refuse_other_run(config, meta, self.task.fingerprint, self.workdir, self.is_extending)
             if config.lora.rank:
                 weights.refuse_other_base(meta, self.meta["base"], config.model.path)
 
@@ -186,6 +233,8 @@ class Run:
             self.window_at_start = restored.data["window"]
             self.spikes.losses = [tuple(pair) for pair in restored.data["losses"]] if "losses" in restored.data else []
             say(f"Resuming {self.workdir} at step {int(restored.state.step)}.")
+            if extended := extend(config, restored.meta, int(restored.state.step), self.schedule, self.workdir):
+                self.meta["extended_after"] = extended
             return restored.state._replace(params={**restored.state.params, **base})
         key = keys.key(config.seed, "init")
         if base:
@@ -270,15 +319,18 @@ class SpikeGuard:
         return limit
 
 
-def train(config: Config, workdir: Path) -> bool:
+def train(config: Config, workdir: Path, is_extending: bool = False) -> bool:
     """Trains to `train.num_steps`, resuming what is there. Returns False when SIGTERM came first.
+
+    Args:
+      is_extending: a finished run may be given more updates than it had.
 
     Raises:
       ValueError: when another process trains in `workdir`, or it holds a run with other settings.
     """
     files.make_directory(workdir)
     with run_directory.alone(workdir) if jax.process_index() == 0 else contextlib.nullcontext():
-        return _train(Run(config, workdir))
+        return _train(Run(config, workdir, is_extending))
 
 
 def _train(run: Run) -> bool:
@@ -384,7 +436,7 @@ def main(argv: list[str]) -> None:
             config = freeze(CONFIG.value)
             process.prepare(flops.cpu_devices(config, presets.get(config.model.preset)))
             process.join_others()
-            is_done = train(config, workdir)
+            is_done = train(config, workdir, EXTEND.value)
         except (ValueError, FloatingPointError, OSError) as error:  # one sentence for people; the trace with --debug
             if DEBUG.value:
                 raise
