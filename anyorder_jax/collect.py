@@ -17,11 +17,15 @@ ones the training split holds as well is counted, said, and written into the man
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from anyorder_jax import command
+
+    command.begin("collect")  # imports take seconds
+
 import argparse
 import collections
 import contextlib
 import dataclasses
-import fcntl
 import os
 import signal
 import sys
@@ -33,6 +37,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from anyorder_jax import command, files
 from anyorder_jax.data import overlap, sources
 from anyorder_jax.environments.base import Environment, ExpertError
 from anyorder_jax.environments.play import play_episode
@@ -223,20 +228,17 @@ def _existing(directory: Path, wanted: sources.Manifest) -> sources.Manifest:
 @contextlib.contextmanager
 def _only_collector(directory: Path) -> Iterator[None]:
     """Lets one process at a time collect into `directory`; a killed one leaves no lock behind."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        lock = open(directory / ".lock", "wb")  # noqa: SIM115 (closed below)
-    except OSError as error:
-        raise OSError(
-            error.errno,
-            f"collect: {directory} cannot be written ({error.strerror}). Choose another directory.",
-        ) from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"collect: another process collects into {directory}; waiting.", file=sys.stderr, flush=True)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    has_told: list[str] = []
+
+    def wait(holder: str) -> None:
+        if not has_told:
+            print(f"collect: {holder} collects into {directory}; waiting.", file=sys.stderr, flush=True)
+            has_told.append(holder)
+
+    files.make_directory(directory)
+    with files.lock(directory / ".lock", wait):
+        for part in (*directory.glob("*.tmp"), *directory.glob("*/*.tmp")):  # of a collection that was killed
+            part.unlink()
         yield
 
 
@@ -348,9 +350,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _work(options["environment"], options["noise"], options["max_seconds_per_episode"])
         return
     try:
-        directory = collect(**options)
-    except KeyboardInterrupt:
-        raise SystemExit("interrupted; the same command goes on where this one stopped") from None
+        with command.door("collect"):
+            directory = collect(**options)
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         raise SystemExit(f"error: {error}") from error
     manifest = sources.read_manifest(directory)
@@ -364,4 +365,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    command.clean_up_on_signals()
     main()

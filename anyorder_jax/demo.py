@@ -7,6 +7,11 @@ Serves 127.0.0.1 only, and stops by itself when nobody has asked for a while.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from anyorder_jax import command
+
+    command.begin("demo")  # imports take seconds
+
 import argparse
 import json
 import sys
@@ -17,7 +22,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from anyorder_jax import process, weights
+from anyorder_jax import command, process, weights
 from anyorder_jax.evaluation import page
 from anyorder_jax.evaluation.held_out import open_held_out
 from anyorder_jax.evaluation.likelihood import Model
@@ -144,16 +149,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--num_windows", type=int, default=6)
     parser.add_argument("--seed", type=int, default=0, help="chooses the windows")
     options = parser.parse_args(arguments)
-    try:
-        server = open_server(options.checkpoint, options.port, options.num_windows, options.seed)
-    except (ValueError, OSError, ModuleNotFoundError) as error:
-        sys.exit(f"demo: {error}")
-    with server:
-        print(f"http://{HOST}:{server.server_port}/   (ctrl-C ends it)", flush=True)
+    with command.door("demo"):
         try:
+            server = open_server(options.checkpoint, options.port, options.num_windows, options.seed)
+        except (ValueError, OSError, ModuleNotFoundError) as error:
+            sys.exit(f"demo: {error}")
+        with server:
+            print(f"http://{HOST}:{server.server_port}/   (ctrl-C ends it)", flush=True)
             server.stop_when_idle(60 * options.idle_minutes)
-        except KeyboardInterrupt:
-            return
     print(f"Nobody asked for {options.idle_minutes:g} minutes; stopped.")
 
 

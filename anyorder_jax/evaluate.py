@@ -25,6 +25,11 @@ observation) and writes to RUN/report/layout.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from anyorder_jax import command
+
+    command.begin("evaluate")  # imports take seconds
+
 import argparse
 import dataclasses
 import sys
@@ -33,7 +38,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from anyorder_jax import process, run_directory, weights
+from anyorder_jax import command, process, run_directory, weights
 from anyorder_jax.config import freeze
 from anyorder_jax.environments import registry
 from anyorder_jax.evaluation import (
@@ -60,24 +65,32 @@ BASELINE_EPISODES = 500
 
 SUITES = ("report", "likelihood", "robustness", "decoding", "viewer")
 
+TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "likelihood": lambda found: report.likelihood_table(found["likelihood"]),
+    "robustness": lambda found: report.robustness_table(found["curves"]),
+    "decoding": lambda found: report.acting_table(found["variants"]),
+}
+"""What is printed of a suite's content once it is written; the report prints its own before the pictures."""
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command. What a person can mend ends in one sentence on stderr and exit status 1."""
     flags = _parse(arguments)
-    try:
-        evaluate(
-            flags.checkpoint,
-            environment=flags.env,
-            num_episodes=flags.num_episodes,
-            seed=flags.seed,
-            output_dir=flags.output_dir,
-            rules=tuple(flags.modes.split(",")),
-            num_windows=flags.num_windows,
-            suites=tuple(flags.suite.split(",")),
-            which=Which(tuple(filter(None, flags.goals.split(","))), flags.held_out),
-        )
-    except (ValueError, OSError, ModuleNotFoundError) as error:
-        sys.exit(f"evaluate: {error}")
+    with command.door("evaluate"):
+        try:
+            evaluate(
+                flags.checkpoint,
+                environment=flags.env,
+                num_episodes=flags.num_episodes,
+                seed=flags.seed,
+                output_dir=flags.output_dir,
+                rules=tuple(flags.modes.split(",")),
+                num_windows=flags.num_windows,
+                suites=tuple(flags.suite.split(",")),
+                which=Which(tuple(filter(None, flags.goals.split(","))), flags.held_out),
+            )
+        except (ValueError, OSError, ModuleNotFoundError) as error:
+            sys.exit(f"evaluate: {error}")
 
 
 def evaluate(
@@ -160,7 +173,9 @@ def evaluate(
             print(held_out.overlap.sentence())
         about_it = {**about, "seconds": round(time.perf_counter() - start, 1)}
         contents[suite] = {"about": about_it, **report.encoded(found)}
-        report.write_json(directory / f"{suite}.json", contents[suite])
+        report.write_json(directory / f"{suite}.json", contents[suite])  # before it is printed: nobody may be there
+        if suite in TABLES:
+            print(TABLES[suite](found))
     print(f"\nWritten to {directory}")
     return contents
 
@@ -190,18 +205,13 @@ def _others(
             model, held_out.marginals, held_out.cell_words, held_out.examples, limit=limit, **settings
         )
         diagrams = calibration.evaluate(model, held_out.examples, limit=num_windows, **settings)
-        print(report.likelihood_table(found))
         return {"likelihood": found, "calibration": diagrams, "num_draws": sequence_nll.NUM_DRAWS}
 
     def robust() -> dict[str, Any]:
-        curves = robustness.evaluate(held_out, model, rules=rules, limit=num_windows, seed=seed, say=say)
-        print(report.robustness_table(curves))
-        return {"curves": curves}
+        return {"curves": robustness.evaluate(held_out, model, rules=rules, limit=num_windows, seed=seed, say=say)}
 
     def decoding() -> dict[str, Any]:
-        variants = planning.evaluate(held_out, model, seed=seed, say=say)
-        print(report.acting_table(variants))
-        return {"variants": variants}
+        return {"variants": planning.evaluate(held_out, model, seed=seed, say=say)}
 
     def view() -> dict[str, Any]:
         say("viewer: every single hole of a few test windows")
@@ -230,9 +240,11 @@ def _report(
     )  # fmt: skip
     paired = report.by_episode({**{f"world_model.{q}": by for q, by in known.items()}, "acting": played.summaries})
     report.write_compact(directory / "episodes.json", paired)
-    print(report.text(about, known, played.summaries, held_out.overlap.sentence()))
     content = {"world_model": known, "acting": played.summaries}
-    report.write_json(directory / "report.json", {"about": about, **report.encoded(content)})  # before the pictures
+    report.write_json(
+        directory / "report.json", {"about": about, **report.encoded(content)}
+    )  # before all that may fail
+    print(report.text(about, known, played.summaries, held_out.overlap.sentence()))
     draw(directory, run, model, held_out, known, played, rules[0], seed)
     return content
 

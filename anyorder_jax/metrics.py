@@ -29,6 +29,8 @@ from tensorboardX.record_writer import masked_crc32c
 from tensorboardX.summary import scalar
 from tqdm import tqdm
 
+from anyorder_jax import files
+
 NONFINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
@@ -77,8 +79,9 @@ class RunLogger:
                 keep_until(self.directory / f"{name}.jsonl", first_step)
             append(self._events, first_events(first_step))
         except OSError as error:
+            reason = error.__cause__ if isinstance(error.__cause__, OSError) else error
             raise ValueError(
-                f"metrics: cannot write to {self.directory} ({error.strerror or error}). Give a --workdir on "
+                f"metrics: cannot write to {self.directory} ({reason.strerror or reason}). Give a --workdir on "
                 "a disk with room and write permission."
             ) from error
         self._wandb = _open_wandb(wandb_project, self.directory, config_json)
@@ -229,18 +232,12 @@ def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 
 def keep_until(path: Path, last_step: int) -> None:
-    """Drops the lines of steps after `last_step`, and a half-written last line. Writes beside, then renames:
-    a crash leaves the old file or the new one. Also makes the file, so that a directory without permission is
-    found here."""
+    """Drops the lines of steps after `last_step`, and a half-written last line: a crash leaves the old file or the new
+    one. Also makes the file, so that a directory without permission is found here."""
     records = read_jsonl(path) if path.exists() else []
-    kept = [record for record in records if record["step"] <= last_step]
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        for record in kept:
-            file.write(json.dumps({name: _encode(value) for name, value in record.items()}) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    kept = [{name: _encode(value) for name, value in record.items()} for record in records]
+    lines = [json.dumps(record) + "\n" for record in kept if record["step"] <= last_step]
+    files.write_whole(path, "".join(lines))
 
 
 def append(path: Path, data: bytes) -> None:

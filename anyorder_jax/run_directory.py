@@ -7,6 +7,7 @@ RUN/checkpoints/STEP/optimizer the optimizer's tree
 RUN/checkpoints/STEP/data      where the data iterator stands
 RUN/checkpoints/STEP/meta      configuration, the model's config.json, fingerprint of the data, digests of all items
                                (with LoRA also of the frozen weights, which are not stored again)
+RUN/train.lock                 there while a `train` is at work, and tells which process
 RUN/damaged/STEP               a checkpoint that could not be read, set aside when an older one was used instead
 """
 
@@ -15,18 +16,22 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-from collections.abc import Mapping
+import os
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from etils import epath
 
-from anyorder_jax import digest
+from anyorder_jax import digest, files
 from anyorder_jax.config import Config, to_json
 from anyorder_jax.model.config import ModelConfig
 
 META_NAME = "metadata"
 """The one file of Orbax's JSON items."""
+REQUEUED_SECONDS = 150
+"""How long a requeued SLURM job waits for the one before it: NFS keeps a dead machine's lock for up to 90 s."""
 
 
 def _is_step(path: Path) -> bool:
@@ -179,8 +184,22 @@ def fetch_log(workdir: Path, remote: str) -> None:
         (workdir / "metrics" / file.name).write_bytes(file.read_bytes())
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes beside, then renames: a reader sees the old file or the new one, never half of it."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+@contextlib.contextmanager
+def alone(workdir: Path) -> Iterator[None]:
+    """Lets one `train` at a time into a run directory; of a run of several processes the first one calls it.
+
+    Raises:
+      ValueError: when another one is at work there. OSError: when the directory cannot be written.
+    """
+    is_requeued = int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0
+    end = time.monotonic() + (REQUEUED_SECONDS if is_requeued else 0)
+
+    def wait(holder: str) -> None:
+        if time.monotonic() >= end:
+            raise ValueError(
+                f"{workdir}: another train is at work there ({holder}). Wait for it or end it; the same command then "
+                "goes on from its newest checkpoint. Or give another --workdir."
+            )
+
+    with files.lock(workdir / "train.lock", wait):
+        yield

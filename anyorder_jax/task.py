@@ -186,7 +186,13 @@ def collect(config: DataConfig) -> None:
         f"--num_test_episodes={config.num_test_episodes}",
     ]  # fmt: skip
     print(f"No episodes of {config.environment} at {directory_of(config)} yet: collecting them now (once).", flush=True)
-    if subprocess.run(command, check=False).returncode:
+    with subprocess.Popen(command, process_group=0) as collecting:  # Ctrl-C is for this process, which passes it on
+        try:
+            code = collecting.wait()
+        except BaseException:
+            collecting.terminate()
+            raise
+    if code:
         raise ValueError(f"Collecting {config.environment} failed; the lines above say why.")
 
 

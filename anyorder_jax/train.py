@@ -6,11 +6,17 @@ disk"). The same command resumes a run whose directory holds a checkpoint, and r
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from anyorder_jax import command
+
+    command.begin("train")  # imports take seconds
+
+import contextlib
 import dataclasses
 import logging as std_logging
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,14 +27,14 @@ from absl import app, flags, logging
 from jax.experimental import multihost_utils
 from ml_collections import config_flags
 
-from anyorder_jax import checkpoint, flops, keys, process, run_directory, sharding, state, step, weights
+from anyorder_jax import checkpoint, command, files, flops, keys, process, run_directory, sharding, state, step, weights
 from anyorder_jax.config import Config, freeze, to_json
 from anyorder_jax.data import pipeline
 from anyorder_jax.masking.sampler import AnyOrderMaskSampler
 from anyorder_jax.metrics import RunLogger
 from anyorder_jax.model import lora, presets
 from anyorder_jax.model.config import ModelConfig
-from anyorder_jax.optimizer import make_optimizer
+from anyorder_jax.optimizer import make_optimizer, make_schedule
 from anyorder_jax.task import Task, collect, differences, directory_of, is_collected, open_task
 from anyorder_jax.types import ROLES
 
@@ -37,6 +43,7 @@ CONFIG = config_flags.DEFINE_config_file(
 )
 DEBUG = flags.DEFINE_bool("debug", False, "Show the whole trace of an error.")
 WORKDIR = flags.DEFINE_string("workdir", "", "Run directory; default runs/<recipe>.")
+EXTEND = flags.DEFINE_bool("extend", False, "Train a finished run further: train.num_steps may be larger than it was.")
 
 
 def say(line: str) -> None:
@@ -106,8 +113,13 @@ def say_other_mask(model_config: ModelConfig, task: Task) -> None:
         say(f"Mask token: the tokenizer's {words[1]!r} ({used}), not the model's config.json's {words[0]!r} ({named}).")
 
 
-def refuse_other_run(config: Config, meta: Mapping[str, Any], fingerprint: Mapping[str, Any], workdir: Path) -> None:
-    """Raises ValueError when the checkpoint in `workdir` was made from other settings or other data."""
+def refuse_other_run(
+    config: Config, meta: Mapping[str, Any], fingerprint: Mapping[str, Any], workdir: Path, is_longer_fine: bool = False
+) -> None:
+    """Raises ValueError when the checkpoint in `workdir` was made from other settings or other data.
+
+    is_longer_fine: more updates than the run had are no other setting (`--extend`).
+    """
     saved, now = dataclasses.asdict(freeze(meta["config"])), dataclasses.asdict(config)
     free = {"mesh", "log", "checkpoint"}  # do not change what is learned
     moved = {("data", "num_threads"), ("data", "prefetch")}
@@ -118,6 +130,10 @@ def refuse_other_run(config: Config, meta: Mapping[str, Any], fingerprint: Mappi
         for section, name in run_directory.PLACES
         if run_directory.is_same_place(saved[section][name], now[section][name])
     }
+    length = saved["train"]["num_steps"]
+    is_longer = config.train.num_steps > length
+    if is_longer and is_longer_fine:
+        moved.add(("train", "num_steps"))
     changed = [
         f"{section}.{name}: {saved[section][name]!r} -> {value!r}"
         for section, values in now.items()
@@ -130,6 +146,11 @@ def refuse_other_run(config: Config, meta: Mapping[str, Any], fingerprint: Mappi
     tokenizer = config.data.tokenizer or config.model.path or "built-in"
     where = f"data: {directory_of(config.data)}, tokenizer {tokenizer}"
     changed += [f"{where}: {sentence}" for sentence in differences(meta["data"], fingerprint)]
+    if is_longer and len(changed) == 1 and not is_longer_fine:
+        raise ValueError(
+            f"{workdir} holds a run of {length} updates, and train.num_steps is {config.train.num_steps}. Give "
+            "--extend to train that run further, or another --workdir."
+        )
     if changed:
         raise ValueError(
             f"{workdir} holds a run with other settings ({'; '.join(changed)}). Give another --workdir, or the same "
@@ -137,11 +158,43 @@ def refuse_other_run(config: Config, meta: Mapping[str, Any], fingerprint: Mappi
         )
 
 
+def extend(
+    config: Config, meta: Mapping[str, Any], num_done: int, schedule: Callable[[int], Any], workdir: Path
+) -> list[int]:
+    """The lengths from which a run was extended so far; when `config` is longer than the checkpoint's, so it is now,
+    and this is told.
+
+    Args:
+      meta: of the checkpoint that the run goes on from. num_done: its updates.
+      schedule: learning rate of an update, of the new length.
+
+    Raises:
+      ValueError: when the run has not come to its end: its remaining updates would follow another schedule.
+    """
+    extended = list(meta.get("extended_after", ()))
+    old = freeze(meta["config"])
+    length, longer = old.train.num_steps, config.train.num_steps
+    if longer == length:
+        return extended
+    if num_done < length:
+        raise ValueError(
+            f"{workdir}: --extend is for a run that is finished; this one is at update {num_done} of {length}. Finish "
+            f"it with --config.train.num_steps={length} first."
+        )
+    was = float(make_schedule(old.optimizer, length)(length - 1))
+    now, end = float(schedule(length)), float(schedule(longer - 1))
+    say(
+        f"Extending {workdir} from {length} to {longer} updates: optimizer moments and data order go on. The learning "
+        f"rate follows the schedule of {longer} updates: it was {was:.3g}, is {now:.3g} now and ends at {end:.3g}."
+    )
+    return [*extended, length]
+
+
 class Run:
     """The nouns of one run, built top to bottom; `train` below is the verbs."""
 
-    def __init__(self, config: Config, workdir: Path) -> None:
-        self.config, self.workdir = config, workdir
+    def __init__(self, config: Config, workdir: Path, is_extending: bool = False) -> None:
+        self.config, self.workdir, self.is_extending = config, workdir, is_extending
         self.mesh = sharding.make_mesh(config.mesh)
         collect_if_needed(config)
         self.task = open_task(config)
@@ -191,7 +244,7 @@ class Run:
             base, self.meta["base"] = weights.load_base(config, self.model_config, self.mesh)
 
         def check(meta: Mapping[str, Any]) -> None:
-            refuse_other_run(config, meta, self.task.fingerprint, self.workdir)
+            refuse_other_run(config, meta, self.task.fingerprint, self.workdir, self.is_extending)
             if config.lora.rank:
                 weights.refuse_other_base(meta, self.meta["base"], config.model.path)
 
@@ -201,6 +254,8 @@ class Run:
             self.window_at_start = restored.data["window"]
             self.spikes.losses = [tuple(pair) for pair in restored.data["losses"]] if "losses" in restored.data else []
             say(f"Resuming {self.workdir} at step {int(restored.state.step)}.")
+            if extended := extend(config, restored.meta, int(restored.state.step), self.schedule, self.workdir):
+                self.meta["extended_after"] = extended
             return restored.state._replace(params={**restored.state.params, **base})
         key = keys.key(config.seed, "init")
         if base:
@@ -281,19 +336,33 @@ class SpikeGuard:
         return limit
 
 
-def train(config: Config, workdir: Path) -> bool:
-    """Trains to `train.num_steps`, resuming what is there. Returns False when SIGTERM came first."""
+def train(config: Config, workdir: Path, is_extending: bool = False) -> bool:
+    """Trains to `train.num_steps`, resuming what is there. Returns False when SIGTERM came first.
+
+    Args:
+      config: of the run.
+      workdir: where it lies; made when it is not there, and removed again when the run cannot begin.
+      is_extending: a finished run may be given more updates than it had.
+
+    Raises:
+      ValueError: when another process trains in `workdir`, or it holds a run with other settings.
+    """
     config = run_directory.with_absolute_places(config)
     is_new = not workdir.exists()
-    workdir.mkdir(parents=True, exist_ok=True)
+    files.make_directory(workdir)
     try:
-        run = Run(config, workdir)
+        with run_directory.alone(workdir) if jax.process_index() == 0 else contextlib.nullcontext():
+            return _train(Run(config, workdir, is_extending))
     except (ValueError, OSError):
         if is_new:
             run_directory.remove_empty(workdir)
         raise
+
+
+def _train(run: Run) -> bool:
+    config, workdir = run.config, run.workdir
     if jax.process_index() == 0:
-        run_directory.write_text(workdir / "config.json", to_json(config))
+        files.write_whole(workdir / "config.json", to_json(config))
         run.task.vocabulary.save(workdir / "tokenizer")
         if config.checkpoint.remote:
             run_directory.fetch_log(workdir, config.checkpoint.remote)
@@ -301,7 +370,7 @@ def train(config: Config, workdir: Path) -> bool:
     log = RunLogger(workdir, config.train.num_steps, to_json(config), config.log.wandb_project, first_step=first)
     window = Window(run, log, **run.window_at_start)
     is_stopped = False
-    with run.checkpointer, process.until_sigterm() as is_last_before_stop:
+    with contextlib.closing(log), run.checkpointer, process.until_sigterm() as is_last_before_stop:
         previous: tuple[int, Any, Any] | None = None
         for number in range(first, config.train.num_steps):
             batch = next(run.batches)
@@ -325,7 +394,6 @@ def train(config: Config, workdir: Path) -> bool:
             if is_stopped:
                 say(f"Stopped by SIGTERM after step {done}; the same command goes on from here.")
                 break
-    log.close()
     return not is_stopped
 
 
@@ -389,12 +457,12 @@ def main(argv: list[str]) -> None:
         std_logging.getLogger("asyncio").setLevel(std_logging.CRITICAL)
     file_name, _, _ = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
     workdir = Path(WORKDIR.value or f"runs/{Path(file_name).stem}")
-    with process.leave_at_once_on_error():
+    with process.leave_at_once_on_error(), command.door("train"):
         try:
             config = freeze(CONFIG.value)
             process.prepare(flops.cpu_devices(config, presets.get(config.model.preset)))
             process.join_others()
-            is_done = train(config, workdir)
+            is_done = train(config, workdir, EXTEND.value)
         except (ValueError, FloatingPointError, OSError) as error:  # one sentence for people; the trace with --debug
             if DEBUG.value:
                 raise

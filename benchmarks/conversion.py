@@ -30,6 +30,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from anyorder_jax import files
 from anyorder_jax.pretrained import names
 from anyorder_jax.pretrained.shards import Spec
 from conversion.writing import config_text, make_plan, written
@@ -213,6 +214,8 @@ def main() -> None:
             table = run(directory, num_bytes, args.rounds, args.orbax)
     finally:
         shutil.rmtree(directory)
+    if args.json:  # before it is printed: nobody may be reading
+        files.write_whole(Path(args.json), json.dumps(table, indent=2) + "\n")
     titles = ("best", "median", "synced", "core", "x its cp", "by round")
     print(f"{'seconds':<10}" + "".join(f"{title:>9}" for title in titles) + "  anonymous MiB  file MiB")
     for name, row in table.items():
@@ -222,8 +225,6 @@ def main() -> None:
             + "".join(f"{row[key]:9.2f}" for key in times)
             + f"{row['RssAnon'] / 2**20:15.1f} {row['RssFile'] / 2**20:9.1f}"
         )
-    if args.json:
-        Path(args.json).write_text(json.dumps(table, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from anyorder_jax import command
+
+    command.begin("conversion")  # imports take seconds
+
 import argparse
 import gc
-import signal
 import sys
 from collections.abc import Sequence
 
+from anyorder_jax import command
 from conversion.writing import MAX_SHARD_BYTES
 
 
@@ -239,16 +244,13 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _stop(number: int, _frame: object) -> None:
-    sys.exit(128 + number)  # an exception, so that what is half-written is removed
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a verb; errors for people go to stderr in one line, exit code 2."""
     args = make_parser().parse_args(argv)
-    signal.signal(signal.SIGTERM, _stop)
+    command.clean_up_on_signals()
     try:
-        return args.run(args)
+        with command.door("conversion"):
+            return args.run(args)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

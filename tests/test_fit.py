@@ -24,6 +24,7 @@ from anyorder_jax.config import (
     TrainConfig,
 )
 from anyorder_jax.model import presets
+from small_run import ROOT
 
 
 @pytest.mark.parametrize(
@@ -272,12 +273,34 @@ def test_a_network_between_hosts_bounds_a_step_of_its_own():
     ],
     ids=["measured", "refused", "small"],
 )
-def test_the_command_exits_1_when_a_step_does_not_fit(monkeypatch, capsys, answer, said, exit_code):
+def test_the_command_exits_1_when_a_step_does_not_fit(monkeypatch, capsys, tmp_path, answer, said, exit_code):
     """Whether the compiler gives the size or gives up."""
     monkeypatch.setattr(fit, "compile_apart", lambda config, machine: answer)
-    assert fit.main(["fit", "--config=configs/any_order.py", "--target=h200x1"]) == exit_code
+    output = tmp_path / "fit" / "numbers.json"
+    arguments = ["fit", "--config=configs/any_order.py", "--target=h200x1", f"--output={output}"]
+    assert fit.main(arguments) == exit_code
+    if answer[0]:
+        written = json.loads(output.read_text())
+        assert written["found"]["parameters"] == answer[0]["parameters"] and written["target"] == "h200x1"
+        assert written["weighed"]["is_fitting"] == (exit_code == 0)
     printed = capsys.readouterr()
     assert all(part in printed.out + printed.err for part in said)
+
+
+def gone(*arguments, file=None, **keywords):
+    """In the place of `print`: standard output has no reader."""
+    if file in (None, sys.stdout):
+        raise BrokenPipeError(32, "Broken pipe")
+
+
+def test_the_numbers_are_written_before_they_are_printed(monkeypatch, tmp_path):
+    monkeypatch.setattr(fit, "compile_apart", lambda config, machine: (TOO_LARGE, 0, ""))
+    monkeypatch.setattr(fit, "print", gone, raising=False)
+    arguments = ["fit", f"--config={ROOT}/configs/any_order.py", "--target=h200x1"]
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BrokenPipeError):
+        fit.main(arguments)
+    assert json.loads((tmp_path / "runs/fit/any_order-h200x1.json").read_text())["weighed"]["peak_gib"] == 203
 
 
 @pytest.mark.parametrize(

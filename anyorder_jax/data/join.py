@@ -9,6 +9,11 @@ compared with the parts' manifests while it is counted which held-out episodes a
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from anyorder_jax import command
+
+    command.begin("join")  # imports take seconds
+
 import argparse
 import dataclasses
 import os
@@ -17,6 +22,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from anyorder_jax import command
 from anyorder_jax.data import overlap, sources
 
 
@@ -90,7 +96,8 @@ def main() -> None:
     parser.add_argument("--output_dir", required=True, type=Path)
     options = parser.parse_args()
     try:
-        manifest = join(options.parts, options.output_dir)
+        with command.door("join"):
+            manifest = join(options.parts, options.output_dir)
     except (ValueError, OSError) as error:
         sys.exit(f"join: {error}")
     for split, count in manifest.settings["num_episodes"].items():

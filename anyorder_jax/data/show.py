@@ -6,6 +6,11 @@ It is run, never imported: the rooms it shows (environments, masking) are strang
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from anyorder_jax import command
+
+    command.begin("show")  # imports take seconds
+
 import argparse
 from collections.abc import Iterator
 from typing import TYPE_CHECKING

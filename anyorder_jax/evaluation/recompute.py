@@ -17,7 +17,7 @@ from typing import Any
 
 from anyorder_jax.evaluation.comparison import compare_points, pairs
 from anyorder_jax.evaluation.statistics import over_seeds
-from anyorder_jax.run_directory import write_text
+from anyorder_jax.files import write_whole
 
 DIGITS = 6
 
@@ -74,7 +74,7 @@ def rewrite(path: Path, check: bool = False) -> bool:
         raise ValueError(f"{path}: {error}") from error
     new = json.dumps(_rounded(found), indent=1 if "\n" in old.strip() else None, allow_nan=False) + "\n"
     if new != old and not check:
-        write_text(path, new)
+        write_whole(path, new)
     return new != old
 
 

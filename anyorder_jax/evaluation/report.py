@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from anyorder_jax import files
 from anyorder_jax.evaluation.statistics import Estimate
 from anyorder_jax.evaluation.world_model import MODEL, Results
 
@@ -72,31 +72,23 @@ def by_episode(results: Mapping[str, Mapping[str, Mapping[str, Estimate]]]) -> d
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Writes beside, then renames, so that nobody reads half a file.
-
-    Raises:
-      ValueError: when the disk refuses, with the path.
-    """
-    temporary = path.with_name(path.name + ".tmp")
-    with _explained(path):
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
+    """Writes so that nobody reads half a file. Raises ValueError when the disk refuses, with the path."""
+    with _explained():
+        files.write_whole(path, content)
 
 
 def make_directory(path: Path) -> None:
     """Makes the report's directory, before hours of rollouts. Raises ValueError when the disk refuses."""
-    with _explained(path):
-        path.mkdir(parents=True, exist_ok=True)
+    with _explained():
+        files.make_directory(path)
 
 
 @contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def _explained() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ValueError(
-            f"{path}: could not be written ({error.strerror or error}). Make room, or give another --output_dir."
-        ) from error
+        raise ValueError(error.strerror or str(error)) from error
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

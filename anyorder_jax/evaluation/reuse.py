@@ -20,7 +20,8 @@ from ml_collections import config_flags
 
 from anyorder_jax.config import Config, freeze
 from anyorder_jax.data import sources
-from anyorder_jax.run_directory import read_meta, write_text
+from anyorder_jax.files import write_whole
+from anyorder_jax.run_directory import read_meta
 from anyorder_jax.task import differences, directory_of
 
 ASKED = "asked.json"
@@ -128,7 +129,7 @@ def remember(command: Sequence[str]) -> None:
     """Writes down what an `evaluate` command that has ended was asked."""
     folder, names, arguments = question_of(command)
     asked = {**_read(folder / ASKED), **dict.fromkeys(names, arguments)}
-    write_text(folder / ASKED, json.dumps(asked, indent=1) + "\n")
+    write_whole(folder / ASKED, json.dumps(asked, indent=1) + "\n")
 
 
 def is_answered(folder: Path, name: str, arguments: Sequence[str]) -> bool:
