@@ -49,12 +49,13 @@ def train(rows: Rows, size: Size, preset: str, data: Path) -> None:
         f"--config.train.num_steps={num_steps}", f"--config.log.every_steps={every}",
         f"--config.log.validate_every_steps={num_steps}", f"--config.optimizer.warmup_steps={every}",
     ]  # fmt: skip
+    command += size.of([], toy=["--config.train.batch_size=2", "--config.log.num_validation_rows=4"])
     start = time.perf_counter()
     seen: dict[int, float] = {}
     log = size.folder / f"{preset}.log"
     with log.open("w") as file, subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file) as process:
         while process.poll() is None:
-            time.sleep(0.02)
+            time.sleep(0.05)
             for line in logged(workdir / "metrics" / "train.jsonl")[len(seen) :]:
                 seen[line["step"]] = time.perf_counter() - start
     seconds = time.perf_counter() - start

@@ -80,10 +80,10 @@ def _precisions(platform: str, dtype: str) -> tuple[str, ...]:
 
 
 def run(rows: Rows, size: Size) -> None:
-    """Every variant of both models, TF32 of one (a rehearsal: the first and the last)."""
+    """Every variant of both models, TF32 of one (a rehearsal: the last)."""
     every = [pair for pair in itertools.product(variants(sharding.platform(None)), "ba") if pair[0][1] == "highest"]
     every += [(variant, "b") for variant in variants(sharding.platform(None)) if variant[1] != "highest"]
-    for variant, name in size.of(every, toy=every[:: len(every) - 1]):
+    for variant, name in size.of(every, toy=every[-1:]):
         dtype, precision, backend, flash = variant
         with rows.attempt(f"golden {name}, {backend} and {flash}, {dtype}, products {precision}"):
             check(rows, name, *variant)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import shutil
 import subprocess
@@ -14,6 +15,13 @@ from gpu_parts.measuring import GIB, ROOT, Size, card_bytes, seconds_of
 from gpu_parts.rows import Rows
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tokamax", "torch", "triton", "transformers")
+
+KERNELS = (
+    "tokamax",
+    "tokamax._src.ops.attention.pallas_mosaic_gpu",
+    "tokamax._src.ops.attention.pallas_mosaic_gpu_vjp",
+)
+"""What `model/` imports where it calls them; a bare machine may lack what they import in turn."""
 
 
 def output_of(*command: str) -> str:
@@ -46,6 +54,10 @@ def run(rows: Rows, size: Size) -> None:
     rows.add("python", "is", ".".join(map(str, sys.version_info[:3])))
     for package in PACKAGES:
         rows.add(package, "is", version(package))
+    for module in KERNELS if version("tokamax") != "not installed" else ():
+        with rows.attempt(f"import {module}"):
+            importlib.import_module(module)
+            rows.judge(f"import {module}", "works", True)
     driver = output_of("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
     rows.add("driver", "is", driver.splitlines()[0] if driver else "none")
     device = jax.local_devices()[0]

@@ -33,13 +33,11 @@ def device_times(folder: Path, platform: str) -> Counter[str]:
     times: Counter[str] = Counter()
     files = sorted(folder.rglob("*.xplane.pb"))
     for plane in jax.profiler.ProfileData.from_file(str(files[-1])).planes if files else ():
+        is_card = plane.name.startswith("/device:GPU")
         for line in plane.lines:
-            is_kernel = line.name.startswith("Stream") if platform == "gpu" else "Eigen" in line.name
-            if platform == "gpu" and not plane.name.startswith("/device:GPU"):
-                continue
-            for event in line.events:
-                is_operation = platform == "gpu" or any(key == "hlo_op" for key, _ in event.stats)
-                if (is_kernel and is_operation) or (platform != "gpu" and is_operation):
+            is_stream = is_card and line.name.startswith("Stream")
+            for event in line.events if is_stream or platform == "cpu" else ():
+                if is_stream or any(key == "hlo_op" for key, _ in event.stats):
                     times[re.sub(r"[._]\d+$", "", event.name)] += int(event.duration_ns)
     if not times:
         raise ValueError(
