@@ -169,7 +169,7 @@ def run_inside(part: Part, options: argparse.Namespace) -> int:
 
 
 def run_all(options: argparse.Namespace) -> int:
-    """All parts in turn, then the table and the file; 0 when no part failed, hung or was killed."""
+    """All parts in turn, then the table and the file; 0 on a card (or rehearsed), and nothing failed, hung or died."""
     begin, deadline = datetime.datetime.now(datetime.UTC), time.monotonic() + options.seconds
     options.out.mkdir(parents=True, exist_ok=True)
     rows = options.out / "rows.jsonl"
@@ -190,7 +190,8 @@ def run_all(options: argparse.Namespace) -> int:
     path = options.out / page.file_name(record)
     page.write(path, record)
     print(f"\n{page.text(record)}\n\n{path}", flush=True)
-    return int(any(row["verdict"] in ("fail", "hung", "killed") for row in record["rows"] if row["measure"] == "ended"))
+    ends = [row["verdict"] for row in record["rows"] if row["measure"] == "ended"]
+    return int(is_stopped or bool({"fail", "hung", "killed"} & set(ends)))
 
 
 def pair(separator: str, text: str, names: Sequence[str]) -> tuple[str, str]:

@@ -93,6 +93,12 @@ def test_no_time_left_is_said(tmp_path):
     assert "4 s were over" in done.stdout
 
 
+def test_without_a_card_it_stops_at_once(tmp_path):
+    done = report(f"--out={tmp_path / 'out'}", "--parts=machine,step_all", JAX_PLATFORMS="cpu")
+    assert ends(result(tmp_path / "out")) == {"machine": "skipped", "step_all": "not started"}
+    assert done.returncode == 1 and "JAX sees no GPU here" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

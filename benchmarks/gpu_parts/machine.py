@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from gpu_parts.measuring import GIB, ROOT, Size, card_bytes, seconds_of
-from gpu_parts.rows import Rows
+from gpu_parts.rows import Rows, Skip
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tokamax", "torch", "triton", "transformers")
 
@@ -63,6 +63,8 @@ def run(rows: Rows, size: Size) -> None:
     device = jax.local_devices()[0]
     rows.add("platform", "is", device.platform)
     rows.add("card", "is", device.device_kind)
+    if device.platform == "cpu" and not size.is_toy:
+        raise Skip("JAX sees no GPU here (--rehearse tries everything on a CPU)")
     rows.add("card", "memory", card_bytes() / GIB, "GiB")
     side, repeats = size.of(8192, toy=64), size.of(20, toy=2)
     product = jax.jit(jnp.matmul)
