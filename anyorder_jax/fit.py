@@ -236,8 +236,9 @@ def report(config: Config, machine: hardware.Target, found: dict[str, Any]) -> s
 
 
 HEAD = """\
-| recipe | machine | mesh | step | state, GiB | temporaries | peak | of | GFLOP/token | bound: tokens/s a device | by |
-|---|---|---|---|---|---|---|---|---|---|---|"""
+| recipe | machine | mesh | step | state, GiB | temporaries | peak | of | GFLOP/token | bound: tokens/s a device | by | run |
+|---|---|---|---|---|---|---|---|---|---|---|---|"""  # noqa: E501
+"""`run`: measured tokens/s and peak GiB of a device (docs/gpu.md); a dash: never run."""
 
 
 def table(name: str, config: Config, machine: hardware.Target, found: dict[str, Any]) -> str:
@@ -249,7 +250,7 @@ def table(name: str, config: Config, machine: hardware.Target, found: dict[str, 
         f"{figures.gib['parameters'] + figures.gib['optimizer']:.2f}", f"{figures.gib['temporaries']:.2f}",
         f"{figures.peak_gib:.2f}", machine.hardware.memory_gib,
         f"{flops.per_token(config, model_config_of(config)).total / 1e9:.2f}",
-        f"{figures.tokens_per_second / machine.num_devices:,.0f}", figures.slowest,
+        f"{figures.tokens_per_second / machine.num_devices:,.0f}", figures.slowest, "–",
     )  # fmt: skip
     return HEAD + "\n| " + " | ".join(map(str, cells)) + " |"
 

@@ -380,6 +380,29 @@ def test_no_dense_expansion_on_an_h200():
     assert used["mosaic"] < used["dense"] / 4 and used["ragged"] > used["dense"]
 
 
+ODD = """
+import jax, jax.numpy as jnp
+from anyorder_jax import hardware
+from anyorder_jax.model import grouped
+
+place = jax.sharding.SingleDeviceSharding(hardware.devices(hardware.target("h200x1"))[0])
+array = lambda *shape, dtype=jnp.bfloat16: jax.ShapeDtypeStruct(shape, dtype, sharding=place)
+run = lambda x, w, sizes: grouped.grouped_dot(x, w, sizes, backend="mosaic").astype(jnp.float32).sum()
+for rows in (1000, 65, 8):
+    arrays = array(rows, 192), array(7, 192, 320), array(7, dtype=jnp.int32)
+    jax.jit(jax.grad(run, argnums=(0, 1))).lower(*arrays).compile()
+    print(rows)
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("jax_cuda13_plugin") is None, reason="extra fit-gpu")
+def test_experts_take_any_number_of_rows_on_an_h200():
+    """Tokamax's gradient refuses 1,000 rows: rows of 125 tokens, eight experts each, could not be trained on."""
+    environment = {**os.environ, **hardware.environment(hardware.target("h200x1"))}
+    done = subprocess.run([sys.executable, "-c", ODD], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and done.stdout.split() == ["1000", "65", "8"], done.stderr[-2000:]
+
+
 STACK = """
 import json
 import jax, jax.numpy as jnp

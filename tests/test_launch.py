@@ -14,7 +14,10 @@ import jobset_schema
 from small_run import ROOT
 
 SCRIPTS = sorted(
-    path for folder in ("launch", "tests") for path in (ROOT / folder).rglob("*") if path.suffix in (".sh", ".sbatch")
+    path
+    for folder in ("launch", "tests", "benchmarks")
+    for path in (ROOT / folder).rglob("*")
+    if path.suffix in (".sh", ".sbatch")
 )
 ZONE = "--zone=europe-west4-b"
 TRAIN = ("--config=configs/any_order.py", "--config.checkpoint.remote=gs://bucket/a b")
