@@ -15,6 +15,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from anyorder_jax import paths
+from anyorder_jax.recipes import recipes as recipes
 from anyorder_jax.types import GRANULARITIES
 
 ORDERS = ("any_order", "causal", "prefix", "suffix", "forward", "inverse", "goal")
@@ -24,6 +26,11 @@ LORA_TARGETS = ("attention", "dense", "shared", "experts")
 def _require(condition: bool, where: str, expected: str, value: object) -> None:
     if not condition:
         raise ValueError(f"config.{where}: expected {expected}, got {value!r}.")
+
+
+def _path(default: str = "") -> Any:
+    """A field that holds a path or a URL: `freeze_typed` makes it absolute."""
+    return field(default=default, metadata={"is_path": True})
 
 
 def parse_mixture(text: str, allowed: tuple[str, ...], where: str) -> dict[str, float]:
@@ -55,15 +62,15 @@ class DataConfig:
     """Where trajectories come from and how they become rows."""
 
     environment: str = "BabyAI-GoToObj-v0"  # collected when `path` is empty
-    path: str = ""  # a folder with manifest.json and train/ validation/ test/
-    cache_dir: str = "data"  # where collected episodes are kept
+    path: str = _path()  # a folder with manifest.json and train/ validation/ test/
+    cache_dir: str = _path("data")  # where collected episodes are kept
     num_episodes: int = 5000  # training episodes to collect, or to use of `path` (0: all)
     num_validation_episodes: int = 200
     num_test_episodes: int = 200
     noise: float = 0.0  # share of expert steps replaced by a wrong action (marked, never a target)
     action_free_share: float = 0.0  # share of training episodes whose actions nobody saw (mask tokens, never asked)
     exclude_goals: str = ""  # training leaves out episodes whose goal holds one of these phrases ("red ball,blue key")
-    tokenizer: str = ""  # a Hugging Face model directory; empty: the built-in word-level tokenizer
+    tokenizer: str = _path()  # a Hugging Face model directory; empty: the built-in word-level tokenizer
     profile: str = "joint"  # "joint": one word a cell; "attributes": three words a cell
     window: int = 4  # steps in an example, ending at any step of the episode; 0: whole trajectories
     row_length: int = 232  # L, tokens in a packed row
@@ -129,7 +136,7 @@ class ModelSelection:
     """Which LLaDA2 is trained: a preset from random weights, or a checkpoint at `path`."""
 
     preset: str = "tiny"  # model/presets.py
-    path: str = ""  # a Hugging Face style directory (split or merged experts) or an Orbax checkpoint
+    path: str = _path()  # a Hugging Face style directory (split or merged experts) or an Orbax checkpoint
     compute_dtype: str = "float32"  # "float32" or "bfloat16"
     param_dtype: str = "float32"
     remat: str = "none"  # "none", "full", "dots", "save_moe_out"
@@ -289,7 +296,7 @@ class CheckpointConfig:
     save_every_steps: int = 1000
     keep_last: int = 2
     keep_best: int = 1  # by validation loss
-    remote: str = ""  # e.g. gs://BUCKET/run: checkpoints lie there, and at every save a copy of the rest of the run
+    remote: str = _path()  # e.g. gs://BUCKET/run: checkpoints lie there, and a copy of the rest of the run
     on_failure: str = "stop"  # a checkpoint that cannot be written (full disk): "stop", or "continue" and try the next
     # (several processes always stop: their writers wait for one another)
 
@@ -392,6 +399,42 @@ def freeze(config: Mapping[str, Any] | ConfigDict) -> Config:
     """
     values = config.to_dict() if isinstance(config, ConfigDict) else dict(config)
     return _build(Config, values, "config")
+
+
+_DEFAULTS = Config()
+
+
+def path_keys() -> tuple[str, ...]:
+    """The keys whose values are paths ("data.path", ...)."""
+    sections = {section.name: getattr(_DEFAULTS, section.name) for section in dataclasses.fields(Config)}
+    return tuple(
+        f"{name}.{key.name}"
+        for name, section in sections.items()
+        if dataclasses.is_dataclass(section)
+        for key in dataclasses.fields(section)
+        if "is_path" in key.metadata
+    )
+
+
+def with_absolute_paths(config: Config) -> Config:
+    """The configuration with every path as `paths.absolute` makes it, from the working directory.
+
+    Raises:
+      ValueError: for the ~ of a user that there is not.
+    """
+    for section, _, name in (key.partition(".") for key in path_keys()):
+        values = getattr(config, section)
+        try:
+            path = paths.absolute(getattr(values, name))
+        except ValueError as error:
+            raise ValueError(f"config.{section}.{name}: {error}") from None
+        config = dataclasses.replace(config, **{section: dataclasses.replace(values, **{name: path})})
+    return config
+
+
+def freeze_typed(config: ConfigDict) -> Config:
+    """`freeze` for what a recipe and a command line say: the run that begins here remembers absolute places."""
+    return with_absolute_paths(freeze(config))
 
 
 def to_json(config: Config) -> str:

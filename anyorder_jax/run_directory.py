@@ -20,6 +20,7 @@ from typing import Any
 
 from etils import epath
 
+from anyorder_jax import paths
 from anyorder_jax.config import Config, to_json
 from anyorder_jax.model.config import ModelConfig
 
@@ -33,7 +34,7 @@ def find(path: str | Path) -> tuple[Path, int]:
     Raises:
       FileNotFoundError: when there is no checkpoint there.
     """
-    path = Path(path).absolute()
+    path = Path(paths.absolute(path))
     if path.name.isdigit() and path.parent.name == "checkpoints" and (path / "params").is_dir():
         return path.parent.parent, int(path.name)
     steps = []
@@ -42,14 +43,14 @@ def find(path: str | Path) -> tuple[Path, int]:
     if not steps:
         raise FileNotFoundError(
             f"{path}: no checkpoint here. Expected a run directory with checkpoints/STEP/, or such a STEP folder; "
-            "`python -m anyorder_jax.train --workdir=...` makes one."
+            f"`{paths.command('anyorder_jax.train', '--config=any_order', f'--workdir={path}')}` makes one."
         )
     return path, max(steps)
 
 
 def is_run(path: str | Path) -> bool:
     """Whether a path is a run directory or one of its steps (and not a Hugging Face style directory)."""
-    path = Path(path)
+    path = Path(paths.absolute(path))
     return (path / "checkpoints").is_dir() or path.parent.name == "checkpoints"
 
 
@@ -102,5 +103,5 @@ def fetch_log(workdir: Path, remote: str) -> None:
 def write_text(path: Path, text: str) -> None:
     """Writes beside, then renames: a reader sees the old file or the new one, never half of it."""
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
+    temporary.write_text(text, encoding="utf-8", errors="surrogateescape")  # names of files keep their bytes
     temporary.replace(path)

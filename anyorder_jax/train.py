@@ -21,8 +21,21 @@ from absl import app, flags, logging
 from jax.experimental import multihost_utils
 from ml_collections import config_flags
 
-from anyorder_jax import checkpoint, flops, keys, process, run_directory, sharding, state, step, weights
-from anyorder_jax.config import Config, freeze, to_json
+from anyorder_jax import (
+    checkpoint,
+    flops,
+    keys,
+    paths,
+    process,
+    recipes,
+    run_directory,
+    sharding,
+    state,
+    step,
+    terminal,
+    weights,
+)
+from anyorder_jax.config import Config, freeze, freeze_typed, path_keys, to_json
 from anyorder_jax.data import pipeline
 from anyorder_jax.loss import GROUPS
 from anyorder_jax.masking.sampler import AnyOrderMaskSampler
@@ -33,7 +46,7 @@ from anyorder_jax.optimizer import make_optimizer
 from anyorder_jax.task import Task, collect, directory_of, is_collected, open_task
 
 CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "A recipe, e.g. configs/any_order.py or configs/any_order.py:smoke."
+    "config", None, "A recipe: a file, or the name of one of ours, e.g. any_order or any_order:smoke."
 )
 DEBUG = flags.DEFINE_bool("debug", False, "Show the whole trace of an error.")
 WORKDIR = flags.DEFINE_string("workdir", "", "Run directory; default runs/<recipe>.")
@@ -97,6 +110,7 @@ def refuse_other_run(config: Config, meta: Mapping[str, Any], fingerprint: Mappi
     saved, now = dataclasses.asdict(freeze(meta["config"])), dataclasses.asdict(config)
     free = {"mesh", "log", "checkpoint"}  # do not change what is learned
     moved = {("data", "num_threads"), ("data", "prefetch")}
+    moved |= {("data", "path"), ("data", "cache_dir")}  # the fingerprint tells whether the episodes are the same
     if config.lora.rank:
         moved.add(("model", "path"))  # the digests of the frozen weights tell whether they are the same
     changed = [
@@ -105,6 +119,7 @@ def refuse_other_run(config: Config, meta: Mapping[str, Any], fingerprint: Mappi
         if section not in free and isinstance(values, dict)
         for name, value in values.items()
         if saved[section][name] != value and (section, name) not in moved
+        if f"{section}.{name}" not in path_keys() or paths.find(saved[section][name], workdir) != value
     ]
     if saved["seed"] != now["seed"]:
         changed.append(f"seed: {saved['seed']} -> {now['seed']}")
@@ -359,15 +374,15 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"Unexpected arguments {argv[1:]}; settings look like --config.masking.rate=0.3.")
     if CONFIG.value is None:
-        raise app.UsageError("Give a recipe: --config=configs/any_order.py (or another file of configs/).")
+        raise app.UsageError(f"Give a recipe: --config=FILE, or a name: {', '.join(recipes.recipes())}.")
     if not DEBUG.value:  # what Orbax's threads report comes out of our calls as well, in one sentence
         logging.set_verbosity(logging.FATAL)
         std_logging.getLogger("asyncio").setLevel(std_logging.CRITICAL)
     file_name, _, _ = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
-    workdir = Path(WORKDIR.value or f"runs/{Path(file_name).stem}")
     with process.leave_at_once_on_error():
         try:
-            config = freeze(CONFIG.value)
+            workdir = Path(paths.absolute(WORKDIR.value or f"runs/{Path(file_name).stem}"))
+            config = freeze_typed(CONFIG.value)
             process.prepare(flops.cpu_devices(config, presets.get(config.model.preset)))
             process.join_others()
             is_done = train(config, workdir)
@@ -384,15 +399,17 @@ def main(argv: list[str]) -> None:
             )
     if not is_done:
         sys.exit(process.REQUEUE)
-    say(f"{workdir}: done. Next: python -m anyorder_jax.evaluate --checkpoint={workdir}")
+    next_command = paths.command("anyorder_jax.evaluate", f"--checkpoint={paths.shown(workdir)}")
+    say(f"{paths.shown(workdir)}: done. Next: {next_command}")
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """absl's parser, with a mistyped key, a wrong type or a broken recipe told in one sentence."""
+    """absl's parser, with recipes by name, and a mistyped key, a wrong type or a broken recipe told in one sentence."""
+    terminal.accept_any_letter()
     try:
-        return app.parse_flags_with_usage(argv)
+        return app.parse_flags_with_usage(recipes.in_arguments(argv))
     except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        sys.exit(f"--config: {error}")
+        sys.exit(f"--config: {str(error).removeprefix('--config: ')}")
 
 
 if __name__ == "__main__":

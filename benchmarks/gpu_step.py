@@ -27,8 +27,8 @@ import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
-from anyorder_jax import fit, flops, keys, loss, process, sharding, state, step
-from anyorder_jax.config import Config, freeze
+from anyorder_jax import fit, flops, keys, loss, process, recipes, sharding, state, step
+from anyorder_jax.config import Config, freeze_typed
 from anyorder_jax.model import attention, layers, moe, transformer
 from anyorder_jax.model.config import ModelConfig
 from anyorder_jax.optimizer import make_optimizer
@@ -191,8 +191,8 @@ def main(argv: list[str]) -> None:
     peak_size = flags.DEFINE_integer("peak_size", 8192, "Size of the product that measures.", flag_values=values)
     only = flags.DEFINE_string("only", "", "Parts whose name holds this word.", flag_values=values)
     with_torch = flags.DEFINE_bool("torch", False, "Also a layer in PyTorch.", flag_values=values)
-    values(argv)
-    config = freeze(recipe.value)
+    values(recipes.in_arguments(argv))
+    config = freeze_typed(recipe.value)
     process.prepare(config.mesh.num_cpu_devices)
     model = fit.model_config_of(config)
     if num_layers.value:

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from anyorder_jax import paths, terminal
 from anyorder_jax.data import sources
 
 
@@ -77,16 +78,17 @@ def link(source: Path, target: Path) -> None:
 
 def main() -> None:
     """The command."""
+    terminal.accept_any_letter()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="+", type=Path, help="directories of collections")
-    parser.add_argument("--output_dir", required=True, type=Path)
+    parser.add_argument("parts", nargs="+", type=paths.typed, help="directories of collections")
+    parser.add_argument("--output_dir", required=True, type=paths.typed)
     options = parser.parse_args()
     try:
         manifest = join(options.parts, options.output_dir)
     except (ValueError, OSError) as error:
         sys.exit(f"join: {error}")
     for split, count in manifest.settings["num_episodes"].items():
-        print(f"{options.output_dir / split}: {count} episodes of {len(options.parts)} collections")
+        print(f"{paths.shown(Path(options.output_dir, split))}: {count} episodes of {len(options.parts)} collections")
 
 
 if __name__ == "__main__":

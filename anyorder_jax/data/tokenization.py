@@ -204,7 +204,7 @@ def _find_mask_id(tokenizer: Any, directory: Path) -> int:
     if tokenizer.mask_token_id is not None:
         return tokenizer.mask_token_id
     ids, config_path = tokenizer.get_vocab(), directory / "config.json"
-    named = json.loads(config_path.read_text()).get("mask_token_id") if config_path.is_file() else None
+    named = json.loads(config_path.read_text(encoding="utf-8")).get("mask_token_id") if config_path.is_file() else None
     if named is not None:
         if named not in ids.values():
             raise ValueError(

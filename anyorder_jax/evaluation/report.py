@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from anyorder_jax import paths
 from anyorder_jax.evaluation.statistics import Estimate
 from anyorder_jax.evaluation.world_model import MODEL, Results
 
@@ -190,7 +191,7 @@ def interval(estimate: Estimate) -> str:
 def text(about: Mapping[str, Any], world_model: Results, acting: Mapping[str, Mapping[str, Estimate]]) -> str:
     """All that is printed."""
     parts: Iterable[str] = (
-        f"{about['checkpoint']} on {about['environment']}",
+        f"{paths.shown(about['checkpoint'])} on {about['environment']}",
         f"World model on {about['num_test_episodes']} test episodes, windows of {about['window']} steps "
         "(nll in nats; accuracies: argmax over the whole vocabulary)",
         world_model_table(world_model),

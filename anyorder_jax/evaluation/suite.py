@@ -48,7 +48,8 @@ class Suite:
     more arguments of `anyorder_jax.evaluate`. suites: its `--suite`; more: further arguments for one of these alone.
     levels: name -> arguments of one more evaluation (e.g. `--env=`), whose report stands under `levels.NAME`. at_steps:
     checkpoints that are evaluated too, under `steps.STEP`. measures: column title -> path in the reports. heatmap: the
-    same, shown relative to the column's best.
+    same, shown relative to the column's best. file: where the suite was read from (`ablate` sets it): recipes and other
+    paths in arguments that are relative are looked for beside it first.
     """
 
     question: str
@@ -61,6 +62,7 @@ class Suite:
     levels: Mapping[str, Sequence[str]] = field(default_factory=dict)
     at_steps: Sequence[int] = ()
     heatmap: Mapping[str, str] = field(default_factory=dict)
+    file: str = ""
 
     def __post_init__(self) -> None:
         if not self.variants or len(set(self.seeds)) != len(self.seeds) or not self.seeds:
