@@ -209,7 +209,7 @@ def write_adapter(path: str | Path, output_path: str | Path, *, dtype: str = "",
         finally:
             target.close()
         text = json.dumps(adapter_config(plain, config), indent=2) + "\n"
-        (directory / "adapter_config.json").write_text(text)
+        (directory / "adapter_config.json").write_text(text, encoding="utf-8")
 
 
 def _opened(folder: Path) -> Callable[[tuple[str, ...]], StoredArray]:

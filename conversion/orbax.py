@@ -142,10 +142,12 @@ def to_orbax(
         _write_tree(model, all_leaves, shards, step / "params")
         (step / "meta").mkdir()
         meta = run_directory.describe(config, model_config, {})
-        (step / "meta" / run_directory.META_NAME).write_text(json.dumps(meta))
+        (step / "meta" / run_directory.META_NAME).write_text(json.dumps(meta), encoding="utf-8")
         copy_files({p: f for p, f in model.carried.items() if _is_tokenizer(p)}, partial / "tokenizer")
         copy_files({**model.carried, Path("config.json"): model.path / "config.json"}, partial / "source")
-        (partial / "source" / DTYPES_NAME).write_text(json.dumps(stored_dtypes(model), indent=2) + "\n")
+        (partial / "source" / DTYPES_NAME).write_text(
+            json.dumps(stored_dtypes(model), indent=2) + "\n", encoding="utf-8"
+        )
 
 
 def _keep_freed_memory() -> None:
@@ -173,7 +175,7 @@ def _companions(run: Path, model_path: str, tokenizer: Path, model_config: Model
         if ModelConfig.from_hf(found) == model_config:
             config = found
         if (folder / DTYPES_NAME).is_file():
-            dtypes = json.loads((folder / DTYPES_NAME).read_text())
+            dtypes = json.loads((folder / DTYPES_NAME).read_text(encoding="utf-8"))
             carried = {p.relative_to(folder): p for p in sorted(folder.rglob("*")) if p.is_file()}
             carried = {p: f for p, f in carried.items() if p.name not in ("config.json", DTYPES_NAME)}
         else:

@@ -113,7 +113,7 @@ def written(plan: Plan) -> Iterator[Target]:
             yield target
         finally:
             target.close()
-        (directory / "config.json").write_text(plan.config_text)
+        (directory / "config.json").write_text(plan.config_text, encoding="utf-8")
         if len(plan.shards) > 1:
-            (directory / INDEX_NAME).write_text(index_text(plan.shards))
+            (directory / INDEX_NAME).write_text(index_text(plan.shards), encoding="utf-8")
         copy_files(plan.carried, directory)

@@ -70,7 +70,7 @@ def write_metadata(folder: Path, all_leaves: Sequence[Leaf], chunks: Sequence[Se
             "dtype": "bfloat16" if leaf.dtype == dtype_of("bfloat16") else leaf.dtype.str, "fill_value": None,
             "filters": None, "order": "C", "shape": list(leaf.shape), "zarr_format": 2,
         }  # fmt: skip
-        (folder / array_name(leaf.path) / ".zarray").write_text(json.dumps(array))
+        (folder / array_name(leaf.path) / ".zarray").write_text(json.dumps(array), encoding="utf-8")
         tree[str(leaf.path)] = {
             "key_metadata": [{"key": key, "key_type": 2} for key in leaf.path],
             "value_metadata": {"value_type": "jax.Array", "skip_deserialize": False},
@@ -79,7 +79,7 @@ def write_metadata(folder: Path, all_leaves: Sequence[Leaf], chunks: Sequence[Se
         "tree_metadata": tree, "use_ocdbt": False, "use_zarr3": False, "store_array_data_equal_to_fill_value": True,
         "custom_metadata": None,
     }  # fmt: skip
-    (folder / "_METADATA").write_text(json.dumps(description))
+    (folder / "_METADATA").write_text(json.dumps(description), encoding="utf-8")
 
 
 class StoredArray:
@@ -102,7 +102,7 @@ class StoredArray:
 
     def _raw_description(self) -> dict[str, Any] | None:
         file = self.folder / ".zarray"
-        found = json.loads(file.read_text()) if file.is_file() else {"compressor": "none such"}
+        found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"compressor": "none such"}
         is_raw = found["compressor"] is None and found["filters"] is None and found["order"] == "C"
         return found if is_raw and found["dimension_separator"] == "." and found["fill_value"] is None else None
 
@@ -149,7 +149,7 @@ def _open(folder: Path, name: str) -> Any:
     kvstore: dict[str, Any] = {"driver": "file", "path": f"{path}{name}{os.sep}"}
     if (folder / "manifest.ocdbt").is_file():
         kvstore = {"driver": "ocdbt", "base": {"driver": "file", "path": path}, "path": f"{name}/"}
-    description = json.loads((folder / "_METADATA").read_text())
+    description = json.loads((folder / "_METADATA").read_text(encoding="utf-8"))
     driver = "zarr3" if description.get("use_zarr3") else "zarr"
     try:
         return tensorstore.open({"driver": driver, "kvstore": kvstore}, open=True, context=_context()).result()
