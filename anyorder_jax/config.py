@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,9 +28,9 @@ def _require(condition: bool, where: str, expected: str, value: object) -> None:
         raise ValueError(f"config.{where}: expected {expected}, got {value!r}.")
 
 
-def _path(default: str = "") -> Any:
-    """A field that holds a path or a URL: `freeze_typed` makes it absolute."""
-    return field(default=default, metadata={"is_path": True})
+def _path(default: str = "", *, may_be_remote: bool = False) -> Any:
+    """A field that holds a path, or a URL where that will do: `freeze_typed` makes it absolute."""
+    return field(default=default, metadata={"rule": paths.absolute if may_be_remote else paths.on_disk})
 
 
 def parse_mixture(text: str, allowed: tuple[str, ...], where: str) -> dict[str, float]:
@@ -62,7 +62,7 @@ class DataConfig:
     """Where trajectories come from and how they become rows."""
 
     environment: str = "BabyAI-GoToObj-v0"  # collected when `path` is empty
-    path: str = _path()  # a folder with manifest.json and train/ validation/ test/
+    path: str = _path(may_be_remote=True)  # a folder with manifest.json and train/ validation/ test/
     cache_dir: str = _path("data")  # where collected episodes are kept
     num_episodes: int = 5000  # training episodes to collect, or to use of `path` (0: all)
     num_validation_episodes: int = 200
@@ -296,7 +296,7 @@ class CheckpointConfig:
     save_every_steps: int = 1000
     keep_last: int = 2
     keep_best: int = 1  # by validation loss
-    remote: str = _path()  # e.g. gs://BUCKET/run: checkpoints lie there, and a copy of the rest of the run
+    remote: str = _path(may_be_remote=True)  # e.g. gs://BUCKET/run: checkpoints, and a copy of the rest of the run
     on_failure: str = "stop"  # a checkpoint that cannot be written (full disk): "stop", or "continue" and try the next
     # (several processes always stop: their writers wait for one another)
 
@@ -404,30 +404,31 @@ def freeze(config: Mapping[str, Any] | ConfigDict) -> Config:
 _DEFAULTS = Config()
 
 
-def path_keys() -> tuple[str, ...]:
-    """The keys whose values are paths ("data.path", ...)."""
+def path_keys() -> dict[str, Callable[[str], str]]:
+    """The keys whose values are paths ("data.path", ...), and what makes each absolute."""
     sections = {section.name: getattr(_DEFAULTS, section.name) for section in dataclasses.fields(Config)}
-    return tuple(
-        f"{name}.{key.name}"
+    return {
+        f"{name}.{key.name}": key.metadata["rule"]
         for name, section in sections.items()
         if dataclasses.is_dataclass(section)
         for key in dataclasses.fields(section)
-        if "is_path" in key.metadata
-    )
+        if "rule" in key.metadata
+    }
 
 
 def with_absolute_paths(config: Config) -> Config:
-    """The configuration with every path as `paths.absolute` makes it, from the working directory.
+    """The configuration with every path absolute, as seen from the working directory.
 
     Raises:
-      ValueError: for the ~ of a user that there is not.
+      ValueError: for the ~ of a user that there is not, or a URL where only a disk will do; names the key.
     """
-    for section, _, name in (key.partition(".") for key in path_keys()):
+    for key, rule in path_keys().items():
+        section, _, name = key.partition(".")
         values = getattr(config, section)
         try:
-            path = paths.absolute(getattr(values, name))
+            path = rule(getattr(values, name))
         except ValueError as error:
-            raise ValueError(f"config.{section}.{name}: {error}") from None
+            raise ValueError(f"config.{key}: {error}") from None
         config = dataclasses.replace(config, **{section: dataclasses.replace(values, **{name: path})})
     return config
 

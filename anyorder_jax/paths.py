@@ -3,7 +3,7 @@
     typed                          means
     ~/runs/x                       HOME/runs/x (bash expands no ~ behind "=")
     runs/x, ../runs/x              from the working directory, and absolute from there on
-    gs://BUCKET/x, any other URL   as it is
+    gs://BUCKET/x, any other URL   as it is where a bucket will do, else refused (it would become a folder "gs:")
 
 What a run remembers is absolute, so that it is found from any directory. What was moved along with a run is looked for
 beside it (`find`).
@@ -51,10 +51,21 @@ def absolute(path: str | os.PathLike[str]) -> str:
     return str(Path(*parts))
 
 
+def on_disk(path: str | os.PathLike[str]) -> str:
+    """`absolute`, of what must lie on a disk.
+
+    Raises:
+      ValueError: as `absolute`, and for a URL.
+    """
+    if is_remote(path):
+        raise ValueError(f"{path}: expected a path on a disk of this machine, got a URL. Copy it here, or mount it.")
+    return absolute(path)
+
+
 def typed(text: str) -> str:
-    """`absolute`, as the `type=` of an argparse option."""
+    """`on_disk`, as the `type=` of an argparse option."""
     try:
-        return absolute(text)
+        return on_disk(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
@@ -70,6 +81,13 @@ def shown(path: str | os.PathLike[str]) -> str:
 def command(module: str, *arguments: str) -> str:
     """A command line to copy, quoted where a shell needs it."""
     return shlex.join(["python", "-m", module, *arguments])
+
+
+def can_be_made(path: str | os.PathLike[str]) -> bool:
+    """Whether something is there, or its nearest folder that is there may be written."""
+    place = Path(absolute(path))
+    there = next((folder for folder in (place, *place.parents) if folder.exists()), place)
+    return there == place or os.access(there, os.W_OK)
 
 
 def find(

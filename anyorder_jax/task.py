@@ -113,7 +113,8 @@ def collection(config: DataConfig, directory: Path) -> list[str]:
 
 def with_data_of(config: Config, run: Path, fingerprint: Mapping[str, Any]) -> Config:
     """A run's configuration with the place where its episodes lie now: the one that it remembers, or, when nothing is
-    there, the same one beside the run (which was copied with them), if they are the same episodes.
+    there, the same one beside the run (which was copied with them), if they are the same episodes. A place that is
+    gone and cannot be made again (another machine's) becomes one beside the run, where they may be collected.
 
     Args:
       config: of the run.
@@ -129,6 +130,8 @@ def with_data_of(config: Config, run: Path, fingerprint: Mapping[str, Any]) -> C
 
     found = paths.find(directory_of(data), run, is_the_same)
     moved: dict[str, Any] = {"path": found} if data.path else {"cache_dir": str(Path(found).parent)}
+    if not data.path and not paths.can_be_made(found):
+        moved["cache_dir"] = str(run.parent / Path(data.cache_dir).name)
     return dataclasses.replace(config, data=dataclasses.replace(data, **moved))
 
 

@@ -1,4 +1,4 @@
-"""The main job: `python -m anyorder_jax.train --config=configs/any_order.py [--workdir=runs/x]`.
+"""The main job: `python -m anyorder_jax.train --config=any_order [--workdir=runs/x]`; a recipe by name or file.
 
 Collects expert episodes when the configuration names none, trains, and leaves a run directory (ARCHITECTURE, "On
 disk"). The same command resumes a run whose directory holds a checkpoint, and reproduces what it would have done.
@@ -381,7 +381,7 @@ def main(argv: list[str]) -> None:
     file_name, _, _ = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
     with process.leave_at_once_on_error():
         try:
-            workdir = Path(paths.absolute(WORKDIR.value or f"runs/{Path(file_name).stem}"))
+            workdir = Path(paths.on_disk(WORKDIR.value or f"runs/{Path(file_name).stem}"))
             config = freeze_typed(CONFIG.value)
             process.prepare(flops.cpu_devices(config, presets.get(config.model.preset)))
             process.join_others()

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from anyorder_jax import run_directory
+from anyorder_jax import paths, run_directory
 from anyorder_jax.config import Config, ModelSelection, freeze
 from anyorder_jax.model.config import ModelConfig
 from anyorder_jax.pretrained.directory import ModelDirectory, open_model, read_config
@@ -135,7 +135,7 @@ def to_orbax(
     if is_dry_run:
         return
     _keep_freed_memory()
-    selection = ModelSelection(path=str(model.path.absolute()), param_dtype=dtype, compute_dtype=dtype)
+    selection = ModelSelection(path=paths.absolute(model.path), param_dtype=dtype, compute_dtype=dtype)
     config = dataclasses.replace(Config(), model=selection)
     with staged(output) as partial:
         step = partial / "checkpoints" / "0"

@@ -91,8 +91,12 @@ def test_every_path_of_a_configuration_is_settled(here):
         section, name = key.split(".")
         assert getattr(getattr(frozen, section), name) == str(here / "home" / key)
     assert freeze_typed(defaults()).data.cache_dir == str(here / "here" / "data")
-    config.checkpoint.remote = "gs://bucket/run"
-    assert freeze_typed(config).checkpoint.remote == "gs://bucket/run"
+    for section, name in (("checkpoint", "remote"), ("data", "path")):
+        config[section][name] = "gs://bucket/x"
+        assert getattr(getattr(freeze_typed(config), section), name) == "gs://bucket/x"
+    config.model.path = "gs://bucket/x"  # read file by file: it would be looked for in a folder "gs:"
+    with pytest.raises(ValueError, match=r"config\.model\.path: gs://bucket/x: expected a path on a disk"):
+        freeze_typed(config)
     config.model.path = "~no one/x"
     with pytest.raises(ValueError, match=r"config\.model\.path: ~no one/x: expected ~"):
         freeze_typed(config)
@@ -143,6 +147,15 @@ def test_episodes_are_found_where_the_run_remembers_them_and_beside_it(here):
     assert task.with_data_of(named, run, remembered).data.path == str(here / "new" / "data" / name)
     relative = Config(data=DataConfig(environment="E"))  # a run of version 0.1.0, seen from another directory
     assert task.with_data_of(relative, run, remembered).data.cache_dir == str(here / "new" / "data")
+
+
+def test_episodes_that_cannot_lie_where_they_lay_may_be_collected_beside_the_run(here, monkeypatch):
+    config = Config(data=DataConfig(environment="E", cache_dir="/proc/other machine/data"))
+    run, nothing = here / "runs" / "x", {"shards_sha256": ""}
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path) != Path("/proc"))  # root may write anywhere
+    assert task.with_data_of(config, run, nothing).data.cache_dir == str(here / "runs" / "data")
+    remembered = Config(data=DataConfig(environment="E", cache_dir=str(here / "data")))
+    assert task.with_data_of(remembered, run, nothing) == remembered
 
 
 def test_episodes_that_are_nowhere_are_told_with_the_command_that_collects_them(here):
@@ -280,14 +293,38 @@ def _is_in_the_locales_encoding(call):
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_a_letter_that_a_terminal_does_not_have_ends_no_command(encoding, tmp_path):
+    suite = (
+        "from anyorder_jax.evaluation.suite import Suite\n\n\n"
+        "def get_suite():\n    return Suite('?', {'模型': ()}, (0,))\n"
+    )
+    (tmp_path / "suite.py").write_text(suite, encoding="utf-8")
     environment = {**os.environ, "PYTHONIOENCODING": encoding, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "conversion", "inspect", str(tmp_path / "模型")]
+    command = [sys.executable, "-m", "anyorder_jax.ablate", f"--suite={tmp_path}/suite.py", "--list"]
     done = subprocess.run(command, env=environment, capture_output=True)
-    assert done.returncode == 2 and rb"\u6a21\u578b" in done.stderr, done.stderr
+    assert done.returncode == 0 and rb"\u6a21\u578b" in done.stdout, done.stderr
+
+
+def test_every_command_accepts_any_letter():
+    for module in DOORS:
+        file = ROOT / module.replace(".", "/")
+        source = (file / "__main__.py" if file.is_dir() else file.with_suffix(".py")).read_text(encoding="utf-8")
+        assert "terminal.accept_any_letter()" in source, module
+    mains = {str(file.relative_to(ROOT).with_suffix("")).replace("/", ".").removesuffix(".__main__")
+             for room in ("anyorder_jax", "conversion") for file in (ROOT / room).rglob("*.py")
+             if 'if __name__ == "__main__":' in file.read_text(encoding="utf-8")}  # fmt: skip
+    assert mains == set(DOORS)
 
 
 def test_a_name_that_is_no_text_of_the_locale_is_written_with_its_bytes(tmp_path):
     """What Python makes of a file's name under LC_ALL=C: bytes that it could not read, kept."""
+    environment = {
+        **os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(ROOT),
+    }  # fmt: skip
+    program = (
+        "import sys; from anyorder_jax import terminal; terminal.accept_any_letter(); print(sys.argv[1], '\\u6a21')"
+    )
+    done = subprocess.run([sys.executable, "-X", "utf8=0", "-c", program, "é"], env=environment, capture_output=True)
+    assert done.stdout.strip() == "é ".encode() + rb"\u6a21", done.stderr
     name = "modèle".encode().decode("ascii", "surrogateescape")
     run_directory.write_text(tmp_path / "page.html", name)
     assert (tmp_path / "page.html").read_bytes() == "modèle".encode()
