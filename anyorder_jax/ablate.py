@@ -78,12 +78,14 @@ def evaluations(suite: Suite, workdir: Path) -> list[tuple[Path, list[str]]]:
 
 def located(suite: Suite, arguments: Sequence[str]) -> list[str]:
     """Arguments of `train` with absolute paths: a recipe and what else is relative is looked for beside the suite's
-    file first, then from the working directory; recipes also by name.
+    file first, then from the working directory; recipes also by name. Those of a suite of no file stay as they are.
 
     Raises:
       ValueError: for a recipe that is nowhere.
     """
-    found = []
+    found: list[str] = []
+    if not suite.file:
+        return list(arguments)
     for flag, equals, value in (argument.partition("=") for argument in arguments):
         if flag == "--config":
             value = recipes.find_recipe(value, suite.file)
