@@ -1,6 +1,6 @@
 """Ablate: a suite of runs, their evaluation, one comparison.
 
-    python -m anyorder_jax.ablate --suite=configs/ablations/orders.py [--num_workers=2] [--output_dir=runs/ablations]
+    python -m anyorder_jax.ablate --suite=orders [--num_workers=2] [--output_dir=runs/ablations]
     python -m anyorder_jax.ablate --suite=configs/ablations/orders.py:full --job=$SLURM_ARRAY_TASK_ID
     python -m anyorder_jax.ablate --suite=configs/ablations/orders.py:full --list
 
@@ -20,6 +20,7 @@ if __name__ == "__main__":
     command.begin("ablate")  # imports take seconds
 
 import argparse
+import dataclasses
 import hashlib
 import inspect
 import json
@@ -37,7 +38,8 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from anyorder_jax import command, files, process
+from anyorder_jax import command, files, paths, process, recipes, terminal
+from anyorder_jax.config import path_keys
 from anyorder_jax.evaluation import comparison, page, reuse
 from anyorder_jax.evaluation import suite as suites
 from anyorder_jax.evaluation.statistics import require_holm
@@ -51,22 +53,21 @@ def load_suite(path: str, size: str = "") -> Suite:
     """The suite that a file of configs/ablations/ describes.
 
     Args:
-      path: the file.
+      path: the file, or the name of one of ours.
       size: what its `get_suite` is told; "": nothing, its own default.
 
     Raises:
       ValueError: when there is no such file, no `get_suite` in it, or it does not know the size.
     """
-    if not Path(path).is_file():
-        raise ValueError(f"--suite: {path} is no file; the suites are in configs/ablations/.")
+    path = recipes.find_suite(path)
     found = runpy.run_path(path)
     if "get_suite" not in found:
         raise ValueError(f"--suite: {path} has no get_suite(); configs/ablations/orders.py shows the form.")
     if not size:
-        return found["get_suite"]()
+        return dataclasses.replace(found["get_suite"](), file=path)
     if not inspect.signature(found["get_suite"]).parameters:
         raise ValueError(f"--suite: {path} has one size only; leave out ':{size}'.")
-    return found["get_suite"](size)
+    return dataclasses.replace(found["get_suite"](size), file=path)
 
 
 def directory_of(path: str, size: str, output_dir: Path) -> Path:
@@ -85,11 +86,34 @@ def evaluations(suite: Suite, workdir: Path) -> list[tuple[Path, list[str]]]:
     return [*found, (report, [f"--checkpoint={workdir}"])]
 
 
+def located(suite: Suite, arguments: Sequence[str]) -> list[str]:
+    """Arguments of `train` with absolute paths: a recipe and what else is relative is looked for beside the suite's
+    file first, then from the working directory; recipes also by name. Those of a suite of no file stay as they are.
+
+    Raises:
+      ValueError: for a recipe that is nowhere.
+    """
+    found: list[str] = []
+    if not suite.file:
+        return list(arguments)
+    for flag, equals, value in (argument.partition("=") for argument in arguments):
+        if flag == "--config":
+            value = recipes.find_recipe(value, suite.file)
+        elif flag.removeprefix("--config.") in path_keys():
+            value = next(filter(os.path.exists, recipes.beside(value, suite.file)), paths.absolute(value))
+        found.append(flag + equals + value)
+    return found
+
+
+def training(suite: Suite, variant: str, seed: int, directory: Path) -> list[str]:
+    """The arguments that decide what `train` learns in one run of a suite."""
+    return [*located(suite, suite.arguments(variant, seed, directory)), f"--config.seed={seed}"]
+
+
 def commands(suite: Suite, variant: str, seed: int, directory: Path, workdir: Path) -> Iterator[list[str]]:
     """What is still to do of one run, in order; each is asked for when the one before is done."""
     if not (workdir / "report" / "report.json").is_file():
-        arguments = suite.arguments(variant, seed, directory)
-        yield ["anyorder_jax.train", *arguments, f"--config.seed={seed}", f"--workdir={workdir}"]
+        yield ["anyorder_jax.train", *training(suite, variant, seed, directory), f"--workdir={workdir}"]
     for folder, arguments in evaluations(suite, workdir):
         is_end = folder == workdir / "report"
         wanted = suite.suites if is_end else ("report",)
@@ -114,12 +138,12 @@ def place(suite: Suite, variant: str, seed: int, directory: Path) -> Path:
       ValueError: a recipe that cannot be read; a moved run of another one.
     """
     link = directory / variant / str(seed)
-    arguments = suite.arguments(variant, seed, directory)
-    config = reuse.configuration([*arguments, f"--config.seed={seed}"])
+    config = reuse.configuration(training(suite, variant, seed, directory))
     if link.is_dir() and not link.is_symlink():
         reuse.refuse_other_settings(link, config)
         return link
-    arguments = [*arguments, "evaluate", *suite.evaluate]
+    shown = Path(paths.shown(directory))  # as in version 0.1.0, whose runs are found again
+    arguments = [*suite.arguments(variant, seed, shown), "evaluate", *suite.evaluate]
     digest = hashlib.sha256("\0".join(arguments).encode()).hexdigest()[:10]
     recipe = Path(arguments[0].partition("=")[2]).stem
     bases = [place(suite, base, seed, directory) for base in suite.needs(variant)]
@@ -223,14 +247,13 @@ def run_one(suite: Suite, variant: str, seed: int, directory: Path, runner: Runn
     workdir = place(suite, variant, seed, directory)
     start, num_done = time.perf_counter(), 0
     with alone(workdir, runner), open(workdir / "log.txt", "a", encoding="utf-8") as log:
-        trained = [*suite.arguments(variant, seed, directory), f"--config.seed={seed}"]
-        reuse.refuse_other_data(workdir, reuse.configuration(trained))
+        reuse.refuse_other_data(workdir, reuse.configuration(training(suite, variant, seed, directory)))
         for arguments in commands(suite, variant, seed, directory, workdir):
             code = runner.run(arguments, log)
             if code == process.REQUEUE:
                 raise InterruptedError(f"{variant}, seed {seed}: stopped by a signal; the same command goes on.")
             if code:
-                raise RuntimeError(f"{variant}, seed {seed}: `python -m {' '.join(arguments)}` failed; see {log.name}.")
+                raise RuntimeError(f"{variant}, seed {seed}: `{paths.command(*arguments)}` failed; see {log.name}.")
             if arguments[0] == "anyorder_jax.evaluate":
                 reuse.remember(arguments)
             num_done += 1
@@ -313,7 +336,7 @@ def ablate(
             run_one(suite, *jobs[job], directory, runner)
         return ""
     require_holm()
-    print(f"{suite.question}\n{len(jobs)} runs in {directory}", flush=True)
+    print(f"{suite.question}\n{len(jobs)} runs in {paths.shown(directory)}", flush=True)
     with stoppable(output_dir) as runner:
         run_all(suite, jobs, directory, num_workers, runner)
     return write_comparison(suite, directory, list(dict.fromkeys(name for name, _ in jobs)), Path(path).stem)
@@ -322,14 +345,15 @@ def ablate(
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--suite", required=True, help="a file of configs/ablations/, with its size after a colon")
-    parser.add_argument("--output_dir", type=Path, default=Path("runs/ablations"))
+    parser.add_argument("--suite", required=True, help="a file, or one of ours by name, with a size after a colon")
+    parser.add_argument("--output_dir", type=paths.typed, default=paths.absolute("runs/ablations"))
     parser.add_argument("--num_workers", type=int, default=1, help="runs at a time")
     parser.add_argument("--only", default="", help="comma-separated variants; default all")
     parser.add_argument("--job", type=int, default=None, help="run only this job (of --list), e.g. of a SLURM array")
     parser.add_argument("--list", action="store_true", help="print the jobs and run nothing")
+    terminal.accept_any_letter()
     options = parser.parse_args()
-    path, _, size = options.suite.partition(":")
+    path, size = recipes.split(options.suite)
     with command.door("ablate"):
         try:
             only = tuple(filter(None, options.only.split(",")))
@@ -337,7 +361,7 @@ def main() -> None:
                 for number, (name, seed) in enumerate(jobs_of(load_suite(path, size), only)):
                     print(f"{number}\t{name}\tseed {seed}")
                 return
-            print(ablate(path, options.output_dir, options.num_workers, only, options.job, size))
+            print(ablate(path, Path(options.output_dir), options.num_workers, only, options.job, size))
         except InterruptedError as stopped:
             print(stopped)
             sys.exit(process.REQUEUE)

@@ -37,7 +37,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from anyorder_jax import command, files
+from anyorder_jax import command, files, paths, terminal
 from anyorder_jax.data import overlap, sources
 from anyorder_jax.environments.base import Environment, ExpertError
 from anyorder_jax.environments.play import play_episode
@@ -322,7 +322,7 @@ def _arguments(arguments: Sequence[str] | None) -> dict[str, Any]:
         allow_abbrev=False,
     )
     flags: tuple[tuple[str, Callable[[str], Any], str], ...] = (
-        ("output_dir", str, "gets manifest.json, train/, validation/, test/"),
+        ("output_dir", paths.typed, "gets manifest.json, train/, validation/, test/"),
         ("num_episodes", int, "training episodes"),
         ("num_validation_episodes", int, "validation episodes"),
         ("num_test_episodes", int, "test episodes"),
@@ -345,6 +345,7 @@ def _arguments(arguments: Sequence[str] | None) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line. What a person can mend is one sentence and exit code 1."""
+    terminal.accept_any_letter()
     options = _arguments(arguments)
     if options.pop("worker", False):
         _work(options["environment"], options["noise"], options["max_seconds_per_episode"])
@@ -359,7 +360,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         num_episodes = sum(shard.num_episodes for shard in shards)
         num_steps = sum(shard.num_steps for shard in shards)
         num_failures = sum(len(shard.failures) for shard in shards)
-        print(f"{directory / split}: {num_episodes} episodes, {num_steps} steps, {num_failures} failed seeds")
+        where = paths.shown(directory / split)
+        print(f"{where}: {num_episodes} episodes, {num_steps} steps, {num_failures} failed seeds")
     for split, counts in manifest.overlap.items():
         print(f"Held out by seed: {overlap.sentence(split, counts)}.")
 

@@ -38,7 +38,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from anyorder_jax import command, process, run_directory, weights
+from anyorder_jax import command, paths, process, run_directory, terminal, weights
 from anyorder_jax.config import freeze
 from anyorder_jax.environments import registry
 from anyorder_jax.evaluation import (
@@ -54,7 +54,7 @@ from anyorder_jax.evaluation import (
 )
 from anyorder_jax.evaluation.held_out import HELD_OUT, HeldOut, Which, open_held_out
 from anyorder_jax.evaluation.likelihood import Model
-from anyorder_jax.task import collect, differences, directory_of, is_collected
+from anyorder_jax.task import collect, differences, directory_of, is_collected, with_data_of
 
 CONSTANT_ACTION = "forward"
 """What the constant baseline does, where the environment has such an action; else its first action."""
@@ -75,6 +75,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command. What a person can mend ends in one sentence on stderr and exit status 1."""
+    terminal.accept_any_letter()
     flags = _parse(arguments)
     with command.door("evaluate"):
         try:
@@ -141,6 +142,7 @@ def evaluate(
     subfolder = which.held_out if which.held_out != "seed" else ""
     directory = Path(output_dir) if output_dir else run / "report" / environment / subfolder
     config, model_config, params, tokenizer = weights.load_for_inference(path)
+    config = with_data_of(config, run, run_directory.read_meta(path)["data"])
     if environment:
         registry.make_environment(environment, config.data.profile).close()  # an unknown level fails here
     report.make_directory(directory)
@@ -176,7 +178,7 @@ def evaluate(
         report.write_json(directory / f"{suite}.json", contents[suite])  # before it is printed: nobody may be there
         if suite in TABLES:
             print(TABLES[suite](found))
-    print(f"\nWritten to {directory}")
+    print(f"\nWritten to {paths.shown(directory)}")
     return contents
 
 
@@ -300,14 +302,14 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         description="World model and success of a checkpoint on held-out episodes.",
         allow_abbrev=False,
     )
-    parser.add_argument("--checkpoint", required=True, help="run directory, or RUN/checkpoints/STEP")
+    parser.add_argument("--checkpoint", type=paths.typed, required=True, help="run directory, or RUN/checkpoints/STEP")
     parser.add_argument("--suite", default="report", help=f"comma-separated, of {', '.join(SUITES)}")
     parser.add_argument("--goals", default="", help="only missions with one of these phrases, comma-separated")
     parser.add_argument("--held_out", default="seed", choices=HELD_OUT, help="layout: without starts seen in training")
     parser.add_argument("--env", default="", help="another level than it was trained on")
     parser.add_argument("--num_episodes", type=int, default=200, help="rollouts and test episodes")
     parser.add_argument("--seed", type=int, default=None, help="chooses rollout seeds, masks and sampled actions")
-    parser.add_argument("--output_dir", default="", help="default: RUN/report, or RUN/report/ENV")
+    parser.add_argument("--output_dir", type=paths.typed, default="", help="default: RUN/report, or RUN/report/ENV")
     parser.add_argument("--modes", default=",".join(policy.RULES), help="how logits become actions")
     parser.add_argument("--num_windows", type=int, default=8, help="windows asked per episode and question")
     return parser.parse_args(arguments)

@@ -32,8 +32,8 @@ import jax.numpy as jnp
 from absl import flags
 from ml_collections import config_flags
 
-from anyorder_jax import command, files, flops, hardware, hlo, sharding, state, step
-from anyorder_jax.config import Config, freeze, to_json
+from anyorder_jax import command, files, flops, hardware, hlo, recipes, sharding, state, step, terminal
+from anyorder_jax.config import Config, freeze, freeze_typed, to_json
 from anyorder_jax.model import lora, presets
 from anyorder_jax.model.config import ModelConfig
 from anyorder_jax.optimizer import make_optimizer
@@ -288,7 +288,10 @@ def compile_apart(config: Config, machine: hardware.Target) -> tuple[dict[str, A
     refuse_absent_compiler(machine)
     environment = {**os.environ, **hardware.environment(machine)}
     command = [sys.executable, "-m", "anyorder_jax.fit", "--worker", machine.name]
-    done = subprocess.run(command, env=environment, input=to_json(config), capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, env=environment, input=to_json(config), capture_output=True, check=False,
+        encoding="utf-8", errors="replace",
+    )  # fmt: skip
     if done.returncode:
         return None, done.returncode, done.stderr
     return json.loads(done.stdout.splitlines()[-1]), 0, done.stderr
@@ -323,16 +326,17 @@ def main(argv: list[str]) -> int:
 
 def _fit(argv: list[str]) -> int:
     """Answers the command line; the exit code."""
+    terminal.accept_any_letter()
     values = flags.FlagValues()
     recipe = config_flags.DEFINE_config_file("config", None, "A recipe.", flag_values=values)
     target = flags.DEFINE_string("target", "", "h200x1, h100x8, v5e-64, v6e-16, v5p-8, cpux8, ...", flag_values=values)
     form = flags.DEFINE_enum("format", "text", ["text", "markdown"], "Report or table row.", flag_values=values)
     output = flags.DEFINE_string("output", "", "File; default runs/fit/RECIPE-TARGET.json.", flag_values=values)
     try:
-        values(argv)
+        values(recipes.in_arguments(argv))
         if recipe.value is None or not target.value:
-            raise ValueError("Usage: python -m anyorder_jax.fit --config=configs/X.py --target=h200x1")
-        config, machine = freeze(recipe.value), hardware.target(target.value)
+            raise ValueError("Usage: python -m anyorder_jax.fit --config=any_order --target=h200x1")
+        config, machine = freeze_typed(recipe.value), hardware.target(target.value)
         found, code, errors = compile_apart(config, machine)
     except (ValueError, AttributeError, KeyError, TypeError, OSError, flags.Error) as error:
         print(f"fit: {error}", file=sys.stderr)

@@ -52,7 +52,7 @@ class RunLogger:
 
     Raises:
       ValueError: when `metrics/` cannot be written, a file there is broken, or W&B is asked for and not
-        installed.
+        installed or not logged in. When it cannot be reached, that is said once, and training goes on without it.
     """
 
     def __init__(
@@ -84,8 +84,8 @@ class RunLogger:
                 f"metrics: cannot write to {self.directory} ({reason.strerror or reason}). Give a --workdir on "
                 "a disk with room and write permission."
             ) from error
-        self._wandb = _open_wandb(wandb_project, self.directory, config_json)
         self._terminal = _Terminal(num_steps, first_step, stream or sys.stderr)
+        self._wandb = _open_wandb(wandb_project, self.directory, config_json, self._terminal.say)
 
     def log(self, step: int, metrics: Mapping[str, Any]) -> None:
         """One log step of training; `loss`, `tokens_per_second`, `targets_per_second` show on the terminal.
@@ -115,7 +115,7 @@ class RunLogger:
             self.is_active = False
             self._terminal.close()
             if self._wandb is not None:
-                self._attempt("to W&B", self._wandb.finish)
+                self._attempt("to W&B", self._wandb.finish, Exception)
 
     def _write(self, name: str, step: int, numbers: dict[str, float]) -> None:
         step = int(step)
@@ -128,13 +128,12 @@ class RunLogger:
         self._attempt(str(self.directory), lambda: append(self.directory / f"{name}.jsonl", line.encode()))
         self._attempt(str(self.directory), lambda: append(self._events, events))
         if self._wandb is not None:
-            self._attempt("to W&B", lambda: self._wandb.log({**tagged, "step": step}))
+            self._attempt("to W&B", lambda: self._wandb.log({**tagged, "step": step}), Exception)
 
-    def _attempt(self, where: str, write: Callable[[], object]) -> None:
-        failures = (OSError,) if self._wandb is None else (OSError, sys.modules["wandb"].Error)
+    def _attempt(self, where: str, write: Callable[[], object], failure: type[Exception] = OSError) -> None:
         try:
             write()
-        except failures as error:
+        except failure as error:
             if where not in self._warned_of:
                 self._warned_of.add(where)
                 self._terminal.say(
@@ -283,9 +282,14 @@ def _encode(value: Any) -> Any:
     return value
 
 
-def _open_wandb(project: str, directory: Path, config_json: str | Mapping[str, Any]) -> Any:
-    """The W&B run, or None without a project. The same run directory continues the same W&B run; points are
-    placed by our own `step`, because W&B drops a step that it has seen before, and a resume repeats some."""
+def _open_wandb(project: str, directory: Path, config_json: str | Mapping[str, Any], say: Callable[[str], None]) -> Any:
+    """The W&B run, or None without a project, or when W&B cannot be reached (said once). The same run directory
+    continues the same W&B run; points are placed by our own `step`, because W&B drops a step that it has seen before,
+    and a resume repeats some.
+
+    Raises:
+      ValueError: W&B is not installed, not logged in, or refuses how it is set up: what a person mends once.
+    """
     if not project:
         return None
     try:
@@ -301,6 +305,15 @@ def _open_wandb(project: str, directory: Path, config_json: str | Mapping[str, A
         id_file.write_text(uuid.uuid4().hex[:12], encoding="utf-8")
     workdir = directory.parent
     run_id = id_file.read_text(encoding="utf-8").strip()
-    run = wandb.init(project=project, config=config, dir=str(workdir), id=run_id, resume="allow", name=workdir.name)
-    run.define_metric("*", step_metric="step")
+    try:
+        run = wandb.init(project=project, config=config, dir=str(workdir), id=run_id, resume="allow", name=workdir.name)
+        run.define_metric("*", step_metric="step")
+    except Exception as error:  # whatever W&B, its service or the network raises
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        advice = "`wandb login`, or WANDB_MODE=offline and `wandb sync` later, or an empty config.log.wandb_project"
+        kinds = {kind.__name__ for kind in type(error).__mro__}
+        if kinds & {"UsageError", "AuthenticationError", "ValueError"}:  # not the network
+            raise ValueError(f"config.log.wandb_project: W&B refuses {project!r} ({reason}). Try {advice}.") from error
+        say(f"metrics: W&B cannot be started ({reason}). Training goes on without it. To have it: {advice}.")
+        return None
     return run

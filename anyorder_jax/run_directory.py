@@ -14,7 +14,6 @@ RUN/damaged/STEP               a checkpoint that could not be read, set aside wh
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 import time
@@ -24,7 +23,7 @@ from typing import Any
 
 from etils import epath
 
-from anyorder_jax import digest, files
+from anyorder_jax import digest, files, paths
 from anyorder_jax.config import Config, to_json
 from anyorder_jax.model.config import ModelConfig
 
@@ -61,14 +60,14 @@ def find(path: str | Path) -> tuple[Path, int]:
     Raises:
       FileNotFoundError: when there is no checkpoint there. ValueError: when the newest has no weights.
     """
-    path = Path(path).absolute()
+    path = Path(paths.absolute(path))
     if _is_step(path):
         return path.parent.parent, int(path.name)
     steps = _steps(path)
     if not steps:
         raise FileNotFoundError(
             f"{path}: no checkpoint here. Expected a run directory with checkpoints/STEP/, or such a STEP folder; "
-            "`python -m anyorder_jax.train --workdir=...` makes one."
+            f"`{paths.command('anyorder_jax.train', '--config=any_order', f'--workdir={path}')}` makes one."
         )
     return path, steps[-1]
 
@@ -76,7 +75,7 @@ def find(path: str | Path) -> tuple[Path, int]:
 def is_run(path: str | Path) -> bool:
     """Whether a path is a run directory or one of its steps, and not a Hugging Face style directory: that may lie in a
     folder called "checkpoints", or hold one."""
-    path = Path(path).absolute()
+    path = Path(paths.absolute(path))
     if any(path.glob("*.safetensors")) or any(path.glob("*.safetensors.index.json")):
         return False
     is_named_step = path.name.isdecimal() and path.parent.name == "checkpoints" and not (path / "config.json").is_file()
@@ -123,29 +122,6 @@ def verified(meta: Mapping[str, Any]) -> dict[str, Any]:
     if ("digests" in values or written is not None) and written != digest.of_json(values):
         raise ValueError("meta: other bytes than were written")
     return values
-
-
-PLACES = (("model", "path"), ("data", "path"), ("data", "tokenizer"), ("data", "cache_dir"))
-"""Keys of the configuration that name a directory."""
-
-
-def with_absolute_places(config: Config) -> Config:
-    """The configuration with places that are found from any working directory; addresses (gs://...) stay."""
-    for section, name in PLACES:
-        values = getattr(config, section)
-        place = getattr(values, name)
-        if place and "://" not in place:
-            values = dataclasses.replace(values, **{name: str(Path(place).absolute())})
-            config = dataclasses.replace(config, **{section: values})
-    return config
-
-
-def is_same_place(saved: str, now: str) -> bool:
-    """Whether a place that a run has recorded is the one that is given now, or was moved there (it is gone)."""
-    if saved == now or not saved or not now or "://" in saved + now:
-        return saved == now
-    before = Path(saved).absolute()
-    return before == Path(now).absolute() or not before.exists()
 
 
 def describe(config: Config, model_config: ModelConfig, fingerprint: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The main job: `python -m anyorder_jax.train --config=configs/any_order.py [--workdir=runs/x]`.
+"""The main job: `python -m anyorder_jax.train --config=any_order [--workdir=runs/x]`; a recipe by name or file.
 
 Collects expert episodes when the configuration names none, trains, and leaves a run directory (ARCHITECTURE, "On
 disk"). The same command resumes a run whose directory holds a checkpoint, and reproduces what it would have done.
@@ -27,8 +27,23 @@ from absl import app, flags, logging
 from jax.experimental import multihost_utils
 from ml_collections import config_flags
 
-from anyorder_jax import checkpoint, command, files, flops, keys, process, run_directory, sharding, state, step, weights
-from anyorder_jax.config import Config, freeze, to_json
+from anyorder_jax import (
+    checkpoint,
+    command,
+    files,
+    flops,
+    keys,
+    paths,
+    process,
+    recipes,
+    run_directory,
+    sharding,
+    state,
+    step,
+    terminal,
+    weights,
+)
+from anyorder_jax.config import Config, freeze, freeze_typed, path_keys, to_json, with_absolute_paths
 from anyorder_jax.data import pipeline
 from anyorder_jax.masking.sampler import AnyOrderMaskSampler
 from anyorder_jax.metrics import RunLogger
@@ -39,7 +54,7 @@ from anyorder_jax.task import Task, collect, differences, directory_of, is_colle
 from anyorder_jax.types import ROLES
 
 CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "A recipe, e.g. configs/any_order.py or configs/any_order.py:smoke."
+    "config", None, "A recipe: a file, or the name of one of ours, e.g. any_order or any_order:smoke."
 )
 DEBUG = flags.DEFINE_bool("debug", False, "Show the whole trace of an error.")
 WORKDIR = flags.DEFINE_string("workdir", "", "Run directory; default runs/<recipe>.")
@@ -113,6 +128,14 @@ def say_other_mask(model_config: ModelConfig, task: Task) -> None:
         say(f"Mask token: the tokenizer's {words[1]!r} ({used}), not the model's config.json's {words[0]!r} ({named}).")
 
 
+def is_same_place(saved: str, now: str, workdir: Path) -> bool:
+    """Whether a place that a run has recorded is the one that is given now, or was moved there (it is gone)."""
+    if saved == now or not saved or not now or paths.is_remote(saved) or paths.is_remote(now):
+        return saved == now
+    found = paths.find(saved, workdir)
+    return found == now or not Path(found).exists()
+
+
 def refuse_other_run(
     config: Config, meta: Mapping[str, Any], fingerprint: Mapping[str, Any], workdir: Path, is_longer_fine: bool = False
 ) -> None:
@@ -123,13 +146,9 @@ def refuse_other_run(
     saved, now = dataclasses.asdict(freeze(meta["config"])), dataclasses.asdict(config)
     free = {"mesh", "log", "checkpoint"}  # do not change what is learned
     moved = {("data", "num_threads"), ("data", "prefetch")}
+    moved |= {("data", "path"), ("data", "cache_dir")}  # the fingerprint tells whether the episodes are the same
     if config.lora.rank:
         moved.add(("model", "path"))  # the digests of the frozen weights tell whether they are the same
-    moved |= {
-        (section, name)
-        for section, name in run_directory.PLACES
-        if run_directory.is_same_place(saved[section][name], now[section][name])
-    }
     length = saved["train"]["num_steps"]
     is_longer = config.train.num_steps > length
     if is_longer and is_longer_fine:
@@ -140,6 +159,7 @@ def refuse_other_run(
         if section not in free and isinstance(values, dict)
         for name, value in values.items()
         if saved[section][name] != value and (section, name) not in moved
+        if f"{section}.{name}" not in path_keys() or not is_same_place(saved[section][name], value, workdir)
     ]
     if saved["seed"] != now["seed"]:
         changed.append(f"seed: {saved['seed']} -> {now['seed']}")
@@ -347,7 +367,7 @@ def train(config: Config, workdir: Path, is_extending: bool = False) -> bool:
     Raises:
       ValueError: when another process trains in `workdir`, or it holds a run with other settings.
     """
-    config = run_directory.with_absolute_places(config)
+    config = with_absolute_paths(config)
     is_new = not workdir.exists()
     files.make_directory(workdir)
     try:
@@ -451,15 +471,15 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"Unexpected arguments {argv[1:]}; settings look like --config.masking.rate=0.3.")
     if CONFIG.value is None:
-        raise app.UsageError("Give a recipe: --config=configs/any_order.py (or another file of configs/).")
+        raise app.UsageError(f"Give a recipe: --config=FILE, or a name: {', '.join(recipes.recipes())}.")
     if not DEBUG.value:  # what Orbax's threads report comes out of our calls as well, in one sentence
         logging.set_verbosity(logging.FATAL)
         std_logging.getLogger("asyncio").setLevel(std_logging.CRITICAL)
     file_name, _, _ = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
-    workdir = Path(WORKDIR.value or f"runs/{Path(file_name).stem}")
     with process.leave_at_once_on_error(), command.door("train"):
         try:
-            config = freeze(CONFIG.value)
+            workdir = Path(paths.on_disk(WORKDIR.value or f"runs/{Path(file_name).stem}"))
+            config = freeze_typed(CONFIG.value)
             process.prepare(flops.cpu_devices(config, presets.get(config.model.preset)))
             process.join_others()
             is_done = train(config, workdir, EXTEND.value)
@@ -476,15 +496,17 @@ def main(argv: list[str]) -> None:
             )
     if not is_done:
         sys.exit(process.REQUEUE)
-    say(f"{workdir}: done. Next: python -m anyorder_jax.evaluate --checkpoint={workdir}")
+    next_command = paths.command("anyorder_jax.evaluate", f"--checkpoint={paths.shown(workdir)}")
+    say(f"{paths.shown(workdir)}: done. Next: {next_command}")
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """absl's parser, with a mistyped key, a wrong type or a broken recipe told in one sentence."""
+    """absl's parser, with recipes by name, and a mistyped key, a wrong type or a broken recipe told in one sentence."""
+    terminal.accept_any_letter()
     try:
-        return app.parse_flags_with_usage(argv)
+        return app.parse_flags_with_usage(recipes.in_arguments(argv))
     except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        sys.exit(f"--config: {error}")
+        sys.exit(f"--config: {str(error).removeprefix('--config: ')}")
 
 
 if __name__ == "__main__":

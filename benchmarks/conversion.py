@@ -30,7 +30,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from anyorder_jax import files
+from anyorder_jax import files, paths
 from anyorder_jax.pretrained import names
 from anyorder_jax.pretrained.shards import Spec
 from conversion.writing import config_text, make_plan, written
@@ -79,7 +79,7 @@ def peak_memory(process: subprocess.Popen[bytes]) -> dict[str, int]:
     peak = {"RssAnon": 0, "RssFile": 0, "RssShmem": 0}
     while process.poll() is None:
         try:
-            status = Path(f"/proc/{process.pid}/status").read_text()
+            status = Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8")
         except OSError:
             break
         for key in peak:
@@ -96,7 +96,7 @@ TOUCH = "import mmap, sys; m = mmap.mmap(-1, int(sys.argv[1])); [m.write(b'1' * 
 
 def _memory(kind: str) -> int:
     """Bytes by /proc/meminfo."""
-    return 1024 * int(Path("/proc/meminfo").read_text().split(f"{kind}:")[1].split()[0])
+    return 1024 * int(Path("/proc/meminfo").read_text(encoding="utf-8").split(f"{kind}:")[1].split()[0])
 
 
 def held_memory(num_bytes_needed: int) -> mmap.mmap:
@@ -204,8 +204,10 @@ def main() -> None:
     parser.add_argument("--gigabytes", type=float, default=4.0, help="size of the checkpoint (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--orbax", action="store_true", help="to_orbax and to_hf (default: merge and split)")
-    parser.add_argument("--directory", help="where to write: four times the size (default: a temporary directory)")
-    parser.add_argument("--json", help="file for the numbers")
+    parser.add_argument(
+        "--directory", type=paths.typed, help="where to write, four times the size (default: temporary)"
+    )
+    parser.add_argument("--json", type=paths.typed, help="file for the numbers")
     args = parser.parse_args()
     directory = Path(tempfile.mkdtemp(prefix="conversion-benchmark-", dir=args.directory))
     num_bytes = int(args.gigabytes * 1e9)

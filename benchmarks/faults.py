@@ -129,7 +129,7 @@ def full_disk(world: World) -> str:
             name = f"disk-{policy}/run"
             log = world.folder / f"disk-{policy}.log"
             arguments = (f"--config.checkpoint.on_failure={policy}",)
-            with open(log, "w") as file:
+            with open(log, "w", encoding="utf-8") as file:
                 (one,) = world.start(name, *arguments)
                 wait_for_step(world.folder / name, world.save_every * 2 + 1, one)
                 one.send_signal(signal.SIGSTOP)
@@ -141,7 +141,7 @@ def full_disk(world: World) -> str:
                     if "Training goes on (checkpoint.on_failure=continue)" in line:
                         ballast.unlink()
             code = one.wait()
-            output = log.read_text()
+            output = log.read_text(encoding="utf-8", errors="replace")
             steps = sorted(int(p.name) for p in (world.folder / name / "checkpoints").iterdir() if p.name.isdigit())
             assert steps, "the last good checkpoint is gone"
             if policy == "stop":

@@ -22,7 +22,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from anyorder_jax import command
+from anyorder_jax import command, paths, terminal
 from anyorder_jax.data import overlap, sources
 
 
@@ -91,9 +91,10 @@ def link(source: Path, target: Path) -> None:
 
 def main() -> None:
     """The command."""
+    terminal.accept_any_letter()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="+", type=Path, help="directories of collections")
-    parser.add_argument("--output_dir", required=True, type=Path)
+    parser.add_argument("parts", nargs="+", type=paths.typed, help="directories of collections")
+    parser.add_argument("--output_dir", required=True, type=paths.typed)
     options = parser.parse_args()
     try:
         with command.door("join"):
@@ -101,7 +102,7 @@ def main() -> None:
     except (ValueError, OSError) as error:
         sys.exit(f"join: {error}")
     for split, count in manifest.settings["num_episodes"].items():
-        print(f"{options.output_dir / split}: {count} episodes of {len(options.parts)} collections")
+        print(f"{paths.shown(Path(options.output_dir, split))}: {count} episodes of {len(options.parts)} collections")
     for split, counts in manifest.overlap.items():
         print(f"Held out by seed: {overlap.sentence(split, counts)}.")
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from anyorder_jax import paths, terminal
 from anyorder_jax.types import Field, Hidden, Kind, Tokenised
 
 if TYPE_CHECKING:
@@ -27,11 +28,13 @@ WIDTH = 108
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m anyorder_jax.data.show", description=__doc__)
-    parser.add_argument("file", metavar="FILE", help="a shard of trajectories (.jsonl or .jsonl.zst)")
+    parser.add_argument("file", metavar="FILE", type=paths.typed, help="a shard of trajectories (.jsonl or .jsonl.zst)")
     parser.add_argument("--record", type=int, default=0, help="line of the file, from 0")
     parser.add_argument("--window", type=int, default=0, help="the last so many steps (0: the whole trajectory)")
     parser.add_argument("--profile", default="joint", help="joint or attributes")
-    parser.add_argument("--tokenizer", default="", help="a Hugging Face model directory (default: the built-in one)")
+    parser.add_argument(
+        "--tokenizer", type=paths.typed, default="", help="a model directory (default: the built-in one)"
+    )
     parser.add_argument("--order", default="any_order")
     parser.add_argument("--granularity", default="unit")
     parser.add_argument("--rate", type=float, default=0.5)
@@ -68,6 +71,7 @@ def main() -> None:
     from anyorder_jax.environments import registry
     from anyorder_jax.masking.sampler import AnyOrderMaskSampler
 
+    terminal.accept_any_letter()
     arguments = _arguments()
     try:
         trajectory = sources.read_record(arguments.file, arguments.record)

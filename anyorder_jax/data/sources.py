@@ -36,6 +36,7 @@ from etils import epath
 
 from anyorder_jax import files
 from anyorder_jax.data.lines import Lines, open_lines
+from anyorder_jax.paths import command
 from anyorder_jax.types import Kind, Trajectory, Unit
 
 SCHEMA_VERSION = 1
@@ -119,6 +120,10 @@ def write_manifest(directory: Path | str, manifest: Manifest) -> None:
     files.write_whole(_manifest_path(directory), [json.dumps(content, indent=2).encode() + b"\n"])
 
 
+def _collect_command(directory: Path | str) -> str:
+    return command("anyorder_jax.collect", "--env=LEVEL", "--num_episodes=NUMBER", f"--output_dir={directory}")
+
+
 def read_manifest(directory: Path | str) -> Manifest:
     """Reads and checks `manifest.json`.
 
@@ -129,13 +134,13 @@ def read_manifest(directory: Path | str) -> Manifest:
     path = _manifest_path(directory)
     if not path.parent.is_dir():
         raise FileNotFoundError(
-            f"{path.parent}: no such directory. Collect episodes there with "
-            "`python -m anyorder_jax.collect --env=... --output_dir=...`."
+            f"{path.parent}: no such directory. Collect episodes there "
+            f"(`{_collect_command(path.parent)}`), or name the directory that holds them."
         )
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path}: not found, so {path.parent} is no directory of trajectories. Collect into it with "
-            "`python -m anyorder_jax.collect`, or describe your own shards with `sources.write_manifest`."
+            f"{path}: not found, so {path.parent} is no directory of trajectories. Collect into it "
+            f"(`{_collect_command(path.parent)}`), or describe your own shards with `sources.write_manifest`."
         )
     try:
         content = json.loads(path.read_bytes())

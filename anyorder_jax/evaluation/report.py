@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from anyorder_jax import files
+from anyorder_jax import files, paths
 from anyorder_jax.evaluation.statistics import Estimate
 from anyorder_jax.evaluation.world_model import MODEL, Results
 
@@ -187,7 +187,7 @@ def text(
 ) -> str:
     """All that is printed. overlap: the sentence about held-out episodes that were trained on."""
     parts: Iterable[str] = (
-        f"{about['checkpoint']} on {about['environment']}",
+        f"{paths.shown(about['checkpoint'])} on {about['environment']}",
         f"World model on {about['num_test_episodes']} test episodes, windows of {about['window']} steps "
         "(nll in nats; accuracies: argmax over the whole vocabulary)",
         world_model_table(world_model),
