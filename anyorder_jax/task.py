@@ -58,6 +58,11 @@ class Task(NamedTuple):
         index = open_index(self.directory, split, texts, limit, on_bad, files)
         return TextCorpus(self.directory, index, texts, data.context_tokens, config.seed)
 
+    def has_split(self, split: str) -> bool:
+        """Whether the collection has such a split; a corpus of a handful of logs has no validation and no test."""
+        manifest = sources.read_manifest(self.directory)
+        return bool(manifest.splits.get(split)) or (self.directory / split).is_dir()
+
     def decision(self) -> tuple[Kind, ...]:
         """What an agent of these data writes at its turn: a thought and an action, or an action alone, as more than
         half of the first hundred training episodes' turns do."""

@@ -221,8 +221,11 @@ class Run:
         self.model_config = model_config_of(config, self.task)
         say_other_mask(self.model_config, self.task)
         self.corpus = corpus = self.task.examples(config, "train")
-        held_out = self.task.examples(config, "validation")
-        self.task.fingerprint["tokens_sha256"] = [corpus.sha256(), held_out.sha256()]
+        has_validation = self.task.has_split("validation")
+        if not has_validation:
+            say(f"{self.task.directory}: no validation split, so nothing is validated; the last checkpoints are kept.")
+        held_out = self.task.examples(config, "validation") if has_validation else None
+        self.task.fingerprint["tokens_sha256"] = [corpus.sha256(), held_out.sha256() if held_out else ""]
         say_skipped(self.task.skipped or [])
         sampler = AnyOrderMaskSampler(config.masking)
         ids = {"mask_id": self.task.vocabulary.mask_id, "pad_id": self.task.vocabulary.pad_id}
@@ -237,7 +240,7 @@ class Run:
             **ids,
             **host,
         )
-        self.validation = pipeline.validation_batches(
+        self.validation = [] if held_out is None else pipeline.validation_batches(
             held_out, sampler, config.seed, config.train.batch_size // config.train.accumulation_steps,
             config.log.num_validation_rows, row_length=config.data.row_length,
             block_size=pipeline.block_size_of(config), **ids,
@@ -403,7 +406,7 @@ def _train(run: Run) -> bool:
             is_stopped = is_last_before_stop(done)
             is_last = done == config.train.num_steps
             validation: dict[str, float] | None = None
-            if done % config.log.validate_every_steps == 0 or is_last:
+            if run.validation and (done % config.log.validate_every_steps == 0 or is_last):
                 with window.paused():
                     validation = run.validate()
                 log.log_validation(done, validation)

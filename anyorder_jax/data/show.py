@@ -13,6 +13,7 @@ if __name__ == "__main__":
 
 import argparse
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -65,11 +66,12 @@ def _seen_words(example: Tokenised, hidden: Hidden, vocabulary: Vocabulary, unit
 def main() -> None:
     """Prints one record of a file."""
     from anyorder_jax import keys
-    from anyorder_jax.config import MaskingConfig
+    from anyorder_jax.config import DataConfig, MaskingConfig
     from anyorder_jax.data import sources, units
     from anyorder_jax.data.tokenization import Vocabulary
     from anyorder_jax.environments import registry
     from anyorder_jax.masking.sampler import AnyOrderMaskSampler
+    from anyorder_jax.task import trained_vocabulary
 
     terminal.accept_any_letter()
     arguments = _arguments()
@@ -78,6 +80,9 @@ def main() -> None:
         codec = registry.make_codec(trajectory.source.get("environment", ""), arguments.profile)
         if arguments.tokenizer:
             vocabulary = Vocabulary.from_directory(arguments.tokenizer, codec)
+        elif codec.is_running_text:  # the one that `train` would make
+            directory = Path(arguments.file).absolute().parents[1]
+            vocabulary = trained_vocabulary(directory, codec, DataConfig(num_episodes=0))
         else:
             vocabulary = Vocabulary.builtin(codec)
         example: Tokenised = units.tokenise(trajectory, codec, vocabulary)
