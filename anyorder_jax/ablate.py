@@ -33,9 +33,9 @@ from typing import IO
 from anyorder_jax import process
 from anyorder_jax.evaluation import comparison, page
 from anyorder_jax.evaluation import suite as suites
-from anyorder_jax.evaluation.statistics import require_holm
 from anyorder_jax.evaluation.suite import Suite
 from anyorder_jax.run_directory import write_text
+from anyorder_jax.statistics import require_holm
 
 
 def load_suite(path: str, size: str = "") -> Suite:

@@ -2,7 +2,7 @@
 
     python -m anyorder_jax.evaluate --checkpoint=runs/any_order [--suite=report,likelihood,robustness,decoding,viewer]
         [--env=BabyAI-GoToObj-v0 --num_episodes=200 --seed=0 --output_dir=runs/any_order/report]
-        [--modes=greedy,sampled,visit_penalty --num_windows=8 --goals="red ball,blue key"]
+        [--modes=greedy,sampled,visit_penalty --num_windows=8 --goals="red ball,blue key" --mesh=data:2,expert:4]
 
 It leaves in the output directory:
 
@@ -16,6 +16,9 @@ It leaves in the output directory:
     robustness  robustness.json  success and NLL over the strength of disturbances
     decoding    decoding.json    success of other ways to choose an action (evaluation/planning.py)
     viewer      viewer.json      answers for the page that hides what one clicks (evaluation/viewer.py)
+
+A run of text (docs/own_data.md) is asked about its test episodes (asking/), and leaves report.json, rows.jsonl (every
+number, episode by episode) and loss.png; there is no environment to act in.
 """
 
 from __future__ import annotations
@@ -26,9 +29,15 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from anyorder_jax import process, run_directory, weights
+from anyorder_jax.asking import evaluation as asking
+from anyorder_jax.asking import report as asking_report
+from anyorder_jax.asking.scorer import Scorer, mesh_of
+from anyorder_jax.config import Config, freeze
+from anyorder_jax.data import sources
 from anyorder_jax.environments import registry
 from anyorder_jax.evaluation import (
     acting,
@@ -43,7 +52,7 @@ from anyorder_jax.evaluation import (
 )
 from anyorder_jax.evaluation.held_out import HeldOut, open_held_out
 from anyorder_jax.evaluation.likelihood import Model
-from anyorder_jax.task import collect, directory_of, is_collected
+from anyorder_jax.task import collect, directory_of, is_collected, open_task
 
 CONSTANT_ACTION = "forward"
 """What the constant baseline does, where the environment has such an action; else its first action."""
@@ -69,6 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             num_windows=flags.num_windows,
             suites=tuple(flags.suite.split(",")),
             goals=tuple(filter(None, flags.goals.split(","))),
+            mesh=flags.mesh,
         )
     except (ValueError, OSError, ModuleNotFoundError) as error:
         sys.exit(f"evaluate: {error}")
@@ -85,6 +95,7 @@ def evaluate(
     num_windows: int = 8,
     suites: Sequence[str] = ("report",),
     goals: Sequence[str] = (),
+    mesh: str = "",
 ) -> dict[str, Any]:
     """Evaluates one checkpoint and writes its report.
 
@@ -100,6 +111,7 @@ def evaluate(
       num_windows: windows asked per episode and question at most (of `likelihood`: an eighth of it).
       suites: what is evaluated, of SUITES; a file each.
       goals: only episodes whose goal holds one of these phrases (empty: all).
+      mesh: of a run of text, sizes of mesh axes; see `asking.scorer.mesh_of`.
 
     Returns:
       The content of every file, by suite.
@@ -118,6 +130,15 @@ def evaluate(
         raise ValueError(f"--suite: expected names out of {', '.join(SUITES)}, got {unknown or 'none'}.")
     run, step = run_directory.find(path)
     directory = Path(output_dir) if output_dir else run / "report" / environment
+    if is_of_text(freeze(run_directory.read_meta(path)["config"])):
+        if tuple(suites) != ("report",) or environment:
+            raise ValueError(
+                f"{path}: a run of text is asked about its held-out episodes (--suite=report); --suite="
+                f"{','.join(suites)} and --env={environment or 'LEVEL'} are for grids. Leave them out."
+            )
+        return {"report": _ask(path, directory, num_episodes, num_windows, seed or 0, goals, mesh)}
+    if mesh:
+        raise ValueError("--mesh: only runs of text are evaluated on a mesh; leave it out.")
     config, model_config, params, tokenizer = weights.load_for_inference(path)
     if environment:
         registry.make_codec(environment, config.data.profile)  # an unknown level fails here
@@ -149,6 +170,48 @@ def evaluate(
         report.write_json(directory / f"{suite}.json", contents[suite])
     print(f"\nWritten to {directory}")
     return contents
+
+
+def is_of_text(config: Config) -> bool:
+    """Whether a run's episodes are running text, as far as its data are still there."""
+    try:
+        environment = sources.read_manifest(directory_of(config.data)).environment
+    except FileNotFoundError:
+        return False
+    return registry.make_codec(environment, config.data.profile).is_running_text
+
+
+def _ask(
+    path: str, directory: Path, num_episodes: int, num_windows: int, seed: int, goals: Sequence[str], mesh_text: str
+) -> dict[str, Any]:
+    """Evaluates a run of text; the content of its report.json."""
+    start = time.perf_counter()
+    run, step = run_directory.find(path)
+    mesh = mesh_of(freeze(run_directory.read_meta(path)["config"]), mesh_text)
+    config, model_config, params, tokenizer = weights.load_for_inference(path, mesh)
+    report.make_directory(directory)
+    task = open_task(config, tokenizer)
+    held_out = asking.open_held_out(config, task, num_episodes, goals)
+    say(f"asking about {len(held_out.ids)} test episodes")
+    scorer = Scorer(config, model_config, params, task.vocabulary, mesh)
+    found = asking.evaluate(run, config, task, scorer, held_out, num_windows=num_windows, seed=seed, say=say)
+    why = (
+        f"this asks about recorded episodes of {task.environment}"
+        if task.environment
+        else "the data have no environment"
+    )
+    about = {
+        "checkpoint": str(path), "step": step, "environment": task.environment, "seed": seed, "goals": list(goals),
+        "num_test_episodes": len(held_out.ids), "num_windows": num_windows,
+        "context_tokens": config.data.context_tokens, "num_counted_episodes": held_out.counts.num_episodes,
+        "num_skipped": len(task.skipped or ()), "mesh": dict(mesh.shape),
+        "acting": f"Acting is left out: {why}.", "seconds": round(time.perf_counter() - start, 1),
+    }  # fmt: skip
+    content, text = asking_report.write(directory, about, found)
+    print(text)
+    _charts(directory).loss_curves(run / "metrics", directory / "loss.png")
+    print(f"\nWritten to {directory}")
+    return content
 
 
 def _others(
@@ -226,13 +289,9 @@ def draw(
     Raises:
       ModuleNotFoundError: when the extra `report` is not installed.
     """
-    try:
-        from anyorder_jax.evaluation import charts, film, strip
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"the pictures need {error.name!r}, which is not installed; the numbers are in "
-            f"{directory}/report.json. Run `pip install 'anyorder-jax[report]'`."
-        ) from error
+    charts = _charts(directory)
+    from anyorder_jax.evaluation import film, strip
+
     say("pictures")
     charts.loss_curves(run / "metrics", directory / "loss.png")
     title = f"{run.name} on {held_out.task.environment}, {len(held_out.seeds)} held-out episodes"
@@ -248,6 +307,18 @@ def draw(
             film.save(film.frames(environment, episode, who.replace("/", ", ")), directory / file)
     finally:
         environment.close()
+
+
+def _charts(directory: Path) -> ModuleType:
+    """What draws; ModuleNotFoundError when the extra `report` is not installed."""
+    try:
+        from anyorder_jax.evaluation import charts, film, strip  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"the pictures need {error.name!r}, which is not installed; the numbers are in "
+            f"{directory}/report.json. Run `pip install 'anyorder-jax[report]'`."
+        ) from error
+    return charts
 
 
 def say(line: str) -> None:
@@ -270,6 +341,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--output_dir", default="", help="default: RUN/report, or RUN/report/ENV")
     parser.add_argument("--modes", default=",".join(policy.RULES), help="how logits become actions")
     parser.add_argument("--num_windows", type=int, default=8, help="windows asked per episode and question")
+    parser.add_argument("--mesh", default="", help="of a run of text: AXIS:SIZE,...; default the run's, or one device")
     return parser.parse_args(arguments)
 
 

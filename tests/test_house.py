@@ -8,12 +8,12 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"types", "config", "keys", "process", "digest", "hardware", "hlo", "rendering"},
-    {"data", "masking", "environments", "sharding", "metrics"},
+    {"data", "masking", "environments", "sharding", "metrics", "statistics"},
     {"model"},
     {"loss", "optimizer", "flops", "pretrained", "task", "run_directory"},
     {"state"},
     {"step", "decode", "checkpoint", "weights"},
-    {"acting"},
+    {"acting", "asking"},
     {"evaluation"},
     {"generate", "ingest", "train", "evaluate", "collect", "ablate", "demo", "fit"},
 ]
