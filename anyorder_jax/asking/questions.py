@@ -121,8 +121,9 @@ def _holds(order: str, example: Tokenised) -> bool:
     """Whether a context holds what the order asks."""
     kind_U = example.kind_U
     match order:
-        case "causal":  # a thought alone is no decision
-            return Kind.ACTION in kind_U[holes.decision(example, len(kind_U) - 1)]
+        case "causal":  # a thought alone, or with an injected action, is no decision to be learned from
+            parts = holes.decision(example, len(kind_U) - 1)
+            return bool((example.is_expert_U[parts] & (kind_U[parts] == Kind.ACTION)).any())
         case "goal":
             return bool(np.isin(kind_U, PURPOSE).any() and (~np.isin(kind_U, (*PURPOSE, Kind.SYSTEM))).any())
         case "past" | "future":
