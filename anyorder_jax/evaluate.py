@@ -192,7 +192,7 @@ def _ask(
     report.make_directory(directory)
     task = open_task(config, tokenizer)
     held_out = asking.open_held_out(config, task, num_episodes, goals)
-    say(f"asking about {len(held_out.ids)} test episodes")
+    say(f"asking about {len(held_out.ids)} test episodes, on {mesh.size} device(s)")
     scorer = Scorer(config, model_config, params, task.vocabulary, mesh)
     found = asking.evaluate(run, config, task, scorer, held_out, num_windows=num_windows, seed=seed, say=say)
     why = (

@@ -10,7 +10,7 @@ The last two give texts and no probabilities, so they have no nll.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -37,12 +37,13 @@ class Counts:
         self.num_episodes = 0
         for example in examples:
             self.num_episodes += 1
-            unit_L = np.where(example.field_L == Field.END, -1, example.slots_GL[0])
-            for unit in np.flatnonzero(example.is_expert_U).tolist():
-                ids = example.tokens_L[unit_L == unit].astype(np.int32)
-                kind = int(example.kind_U[unit])
-                np.add.at(self._count_RV[kind], ids, 1)
-                units[kind][ids.tobytes()] += 1
+            own_K = np.flatnonzero((example.slots_GL[0] >= 0) & (example.field_L != Field.END))
+            borders = np.flatnonzero(np.diff(example.slots_GL[0, own_K])) + 1
+            for unit, span in enumerate(np.split(own_K, borders)):  # every unit has a token
+                if example.is_expert_U[unit]:
+                    ids, kind = example.tokens_L[span].astype(np.int32), int(example.kind_U[unit])
+                    np.add.at(self._count_RV[kind], ids, 1)
+                    units[kind][ids.tobytes()] += 1
         commonest = [counter.most_common(1) for counter in units]
         self._unit_R = [np.frombuffer(found[0][0], np.int32) if found else None for found in commonest]
 
@@ -52,10 +53,9 @@ class Counts:
             case "unigram":
                 return self.unigram(targets)
             case "copy":
-                return Prediction(None, _aligned(targets, self._previous(targets), self._end_id))
+                return self._written(targets, _seen_before)
             case "most_frequent":
-                units = {(a, u): self._unit_R[targets.asks[a].example.kind_U[u]] for a, u in _units(targets)}
-                return Prediction(None, _aligned(targets, units, self._end_id))
+                return self._written(targets, lambda ask, unit: self._unit_R[ask.example.kind_U[unit]])
         raise ValueError(f"baselines: unknown baseline {name!r}; expected one of {', '.join(BASELINES)}.")
 
     def unigram(self, targets: Targets) -> Prediction:
@@ -67,14 +67,16 @@ class Counts:
             -np.log(p_RV[targets.kind_T, targets.truth_T]), chosen_R[targets.kind_T], p_RV.max(1)[targets.kind_T]
         )
 
-    def _previous(self, targets: Targets) -> dict[tuple[int, int], np.ndarray | None]:
-        return {(a, u): _seen_before(targets.asks[a], u) for a, u in _units(targets)}
-
-
-def _units(targets: Targets) -> list[tuple[int, int]]:
-    """(ask, unit) of every unit that has a target."""
-    unit_T = [targets.asks[a].example.slots_GL[0, p] for a, p in zip(targets.ask_T, targets.position_T, strict=True)]
-    return list(dict.fromkeys(zip(targets.ask_T.tolist(), map(int, unit_T), strict=True)))
+    def _written(self, targets: Targets, source: Callable[[Ask, int], np.ndarray | None]) -> Prediction:
+        """Each unit as `source` writes it, token by token: ends behind it, -1 where there is none."""
+        chosen_T = np.full(len(targets.truth_T), -1, np.int64)
+        is_other_T = (np.diff(targets.ask_T, prepend=-1) != 0) | (np.diff(targets.unit_T, prepend=-1) != 0)
+        for span in np.split(np.arange(len(chosen_T)), np.flatnonzero(is_other_T)[1:]) if len(chosen_T) else ():
+            ids = source(targets.asks[targets.ask_T[span[0]]], int(targets.unit_T[span[0]]))
+            if ids is not None:
+                offset = targets.offset_T[span]
+                chosen_T[span] = np.where(offset < len(ids), ids[np.minimum(offset, len(ids) - 1)], self._end_id)
+        return Prediction(None, chosen_T)
 
 
 def _seen_before(ask: Ask, unit: int) -> np.ndarray | None:
@@ -83,13 +85,3 @@ def _seen_before(ask: Ask, unit: int) -> np.ndarray | None:
     hidden = np.unique(unit_L[ask.hidden.is_hidden_L])
     earlier = np.setdiff1d(np.flatnonzero(example.kind_U[:unit] == example.kind_U[unit]), hidden)
     return example.tokens_L[unit_L == earlier[-1]] if len(earlier) else None
-
-
-def _aligned(targets: Targets, source: dict[tuple[int, int], np.ndarray | None], end_id: int) -> np.ndarray:
-    """int [T]: the token at each target's place in its unit's source, an end behind it, -1 where there is no source."""
-    chosen_T = np.full(len(targets.truth_T), -1, np.int64)
-    for t, (a, place, offset) in enumerate(zip(targets.ask_T, targets.position_T, targets.offset_T, strict=True)):
-        ids = source[int(a), int(targets.asks[a].example.slots_GL[0, place])]
-        if ids is not None:
-            chosen_T[t] = ids[offset] if offset < len(ids) else end_id
-    return chosen_T

@@ -47,7 +47,7 @@ class Spans(NamedTuple):
 class Targets:
     """T asked tokens of `asks`.
 
-    ask_T, position_T: where each stands, int [T], in order. offset_T: its place in its unit. truth_T: the right id.
+    ask_T, unit_T, position_T: where each stands, int [T], in order. offset_T: its place in its unit. truth_T: the id.
     kind_T: `Kind` of its unit. episode_T. is_changed_T: in a line of evidence that is not in the unit of that kind
     before it. num_characters_T: of the text of a run of asked tokens, at the run's first one, else 0. units, lines:
     those that are asked whole; a line holds more than an end token. text_S: of each of these units.
@@ -55,6 +55,7 @@ class Targets:
 
     asks: Sequence[Ask]
     ask_T: np.ndarray
+    unit_T: np.ndarray
     position_T: np.ndarray
     offset_T: np.ndarray
     truth_T: np.ndarray
@@ -90,12 +91,13 @@ def collect_targets(asks: Sequence[Ask], vocabulary: Vocabulary) -> Targets:
     return Targets(
         asks=asks,
         ask_T=ask_T,
+        unit_T=gather(lambda ask, p: ask.example.slots_GL[0][p]),
         position_T=gather(lambda ask, p: p),
         offset_T=gather(lambda ask, p: p - first_places(ask.example)[ask.example.slots_GL[0][p]]),
         truth_T=truth_T,
         kind_T=kind_T,
         episode_T=episode_T,
-        is_changed_T=gather(lambda ask, p: changed_lines(ask.example, vocabulary)[p], bool),
+        is_changed_T=gather(lambda ask, p: changed_lines(ask.example, p, vocabulary)[p], bool),
         num_characters_T=gather(lambda ask, p: _run_lengths(ask.example, p, vocabulary)),
         units=units,
         lines=_spans(asks, positions_A, LINE, kind_T, episode_T, truth_T != vocabulary.end_id),
@@ -112,20 +114,24 @@ def first_places(example: Tokenised) -> np.ndarray:
     return first_U
 
 
-def changed_lines(example: Tokenised, vocabulary: Vocabulary) -> np.ndarray:
-    """bool [L]: tokens of those lines of evidence that the unit of that kind before it in the context does not contain
-    (all of them, where there is none before)."""
+def changed_lines(example: Tokenised, places: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
+    """bool [L]: tokens of those lines of the units at `places` (int [n]) that the unit of the same kind before them in
+    the context does not contain: all of them, where there is none before. Of evidence only, False elsewhere."""
     is_changed_L = np.zeros(len(example), bool)
-    before: dict[int, set[str]] = {}
-    for unit in np.flatnonzero(np.isin(example.kind_U, EVIDENCE)).tolist():
-        places = np.flatnonzero((example.slots_GL[0] == unit) & (example.tokens_L != vocabulary.end_id))
-        lines = np.split(places, np.flatnonzero(np.diff(example.slots_GL[LINE, places])) + 1) if len(places) else []
-        texts = [vocabulary.decode_text(example.tokens_L[line].tolist()).strip() for line in lines]
-        known = before.get(int(example.kind_U[unit]), set())
-        for line, text in zip(lines, texts, strict=True):
+    units = np.unique(example.slots_GL[0, places])
+    for unit in units[np.isin(example.kind_U[units], EVIDENCE)].tolist():
+        before = np.flatnonzero(example.kind_U[:unit] == example.kind_U[unit])
+        known = {text for _, text in _lines(example, before[-1], vocabulary)} if len(before) else set()
+        for line, text in _lines(example, unit, vocabulary):
             is_changed_L[line] = text not in known
-        before[int(example.kind_U[unit])] = set(texts)
     return is_changed_L
+
+
+def _lines(example: Tokenised, unit: int, vocabulary: Vocabulary) -> list[tuple[np.ndarray, str]]:
+    """(places, text without white space around it) of each line of a unit."""
+    places = np.flatnonzero((example.slots_GL[0] == unit) & (example.tokens_L != vocabulary.end_id))
+    lines = np.split(places, np.flatnonzero(np.diff(example.slots_GL[LINE, places])) + 1) if len(places) else []
+    return [(line, vocabulary.decode_text(example.tokens_L[line].tolist()).strip()) for line in lines]
 
 
 def _run_lengths(example: Tokenised, places: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
