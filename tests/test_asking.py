@@ -7,7 +7,7 @@ import pytest
 
 import shop
 from anyorder_jax.asking import measures, questions, rows
-from anyorder_jax.asking.baselines import Counts
+from anyorder_jax.asking.baselines import BASELINES, Counts
 from anyorder_jax.asking.questions import QUESTIONS, Ask, ask
 from anyorder_jax.asking.targets import Prediction, collect_targets, is_asked
 from anyorder_jax.config import DataConfig
@@ -228,3 +228,19 @@ def test_a_line_that_is_no_row_is_named(tmp_path, line):
     path.write_text(path.read_text(encoding="utf-8") + line + "\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"rows.jsonl:2: "):
         rows.read(path)
+
+
+@pytest.mark.parametrize("kinds", [("ACTION",), ("USER", "ACTION"), ("SYSTEM", "USER"), ("GOAL",), ("THOUGHT", "TOOL")])
+def test_episodes_without_goal_evidence_or_action_are_asked_what_they_have(kinds):
+    episodes = [Trajectory("a", tuple(Unit(Kind[k], n, text=f"{k} {n}") for n, k in enumerate(kinds)))] * 2
+    whole = [units.tokenise(episode, RENDERER, VOCABULARY) for episode in episodes]
+    counts, asked = Counts(whole, 400, VOCABULARY.end_id), set()
+    for question in QUESTIONS:
+        targets = collect_targets(ask(question, whole, DATA, limit=3, seed=0), VOCABULARY)
+        for name in BASELINES:
+            found = measures.measure(targets, counts.predict(name, targets), VOCABULARY)
+            asked |= {(question.order, m.role) for m in found}
+    roles = {kind.lower() for kind in kinds} - {"system"}
+    assert {role for order, role in asked if order == "any_order"} == roles
+    assert ("causal" in {order for order, _ in asked}) == ("ACTION" in kinds)
+    assert not {order for order, _ in asked} & {"goal", "inverse", "forward"}

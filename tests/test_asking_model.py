@@ -10,13 +10,13 @@ import pytest
 
 import shop
 from anyorder_jax import evaluate, keys, run_directory, sharding, state, task
-from anyorder_jax.asking import measures, rows, scorer
+from anyorder_jax.asking import evaluation, measures, rows, scorer
 from anyorder_jax.asking.baselines import BASELINES
 from anyorder_jax.asking.questions import QUESTIONS, ask
 from anyorder_jax.asking.targets import collect_targets
 from anyorder_jax.checkpoint import Checkpointer
 from anyorder_jax.config import CheckpointConfig, Config, DataConfig, MeshConfig, defaults, freeze
-from anyorder_jax.data import units
+from anyorder_jax.data import sources, units
 from anyorder_jax.data.tokenization import Vocabulary
 from anyorder_jax.model import presets, transformer
 from anyorder_jax.model.attention import Segments
@@ -184,3 +184,14 @@ def test_the_command_on_eight_devices_and_on_one(run, tmp_path, capsys):
 def test_what_a_run_of_text_cannot_answer_is_refused(run, flag, message):
     with pytest.raises(SystemExit, match=message):
         evaluate.main([f"--checkpoint={run}", flag])
+
+
+def test_data_without_a_test_split_are_refused(tmp_path):
+    shop.write(tmp_path)
+    splits = sources.read_manifest(tmp_path).splits
+    sources.write_manifest(tmp_path, sources.Manifest("", {}, {"train": splits["train"]}))
+    config = defaults()
+    config.data.path, config.data.num_episodes, config.data.num_tokens = str(tmp_path), 0, 400
+    config = freeze(config)
+    with pytest.raises(ValueError, match="no test split, whose episodes would be asked about"):
+        evaluation.open_held_out(config, task.open_task(config), 3)

@@ -55,6 +55,11 @@ def open_held_out(config: Config, task: Task, num_episodes: int, goals: Sequence
     Raises:
       FileNotFoundError, ValueError: missing or broken data; no episode of that kind.
     """
+    if not sources.read_manifest(task.directory).splits.get("test"):
+        raise ValueError(
+            f"{task.directory}: no test split, whose episodes would be asked about. Ingest the logs again with a share "
+            "for it (--test=0.1)."
+        )
     ids, examples = [], []
     for name, example in itertools.islice(_tokenised(task, "test", goals), num_episodes):
         ids.append(name)
