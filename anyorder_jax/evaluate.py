@@ -33,11 +33,8 @@ from types import ModuleType
 from typing import Any
 
 from anyorder_jax import process, run_directory, weights
-from anyorder_jax.asking import evaluation as asking
-from anyorder_jax.asking import report as asking_report
-from anyorder_jax.asking.scorer import Scorer, mesh_of
-from anyorder_jax.config import Config, freeze
-from anyorder_jax.data import sources
+from anyorder_jax.asking.run import evaluate_text, is_of_text
+from anyorder_jax.config import freeze
 from anyorder_jax.environments import registry
 from anyorder_jax.evaluation import (
     acting,
@@ -52,7 +49,7 @@ from anyorder_jax.evaluation import (
 )
 from anyorder_jax.evaluation.held_out import HeldOut, open_held_out
 from anyorder_jax.evaluation.likelihood import Model
-from anyorder_jax.task import collect, directory_of, is_collected, open_task
+from anyorder_jax.task import collect, directory_of, is_collected
 
 CONSTANT_ACTION = "forward"
 """What the constant baseline does, where the environment has such an action; else its first action."""
@@ -136,7 +133,14 @@ def evaluate(
                 f"{path}: a run of text is asked about its held-out episodes (--suite=report); --suite="
                 f"{','.join(suites)} and --env={environment or 'LEVEL'} are for grids. Leave them out."
             )
-        return {"report": _ask(path, directory, num_episodes, num_windows, seed or 0, goals, mesh)}
+        report.make_directory(directory)
+        content = evaluate_text(
+            path, directory, num_episodes=num_episodes, num_windows=num_windows, seed=seed or 0, goals=goals,
+            mesh_text=mesh, say=say,
+        )  # fmt: skip
+        _charts(directory).loss_curves(run / "metrics", directory / "loss.png")
+        print(f"\nWritten to {directory}")
+        return {"report": content}
     if mesh:
         raise ValueError("--mesh: only runs of text are evaluated on a mesh; leave it out.")
     config, model_config, params, tokenizer = weights.load_for_inference(path)
@@ -170,48 +174,6 @@ def evaluate(
         report.write_json(directory / f"{suite}.json", contents[suite])
     print(f"\nWritten to {directory}")
     return contents
-
-
-def is_of_text(config: Config) -> bool:
-    """Whether a run's episodes are running text, as far as its data are still there."""
-    try:
-        environment = sources.read_manifest(directory_of(config.data)).environment
-    except FileNotFoundError:
-        return False
-    return registry.make_codec(environment, config.data.profile).is_running_text
-
-
-def _ask(
-    path: str, directory: Path, num_episodes: int, num_windows: int, seed: int, goals: Sequence[str], mesh_text: str
-) -> dict[str, Any]:
-    """Evaluates a run of text; the content of its report.json."""
-    start = time.perf_counter()
-    run, step = run_directory.find(path)
-    mesh = mesh_of(freeze(run_directory.read_meta(path)["config"]), mesh_text)
-    config, model_config, params, tokenizer = weights.load_for_inference(path, mesh)
-    report.make_directory(directory)
-    task = open_task(config, tokenizer)
-    held_out = asking.open_held_out(config, task, num_episodes, goals)
-    say(f"asking about {len(held_out.ids)} test episodes, on {mesh.size} device(s)")
-    scorer = Scorer(config, model_config, params, task.vocabulary, mesh)
-    found = asking.evaluate(run, config, task, scorer, held_out, num_windows=num_windows, seed=seed, say=say)
-    why = (
-        f"this asks about recorded episodes of {task.environment}"
-        if task.environment
-        else "the data have no environment"
-    )
-    about = {
-        "checkpoint": str(path), "step": step, "environment": task.environment, "seed": seed, "goals": list(goals),
-        "num_test_episodes": len(held_out.ids), "num_windows": num_windows,
-        "context_tokens": config.data.context_tokens, "num_counted_episodes": held_out.counts.num_episodes,
-        "num_skipped": len(task.skipped or ()), "mesh": dict(mesh.shape),
-        "acting": f"Acting is left out: {why}.", "seconds": round(time.perf_counter() - start, 1),
-    }  # fmt: skip
-    content, text = asking_report.write(directory, about, found)
-    print(text)
-    _charts(directory).loss_curves(run / "metrics", directory / "loss.png")
-    print(f"\nWritten to {directory}")
-    return content
 
 
 def _others(
