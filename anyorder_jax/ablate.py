@@ -42,8 +42,8 @@ from anyorder_jax import command, files, paths, process, recipes, terminal
 from anyorder_jax.config import path_keys
 from anyorder_jax.evaluation import comparison, page, reuse
 from anyorder_jax.evaluation import suite as suites
-from anyorder_jax.evaluation.statistics import require_holm
 from anyorder_jax.evaluation.suite import Suite
+from anyorder_jax.statistics import require_holm
 
 INTERRUPT_SECONDS = 8.0
 """What is running has so long to end after Ctrl-C, then it is killed: a compiler does not listen."""

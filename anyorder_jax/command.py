@@ -30,6 +30,7 @@ INTERRUPTED = 128 + signal.SIGINT
 AFTERWARDS = {
     "train": "the same command goes on from the newest checkpoint",
     "collect": "the same command goes on where this one stopped",
+    "ingest": "the same command goes on where this one stopped",
     "ablate": "the same command goes on where this one stopped",
     "evaluate": "suites that were finished are written",
     "conversion": "no part of an output is left behind; the same command starts again",

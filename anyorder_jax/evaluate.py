@@ -2,7 +2,7 @@
 
     python -m anyorder_jax.evaluate --checkpoint=runs/any_order [--suite=report,likelihood,robustness,decoding,viewer]
         [--env=BabyAI-GoToObj-v0 --num_episodes=200 --seed=0 --output_dir=runs/any_order/report]
-        [--modes=greedy,sampled,visit_penalty --num_windows=8 --goals="red ball,blue key"]
+        [--modes=greedy,sampled,visit_penalty --num_windows=8 --goals="red ball,blue key" --mesh=data:2,expert:4]
         [--held_out=seed | layout]
 
 It leaves in the output directory:
@@ -21,6 +21,9 @@ It leaves in the output directory:
 Held-out episodes have other seeds, but some are episodes of the training split all the same, and more begin like one:
 every report counts them. --held_out=layout leaves out what begins like a training episode (same goal and first
 observation) and writes to RUN/report/layout.
+
+A run of text (docs/own_data.md) is asked about its test episodes (asking/), and leaves report.json, rows.jsonl (every
+number, episode by episode) and loss.png.
 """
 
 from __future__ import annotations
@@ -36,9 +39,11 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from anyorder_jax import command, paths, process, run_directory, terminal, weights
+from anyorder_jax.asking.run import evaluate_text, is_of_text
 from anyorder_jax.config import freeze
 from anyorder_jax.environments import registry
 from anyorder_jax.evaluation import (
@@ -88,6 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 rules=tuple(flags.modes.split(",")),
                 num_windows=flags.num_windows,
                 suites=tuple(flags.suite.split(",")),
+                mesh=flags.mesh,
                 which=Which(tuple(filter(None, flags.goals.split(","))), flags.held_out),
             )
         except (ValueError, OSError, ModuleNotFoundError) as error:
@@ -104,6 +110,7 @@ def evaluate(
     rules: Sequence[str] = policy.RULES,
     num_windows: int = 8,
     suites: Sequence[str] = ("report",),
+    mesh: str = "",
     which: Which = Which(),  # noqa: B008 (a tuple)
 ) -> dict[str, Any]:
     """Evaluates one checkpoint and writes its report.
@@ -119,6 +126,7 @@ def evaluate(
       rules: how the model's logits become actions, of `policy.RULES`.
       num_windows: windows asked per episode and question at most (of `likelihood`: an eighth of it).
       suites: what is evaluated, of SUITES; a file each.
+      mesh: of a run of text, sizes of mesh axes; see `asking.scorer.mesh_of`.
       which: which episodes: with certain goals, held out by seed or by layout.
 
     Returns:
@@ -141,8 +149,27 @@ def evaluate(
     run, step = run_directory.find(path)
     subfolder = which.held_out if which.held_out != "seed" else ""
     directory = Path(output_dir) if output_dir else run / "report" / environment / subfolder
+    meta = run_directory.read_meta(path)
+    config = with_data_of(freeze(meta["config"]), run, meta["data"])
+    if is_of_text(config):
+        if tuple(suites) != ("report",) or environment or subfolder:
+            raise ValueError(
+                f"{path}: a run of text is asked about its held-out episodes (--suite=report); --suite="
+                f"{','.join(suites)}, --env={environment or 'LEVEL'} and --held_out={which.held_out} are for grids. "
+                "Leave them out."
+            )
+        report.make_directory(directory)
+        content = evaluate_text(
+            path, directory, num_episodes=num_episodes, num_windows=num_windows, seed=seed or 0, goals=which.goals,
+            mesh_text=mesh, say=say,
+        )  # fmt: skip
+        _charts(directory).loss_curves(run / "metrics", directory / "loss.png", config.masking)
+        print(f"\nWritten to {paths.shown(directory)}")
+        return {"report": content}
+    if mesh:
+        raise ValueError("--mesh: only runs of text are evaluated on a mesh; leave it out.")
     config, model_config, params, tokenizer = weights.load_for_inference(path)
-    config = with_data_of(config, run, run_directory.read_meta(path)["data"])
+    config = with_data_of(config, run, meta["data"])
     if environment:
         registry.make_environment(environment, config.data.profile).close()  # an unknown level fails here
     report.make_directory(directory)
@@ -266,13 +293,9 @@ def draw(
     Raises:
       ModuleNotFoundError: when the extra `report` is not installed.
     """
-    try:
-        from anyorder_jax.evaluation import charts, film, strip
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"the pictures need {error.name!r}, which is not installed; the numbers are in "
-            f"{directory}/report.json. Run `pip install 'anyorder-jax[report]'`."
-        ) from error
+    charts = _charts(directory)
+    from anyorder_jax.evaluation import film, strip
+
     say("pictures")
     masking = freeze(run_directory.read_meta(run)["config"]).masking
     charts.loss_curves(run / "metrics", directory / "loss.png", masking)
@@ -289,6 +312,18 @@ def draw(
             film.save(film.frames(environment, episode, who.replace("/", ", ")), directory / file)
     finally:
         environment.close()
+
+
+def _charts(directory: Path) -> ModuleType:
+    """What draws; ModuleNotFoundError when the extra `report` is not installed."""
+    try:
+        from anyorder_jax.evaluation import charts, film, strip  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"the pictures need {error.name!r}, which is not installed; the numbers are in "
+            f"{directory}/report.json. Run `pip install 'anyorder-jax[report]'`."
+        ) from error
+    return charts
 
 
 def say(line: str) -> None:
@@ -312,6 +347,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--output_dir", type=paths.typed, default="", help="default: RUN/report, or RUN/report/ENV")
     parser.add_argument("--modes", default=",".join(policy.RULES), help="how logits become actions")
     parser.add_argument("--num_windows", type=int, default=8, help="windows asked per episode and question")
+    parser.add_argument("--mesh", default="", help="of a run of text: AXIS:SIZE,...; default the run's, or one device")
     return parser.parse_args(arguments)
 
 

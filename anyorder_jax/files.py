@@ -74,10 +74,11 @@ def opened_whole(path: Path | str) -> Iterator[BinaryIO]:
 
 
 def write_whole(path: Path | str, content: bytes | str | Iterable[bytes]) -> None:
-    """Writes a file as `opened_whole` does; text is written as UTF-8. Raises OSError when the disk refuses."""
+    """Writes a file as `opened_whole` does; text is written as UTF-8, names of files with their bytes. Raises OSError
+    when the disk refuses."""
     with opened_whole(path) as file:
         if isinstance(content, str | bytes):
-            file.write(content.encode() if isinstance(content, str) else content)
+            file.write(content.encode(errors="surrogateescape") if isinstance(content, str) else content)
         else:
             file.writelines(content)
 

@@ -13,7 +13,7 @@ import pytest
 from anyorder_jax import ablate
 from anyorder_jax.evaluation import comparison
 from anyorder_jax.evaluation import suite as suites
-from anyorder_jax.evaluation.statistics import student_interval
+from anyorder_jax.statistics import student_interval
 from small_run import LISTENING, SMALL
 
 ROOT = Path(__file__).parents[1]

@@ -10,13 +10,13 @@ FLOORS = [
     {"files", "command", "paths", "terminal"},  # the standard library alone
     {"recipes"},
     {"types", "config", "keys", "process", "digest", "hardware", "hlo", "rendering"},
-    {"data", "masking", "environments", "sharding", "metrics"},
+    {"data", "masking", "environments", "sharding", "metrics", "statistics"},
     {"model", "formats"},
     {"run_directory"},
     {"loss", "optimizer", "flops", "pretrained", "task", "ingestion"},
     {"state"},
     {"step", "decode", "checkpoint", "weights"},
-    {"acting"},
+    {"acting", "asking"},
     {"evaluation"},
     {"generate", "ingest", "train", "evaluate", "collect", "ablate", "demo", "fit"},
 ]

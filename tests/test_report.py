@@ -21,8 +21,8 @@ from anyorder_jax.data.tokenization import Vocabulary
 from anyorder_jax.environments import registry
 from anyorder_jax.evaluation import film, held_out, policy, questions, report, rollout, strip
 from anyorder_jax.evaluation.measures import CellWords
-from anyorder_jax.evaluation.statistics import Estimate
 from anyorder_jax.model import presets
+from anyorder_jax.statistics import Estimate
 from anyorder_jax.types import Field, Trajectory
 
 LEVEL = "BabyAI-GoToObjS4-v0"

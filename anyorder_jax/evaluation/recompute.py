@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from anyorder_jax.evaluation.comparison import compare_points, pairs
-from anyorder_jax.evaluation.statistics import over_seeds
 from anyorder_jax.files import write_whole
+from anyorder_jax.statistics import over_seeds
 
 DIGITS = 6
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from anyorder_jax import files, paths
-from anyorder_jax.evaluation.statistics import Estimate
+from anyorder_jax.asking.tables import interval, table
 from anyorder_jax.evaluation.world_model import MODEL, Results
+from anyorder_jax.statistics import Estimate
 
 SHOWN = (
     ("any_order@0.5", "cell_accuracy"),
@@ -38,16 +39,10 @@ SHOWN = (
 """The rows of the terminal's table; report.json has all of them."""
 
 
-def as_json(estimate: Estimate) -> dict[str, float | None]:
-    """{value, low, high, count, episodes}; low and high are over episodes, and None for one alone."""
-    found = {name: value for name, value in vars(estimate).items() if name != "parts"}
-    return found if estimate.has_interval else found | {"low": None, "high": None}
-
-
 def encoded(found: Any) -> Any:
     """Nested mappings and lists with `Estimate`s in them, as JSON."""
     if isinstance(found, Estimate):
-        return as_json(found)
+        return found.as_json()
     if isinstance(found, Mapping):
         return {name: encoded(value) for name, value in found.items()}
     return [encoded(value) for value in found] if isinstance(found, list | tuple) else found
@@ -99,20 +94,6 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 def write_compact(path: Path, content: Mapping[str, Any]) -> None:
     """Writes JSON on one line: for many numbers."""
     write_whole(path, json.dumps(content, separators=(",", ":"), allow_nan=False).encode() + b"\n")
-
-
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as their widest entry; the first is aligned left, the others right. A row of "" is a
-    gap."""
-    widths = [max(len(row[c]) for row in rows) for c in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [
-            text.ljust(width) if c == 0 else text.rjust(width)
-            for c, (text, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
 
 
 def world_model_table(results: Results) -> str:
@@ -173,13 +154,6 @@ def robustness_table(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
             ]
             rows.append([f"{name} {point['strength']:g}", *success, *nll])
     return table(rows)
-
-
-def interval(estimate: Estimate) -> str:
-    """[low, high], over the run's test episodes; "-" for one episode."""
-    if not estimate.has_interval:
-        return "-"
-    return f"[{estimate.low:.3f}, {estimate.high:.3f}]"
 
 
 def text(

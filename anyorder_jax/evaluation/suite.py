@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from anyorder_jax.evaluation.statistics import over_seeds
+from anyorder_jax.statistics import over_seeds
 
 MEASURES = {
     "greedy success": "acting.model/greedy.success",
