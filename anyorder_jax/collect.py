@@ -225,23 +225,6 @@ def _existing(directory: Path, wanted: sources.Manifest) -> sources.Manifest:
     return found
 
 
-@contextlib.contextmanager
-def _only_collector(directory: Path) -> Iterator[None]:
-    """Lets one process at a time collect into `directory`; a killed one leaves no lock behind."""
-    has_told: list[str] = []
-
-    def wait(holder: str) -> None:
-        if not has_told:
-            print(f"collect: {holder} collects into {directory}; waiting.", file=sys.stderr, flush=True)
-            has_told.append(holder)
-
-    files.make_directory(directory)
-    with files.lock(directory / ".lock", wait):
-        for part in (*directory.glob("*.tmp"), *directory.glob("*/*.tmp")):  # of a collection that was killed
-            part.unlink()
-        yield
-
-
 def collect(
     environment: str,
     output_dir: str | Path,
@@ -302,7 +285,7 @@ def collect(
     directory = Path(output_dir)
     worker = ["-m", "anyorder_jax.collect", "--worker", f"--env={environment}", f"--noise={noise!r}"]
     worker.append(f"--max_seconds_per_episode={max_seconds_per_episode!r}")
-    with _only_collector(directory), Pool(worker, num_workers or os.cpu_count() or 1) as pool:
+    with files.only_writer("collect", directory), Pool(worker, num_workers or os.cpu_count() or 1) as pool:
         manifest = _existing(directory, sources.Manifest(environment, settings, is_complete=False))
         for split in sources.SPLITS:
             manifest = _collect_split(pool, directory, manifest, split)

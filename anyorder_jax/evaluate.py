@@ -199,12 +199,13 @@ def evaluate(
             found = _report(directory, run, model, held_out, about, rules, num_windows, seed)
         else:
             found = _others(model, held_out, rules, num_windows, seed)[suite]()
-            print(held_out.overlap.sentence())
         about_it = {**about, "seconds": round(time.perf_counter() - start, 1)}
         contents[suite] = {"about": about_it, **report.encoded(found)}
         report.write_json(directory / f"{suite}.json", contents[suite])  # before it is printed: nobody may be there
         if suite in TABLES:
             print(TABLES[suite](found))
+        if suite != "report":
+            print(held_out.overlap.sentence())
     print(f"\nWritten to {paths.shown(directory)}")
     return contents
 

@@ -121,6 +121,29 @@ def lock(path: Path, is_held: Callable[[str], None], *, is_directory: bool = Fal
         time.sleep(POLL_SECONDS)
 
 
+@contextlib.contextmanager
+def only_writer(name: str, directory: Path) -> Iterator[None]:
+    """Lets one process at a time write into a directory of episodes, which is made; others wait and say so. What a
+    killed one left half written is removed.
+
+    Args:
+      name: of the command, for the line that says who is waited for.
+      directory: with a file `.lock` while somebody writes.
+    """
+    has_told: list[str] = []
+
+    def wait(holder: str) -> None:
+        if not has_told:
+            print(f"{name}: {holder} writes into {directory}; waiting.", file=sys.stderr, flush=True)
+            has_told.append(holder)
+
+    make_directory(directory)
+    with lock(directory / ".lock", wait):
+        for part in (*directory.glob("*.tmp"), *directory.glob("*/*.tmp")):
+            part.unlink()
+        yield
+
+
 def _is_locked_now(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -19,21 +19,20 @@ if __name__ == "__main__":
     command.begin("ingest")
 
 import argparse
-import contextlib
 import errno
-import fcntl
 import json
 import os
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from anyorder_jax import command, paths, terminal
 from anyorder_jax.data import sources
 from anyorder_jax.environments.pool import Pool, serve
+from anyorder_jax.files import only_writer
 from anyorder_jax.formats.registry import FORMATS
 from anyorder_jax.ingestion.files import Scanned, find, scan
 from anyorder_jax.ingestion.merge import merge, refused_lines
@@ -63,27 +62,6 @@ def _work(staging: str) -> None:
             return False, f"{error.filename or staging}: {error.strerror or error}".encode()
 
     serve(play)
-
-
-@contextlib.contextmanager
-def _only_ingest(directory: Path) -> Iterator[None]:
-    """Lets one process at a time ingest into `directory`, where the file system has locks."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        lock = open(directory / ".lock", "wb")  # noqa: SIM115 (closed below)
-    except OSError as error:
-        reason = f"ingest: {directory} cannot be written ({error.strerror}). Choose another directory."
-        raise OSError(error.errno, reason) from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _say(f"ingest: another process ingests into {directory}; waiting.")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise
-        yield
 
 
 def _is_intact(directory: Path, manifest: sources.Manifest) -> bool:
@@ -219,7 +197,7 @@ def ingest(
     if not files:
         raise FileNotFoundError(f"ingest: the only logs that --input names lie in {directory}, which is the output.")
     staging = directory / _STAGING
-    with _only_ingest(directory):
+    with only_writer("ingest", directory):
         scanned = _scan(files)
         settings = {
             "mapping_version": MAPPING_VERSION, "format": format, "validation": validation, "test": test,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from anyorder_jax import ablate, paths, recipes, run_directory, task
+from anyorder_jax import ablate, files, paths, recipes, run_directory, task
 from anyorder_jax import config as configuration
 from anyorder_jax.config import Config, DataConfig, defaults, freeze_typed
 from anyorder_jax.data import sources
@@ -27,6 +27,9 @@ DOORS = {
     "anyorder_jax.data.show": ("~no one/x",),
     "anyorder_jax.data.join": ("part", "--output_dir=~no one/x"),
     "anyorder_jax.fit": ("--config=any_order", "--target=cpux1", "--config.model.path=~no one/x"),
+    "anyorder_jax.generate": ("--checkpoint=~no one/x", "--input=episode.json", "--ask=action"),
+    "anyorder_jax.ingest": ("--input=logs.jsonl", "--output_dir=~no one/x"),
+    "anyorder_jax.evaluation.recompute": ("~no one/x",),
     "anyorder_jax.train": ("--config=any_order", "--workdir=~no one/x"),
     "conversion": ("inspect", "~no one/x"),
 }
@@ -311,7 +314,7 @@ def test_every_command_accepts_any_letter():
         assert "terminal.accept_any_letter()" in source, module
     mains = {str(file.relative_to(ROOT).with_suffix("")).replace("/", ".").removesuffix(".__main__")
              for room in ("anyorder_jax", "conversion") for file in (ROOT / room).rglob("*.py")
-             if 'if __name__ == "__main__":' in file.read_text(encoding="utf-8")}  # fmt: skip
+             if '\nif __name__ == "__main__":' in file.read_text(encoding="utf-8")}  # fmt: skip
     assert mains == set(DOORS)
 
 
@@ -326,5 +329,5 @@ def test_a_name_that_is_no_text_of_the_locale_is_written_with_its_bytes(tmp_path
     done = subprocess.run([sys.executable, "-X", "utf8=0", "-c", program, "é"], env=environment, capture_output=True)
     assert done.stdout.strip() == "é ".encode() + rb"\u6a21", done.stderr
     name = "modèle".encode().decode("ascii", "surrogateescape")
-    run_directory.write_text(tmp_path / "page.html", name)
+    files.write_whole(tmp_path / "page.html", name)
     assert (tmp_path / "page.html").read_bytes() == "modèle".encode()

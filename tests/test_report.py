@@ -230,10 +230,10 @@ def test_a_run_is_not_evaluated_beside_other_training_data(run, data, tmp_path):
     held = held_out.open_held_out(*weights.load_for_inference(run)[::3], 2, None)
     evaluate._refuse_other_data(str(run), held)  # a run that did not store what it was trained on
     meta = copy / "checkpoints" / "0" / "meta" / run_directory.META_NAME
-    content = json.loads(meta.read_text())
+    content = run_directory.verified(json.loads(meta.read_text()))
     files = held.task.fingerprint["files"]
     for other, is_same in ((files, True), ({**files, "train/shard-00000.jsonl": "0"}, False)):
-        meta.write_text(json.dumps({**content, "data": {"files": other}}))
+        meta.write_text(json.dumps(run_directory.sealed({**content, "data": {"files": other}})))
         if is_same:
             evaluate._refuse_other_data(str(copy), held)
     with pytest.raises(ValueError, match=r"not the data .* trained on \(train/shard-00000\.jsonl has other contents"):

@@ -53,7 +53,10 @@ def train(rows: Rows, size: Size, preset: str, data: Path) -> None:
     start = time.perf_counter()
     seen: dict[int, float] = {}
     log = size.folder / f"{preset}.log"
-    with log.open("w") as file, subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file) as process:
+    with (
+        log.open("w", encoding="utf-8") as file,
+        subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file) as process,
+    ):
         while process.poll() is None:
             time.sleep(0.05)
             for line in logged(workdir / "metrics" / "train.jsonl")[len(seen) :]:
