@@ -28,7 +28,7 @@ def output_of(*command: str) -> str:
     """What a command prints, or "" when it is not there or fails."""
     if shutil.which(command[0]) is None:
         return ""
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=20)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", check=False, timeout=20)
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
