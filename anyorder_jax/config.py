@@ -97,6 +97,7 @@ class DataConfig:
     context_tokens: int = 0  # > 0, for text: an example is what fits into so many tokens before a drawn step
     max_unit_tokens: int = 0  # longer units of text are shortened with a visible mark; 0: a quarter of context_tokens
     blocks: str = ""  # tokens to whose multiple a role's text is filled with end tokens ("action:32"); default 8
+    frames: str = "markers"  # around units of text: our markers, or the tokenizer's own chat template ("chat")
     num_tokens: int = 4096  # of the byte-pair tokenizer trained on text where no other tokenizer is given
     row_length: int = 232  # L, tokens in a packed row
     num_threads: int = 2
@@ -117,6 +118,7 @@ class DataConfig:
         _require(self.num_tokens >= 300, "data.num_tokens", "at least 300 (256 bytes and reserved tokens)",
                  self.num_tokens)  # fmt: skip
         self.role_blocks()
+        _require(self.frames in ("markers", "chat"), "data.frames", "'markers' or 'chat'", self.frames)
         _require(self.context_tokens == 0 or self.context_tokens <= self.row_length, "data.context_tokens",
                  f"at most data.row_length = {self.row_length}", self.context_tokens)  # fmt: skip
         _require(self.row_length >= 8, "data.row_length", "an integer >= 8", self.row_length)

@@ -241,6 +241,8 @@ def open_task(config: Config, tokenizer: str | Path = "") -> Task:
         if codec.is_running_text
         else Vocabulary.builtin(codec)
     )
+    if config.data.frames == "chat":
+        vocabulary = vocabulary.with_chat_frames()
     shards = [[shard.file, shard.sha256] for split in sorted(manifest.splits) for shard in manifest.splits[split]]
     digest = hashlib.sha256(json.dumps(shards).encode()).hexdigest()
     fingerprint = {
@@ -261,6 +263,11 @@ def check_levels(config: Config, codec: Codec) -> None:
             f"{', '.join(codec.levels)}."
         )
     data = config.data
+    if data.frames == "chat" and not codec.is_running_text:
+        raise ValueError(
+            f"config.data.frames: 'chat' is for running text, and {codec.name} writes units of fixed slots. Use "
+            "data.frames=markers."
+        )
     if data.context_tokens and not codec.is_running_text:
         raise ValueError(
             f"config.data.context_tokens: {data.context_tokens}, but {codec.name} writes no running text. Use 0, and "
