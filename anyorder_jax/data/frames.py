@@ -235,15 +235,10 @@ def _conversations(pair: Pair, has_system: bool) -> Iterator[tuple[list[str], in
     before, after = pair
     turns = [USER, ASSISTANT]
     is_early = before in (None, SYSTEM)
-    begins: list[list[str]] = [[]] if is_early else [[], turns, turns * 3]
+    begins: list[list[str]] = [[]] if is_early else [[], turns, turns * 3, [*turns, TOOL, ASSISTANT]]
     systems = (False, True) if has_system and not is_early else (False,)
-    ways: dict[str | None, list[str]] = {
-        None: [],
-        SYSTEM: [SYSTEM],
-        USER: [USER],
-        ASSISTANT: turns,
-        TOOL: [*turns, TOOL],
-    }
+    ways: dict[str | None, list[str]] = {None: [], SYSTEM: [SYSTEM], USER: [USER], ASSISTANT: turns}
+    ways[TOOL] = [*turns, TOOL]
     for is_with_system, begin, num_more in itertools.product(systems, begins, (0, 1, 4) if after else (0,)):
         roles = [*[SYSTEM] * is_with_system, *begin, *ways[before]]
         at = len(roles)
