@@ -50,6 +50,30 @@ def parse_mixture(text: str, allowed: tuple[str, ...], where: str) -> dict[str, 
     return {name: weight / total for name, weight in mixture.items()}
 
 
+def parse_sources(text: str) -> dict[str, float]:
+    """Reads `data.sources`: `"data/babyai:0.3,data/mine:0.7"` -> {folder: weight}, as written.
+
+    What follows a folder's last colon is its weight where it is a number; without one it is 1. A comma is no part of a
+    folder's name.
+
+    Raises:
+      ValueError: for an empty or doubled folder, or a weight that is not positive.
+    """
+    weights: dict[str, float] = {}
+    for part in text.split(","):
+        folder, colon, number = part.strip().rpartition(":")
+        try:
+            weight = float(number) if colon else None
+        except ValueError:
+            weight = None  # a colon of the folder's own: gs://bucket/logs
+        if weight is None:
+            folder, weight = part.strip(), 1.0
+        _require(bool(folder) and folder not in weights, "data.sources", "folders with weights, each once", text)
+        _require(0 < weight < float("inf"), "data.sources", "weights > 0", text)
+        weights[folder] = weight
+    return weights
+
+
 def parse_roles(text: str, where: str, default: Mapping[str, float]) -> dict[str, float]:
     """Reads a number by role: `"observation:1,thought:0.3"` -> {role: number} of every role.
 
@@ -84,6 +108,7 @@ class DataConfig:
 
     environment: str = "BabyAI-GoToObj-v0"  # collected when `path` is empty
     path: str = ""  # a folder with manifest.json and train/ validation/ test/
+    sources: str = ""  # several such folders instead, with shares of the examples: "data/babyai:0.3,data/mine:0.7"
     cache_dir: str = "data"  # where collected episodes are kept
     num_episodes: int = 5000  # training episodes to collect, or to use of `path` (0: all)
     num_validation_episodes: int = 200
@@ -118,6 +143,8 @@ class DataConfig:
         _require(self.num_tokens >= 300, "data.num_tokens", "at least 300 (256 bytes and reserved tokens)",
                  self.num_tokens)  # fmt: skip
         self.role_blocks()
+        if self.sources:
+            parse_sources(self.sources)
         _require(self.frames in ("markers", "chat"), "data.frames", "'markers' or 'chat'", self.frames)
         _require(self.context_tokens == 0 or self.context_tokens <= self.row_length, "data.context_tokens",
                  f"at most data.row_length = {self.row_length}", self.context_tokens)  # fmt: skip

@@ -22,7 +22,7 @@ from typing import Any
 from etils import epath
 
 from anyorder_jax import digest
-from anyorder_jax.config import Config, to_json
+from anyorder_jax.config import Config, parse_sources, to_json
 from anyorder_jax.model.config import ModelConfig
 
 META_NAME = "metadata"
@@ -132,6 +132,11 @@ def with_absolute_places(config: Config) -> Config:
         if place and "://" not in place:
             values = dataclasses.replace(values, **{name: str(Path(place).absolute())})
             config = dataclasses.replace(config, **{section: values})
+    if config.data.sources:
+        weights = parse_sources(config.data.sources)
+        places = [place if "://" in place else str(Path(place).absolute()) for place in weights]
+        text = ",".join(f"{place}:{weight!r}" for place, weight in zip(places, weights.values(), strict=True))
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, sources=text))
     return config
 
 
@@ -141,6 +146,14 @@ def is_same_place(saved: str, now: str) -> bool:
         return saved == now
     before = Path(saved).absolute()
     return before == Path(now).absolute() or not before.exists()
+
+
+def are_same_sources(saved: str, now: str) -> bool:
+    """As `is_same_place`, of `data.sources`: the same weights, in the same order, of the same or moved places."""
+    if not saved or not now:
+        return saved == now
+    before, after = parse_sources(saved), parse_sources(now)
+    return [*before.values()] == [*after.values()] and all(map(is_same_place, before, after))
 
 
 def describe(config: Config, model_config: ModelConfig, fingerprint: Mapping[str, Any]) -> dict[str, Any]:

@@ -47,7 +47,8 @@ def say(line: str) -> None:
 
 def collect_if_needed(config: Config) -> None:
     """Collects expert episodes unless all are there; only the first process does, the others wait."""
-    if not config.data.path and jax.process_index() == 0 and not is_collected(directory_of(config.data)):
+    is_given = config.data.path or config.data.sources
+    if not is_given and jax.process_index() == 0 and not is_collected(directory_of(config.data)):
         collect(config.data)
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("episodes are there")
@@ -118,6 +119,8 @@ def refuse_other_run(config: Config, meta: Mapping[str, Any], fingerprint: Mappi
         for section, name in run_directory.PLACES
         if run_directory.is_same_place(saved[section][name], now[section][name])
     }
+    if run_directory.are_same_sources(saved["data"]["sources"], now["data"]["sources"]):
+        moved.add(("data", "sources"))
     changed = [
         f"{section}.{name}: {saved[section][name]!r} -> {value!r}"
         for section, values in now.items()
@@ -128,7 +131,7 @@ def refuse_other_run(config: Config, meta: Mapping[str, Any], fingerprint: Mappi
     if saved["seed"] != now["seed"]:
         changed.append(f"seed: {saved['seed']} -> {now['seed']}")
     tokenizer = config.data.tokenizer or config.model.path or "built-in"
-    where = f"data: {directory_of(config.data)}, tokenizer {tokenizer}"
+    where = f"data: {config.data.sources or directory_of(config.data)}, tokenizer {tokenizer}"
     changed += [f"{where}: {sentence}" for sentence in differences(meta["data"], fingerprint)]
     if changed:
         raise ValueError(

@@ -170,6 +170,11 @@ class Vocabulary:
         pad_id = end_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         return cls(tokenizer, codec, mask_id=mask_id, pad_id=pad_id, end_id=end_id, source=directory)
 
+    def for_codec(self, codec: Codec) -> Vocabulary:
+        """The same tokenizer for the words of another codec. Raises ValueError for a word that does not survive it."""
+        ids = {"mask_id": self.mask_id, "pad_id": self.pad_id, "end_id": self.end_id}
+        return Vocabulary(self.tokenizer, codec, **ids, source=self._source)
+
     def with_chat_frames(self) -> Vocabulary:
         """The same, with the frames of the tokenizer's chat template. Raises ValueError as `frames.ChatFrames`."""
         other = copy.copy(self)
