@@ -100,7 +100,8 @@ def located(suite: Suite, arguments: Sequence[str]) -> list[str]:
         if flag == "--config":
             value = recipes.find_recipe(value, suite.file)
         elif flag.removeprefix("--config.") in path_keys():
-            value = next(filter(os.path.exists, recipes.beside(value, suite.file)), paths.absolute(value))
+            rule = path_keys()[flag.removeprefix("--config.")]
+            value = next(filter(os.path.exists, recipes.beside(value, suite.file)), None) or rule(value)
         found.append(flag + equals + value)
     return found
 

@@ -33,6 +33,18 @@ def _path(default: str = "", *, may_be_remote: bool = False) -> Any:
     return field(default=default, metadata={"rule": paths.absolute if may_be_remote else paths.on_disk})
 
 
+def _sources() -> Any:
+    """The field of `data.sources`: `freeze_typed` makes its folders absolute."""
+    return field(default="", metadata={"rule": absolute_sources})
+
+
+def absolute_sources(text: str) -> str:
+    """`data.sources` with absolute folders; URLs as they are."""
+    if not text:
+        return text
+    return ",".join(f"{paths.absolute(folder)}:{weight!r}" for folder, weight in parse_sources(text).items())
+
+
 def parse_mixture(text: str, allowed: tuple[str, ...], where: str) -> dict[str, float]:
     """Reads a weighted mixture: `"any_order"` or `"any_order:0.5,causal:0.5"` -> {name: weight}, weights sum to 1.
 
@@ -55,6 +67,30 @@ def parse_mixture(text: str, allowed: tuple[str, ...], where: str) -> dict[str, 
         mixture[name] = weight
     total = sum(mixture.values())
     return {name: weight / total for name, weight in mixture.items()}
+
+
+def parse_sources(text: str) -> dict[str, float]:
+    """Reads `data.sources`: `"data/babyai:0.3,data/mine:0.7"` -> {folder: weight}, as written.
+
+    What follows a folder's last colon is its weight where it is a number; without one it is 1. A comma is no part of a
+    folder's name.
+
+    Raises:
+      ValueError: for an empty or doubled folder, or a weight that is not positive.
+    """
+    weights: dict[str, float] = {}
+    for part in text.split(","):
+        folder, colon, number = part.strip().rpartition(":")
+        try:
+            weight = float(number) if colon else None
+        except ValueError:
+            weight = None  # a colon of the folder's own: gs://bucket/logs
+        if weight is None:
+            folder, weight = part.strip(), 1.0
+        _require(bool(folder) and folder not in weights, "data.sources", "folders with weights, each once", text)
+        _require(0 < weight < float("inf"), "data.sources", "weights > 0", text)
+        weights[folder] = weight
+    return weights
 
 
 def parse_roles(text: str, where: str, default: Mapping[str, float]) -> dict[str, float]:
@@ -91,6 +127,7 @@ class DataConfig:
 
     environment: str = "BabyAI-GoToObj-v0"  # collected when `path` is empty
     path: str = _path(may_be_remote=True)  # a folder with manifest.json and train/ validation/ test/
+    sources: str = _sources()  # several such folders, with shares of the examples: "data/babyai:0.3,data/mine:0.7"
     cache_dir: str = _path("data")  # where collected episodes are kept
     num_episodes: int = 5000  # training episodes to collect, or to use of `path` (0: all)
     num_validation_episodes: int = 200
@@ -104,6 +141,7 @@ class DataConfig:
     context_tokens: int = 0  # > 0, for text: an example is what fits into so many tokens before a drawn step
     max_unit_tokens: int = 0  # longer units of text are shortened with a visible mark; 0: a quarter of context_tokens
     blocks: str = ""  # tokens to whose multiple a role's text is filled with end tokens ("action:32"); default 8
+    frames: str = "markers"  # around units of text: our markers, or the tokenizer's own chat template ("chat")
     num_tokens: int = 4096  # of the byte-pair tokenizer trained on text where no other tokenizer is given
     row_length: int = 232  # L, tokens in a packed row
     num_threads: int = 2
@@ -124,6 +162,9 @@ class DataConfig:
         _require(self.num_tokens >= 300, "data.num_tokens", "at least 300 (256 bytes and reserved tokens)",
                  self.num_tokens)  # fmt: skip
         self.role_blocks()
+        if self.sources:
+            parse_sources(self.sources)
+        _require(self.frames in ("markers", "chat"), "data.frames", "'markers' or 'chat'", self.frames)
         _require(self.context_tokens == 0 or self.context_tokens <= self.row_length, "data.context_tokens",
                  f"at most data.row_length = {self.row_length}", self.context_tokens)  # fmt: skip
         _require(self.row_length >= 8, "data.row_length", "an integer >= 8", self.row_length)

@@ -11,11 +11,12 @@ An end token is not accepted while anything before it in its unit is open: it wo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from anyorder_jax.config import Config
@@ -47,14 +48,17 @@ Fill = Callable[..., Filled]
 """fill(params, tokens_BL, lengths_B, holes, allowed_BHV, threshold, key, temperature) -> Filled."""
 
 
-def make_fill(config: Config, model_config: ModelConfig, end_id: int, mesh: Mesh | None = None) -> Fill:
+def make_fill(
+    config: Config, model_config: ModelConfig, end_id: int, mesh: Mesh | None = None, closing_ids: Sequence[int] = ()
+) -> Fill:
     """The jitted filling; it is compiled once for each shape.
 
     Args:
       config: of the run (its compute type and LoRA).
       model_config: the model's shape.
-      end_id: the end token.
+      end_id: the end token, with which what follows a unit's first end is filled.
       mesh: where the weights lie (None: one device).
+      closing_ids: other tokens that end a unit as well (`data.frames`).
 
     Returns:
       A function of
@@ -68,6 +72,7 @@ def make_fill(config: Config, model_config: ModelConfig, end_id: int, mesh: Mesh
         temperature: 0 takes the likeliest token; 1 draws from the distribution (static: another one is compiled anew).
     """
     dtype = jnp.dtype(config.model.compute_dtype)
+    end_ids = np.unique([end_id, *closing_ids])
 
     def fill(
         params: Any, tokens_BL: jax.Array, lengths_B: jax.Array, holes: Holes, allowed_BHV: jax.Array,
@@ -106,13 +111,13 @@ def make_fill(config: Config, model_config: ModelConfig, end_id: int, mesh: Mesh
             sure_BH = jnp.exp(jnp.take_along_axis(log_p_BHV, drawn_BH[..., None], -1)[..., 0])
             has_open_before_BH = (is_before_BHH & is_open_BH[:, None, :]).any(-1)
             block_B1 = jnp.where(is_open_BH, holes.block_BH, jnp.iinfo(jnp.int32).max).min(-1, keepdims=True)
-            may_BH = is_open_BH & (holes.block_BH == block_B1) & ~((drawn_BH == end_id) & has_open_before_BH)
+            may_BH = is_open_BH & (holes.block_BH == block_B1) & ~(jnp.isin(drawn_BH, end_ids) & has_open_before_BH)
             rank_BH = jnp.where(may_BH, sure_BH, -1.0)
             is_best_BH = jnp.arange(rank_BH.shape[1])[None] == rank_BH.argmax(-1)[:, None]
             accept_BH = may_BH & ((sure_BH >= threshold) | is_best_BH)
             tokens_BH = jnp.where(accept_BH, drawn_BH, filled.tokens_BH)
             still_BH = is_open_BH & ~accept_BH
-            is_fixed_end_BH = (tokens_BH == end_id) & ~still_BH
+            is_fixed_end_BH = jnp.isin(tokens_BH, end_ids) & ~still_BH
             is_over_BH = still_BH & (is_before_BHH & is_fixed_end_BH[:, None, :]).any(-1)
             filled = Filled(
                 jnp.where(is_over_BH, end_id, tokens_BH).astype(jnp.int32),

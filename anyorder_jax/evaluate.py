@@ -176,7 +176,7 @@ def evaluate(
     trained_on = config.data
     if environment:
         num_training = min(config.data.num_episodes or BASELINE_EPISODES, BASELINE_EPISODES)
-        data = dataclasses.replace(config.data, environment=environment, path="", num_episodes=num_training)
+        data = dataclasses.replace(config.data, environment=environment, path="", sources="", num_episodes=num_training)
         config = dataclasses.replace(config, data=data)
         if not is_collected(directory_of(config.data)):
             collect(config.data)

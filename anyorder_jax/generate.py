@@ -171,9 +171,10 @@ def _hidden(example: units.TokenisedTrajectory, part: str) -> np.ndarray:
 
 def _tokens(task: Task, ids: np.ndarray, sure: np.ndarray) -> list[list[Any]]:
     """[text, probability] of each token up to the first end."""
-    ends = np.flatnonzero(ids == task.vocabulary.end_id)
+    end_ids = task.vocabulary.frames.end_ids
+    ends = np.flatnonzero(np.isin(ids, list(end_ids)))
     stop = int(ends[0]) + 1 if len(ends) else len(ids)
-    words = ["<end>" if i == task.vocabulary.end_id else task.vocabulary.decode_text([i]) for i in ids[:stop].tolist()]
+    words = ["<end>" if i in end_ids else task.vocabulary.decode_text([i]) for i in ids[:stop].tolist()]
     return [[word, round(float(p), 4)] for word, p in zip(words, sure[:stop], strict=True)]
 
 

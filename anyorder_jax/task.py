@@ -7,22 +7,22 @@ import dataclasses
 import hashlib
 import itertools
 import json
-import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from etils import epath
 
 from anyorder_jax import keys, paths, run_directory
-from anyorder_jax.config import Config, DataConfig, parse_mixture
+from anyorder_jax.config import Config, DataConfig, parse_mixture, parse_sources
 from anyorder_jax.data import sources, tokenizer_files, units
+from anyorder_jax.data.mixtures import Mixture, Source
 from anyorder_jax.data.pipeline import Corpus
 from anyorder_jax.data.text_corpus import TextCorpus, Texts, open_index
 from anyorder_jax.data.tokenization import Vocabulary
+from anyorder_jax.data.trained_tokenizer import trained_vocabulary
 from anyorder_jax.environments import registry
 from anyorder_jax.types import GRANULARITIES, OCCLUDED, ROLES, Codec, Kind, Trajectory
 
@@ -30,7 +30,8 @@ from anyorder_jax.types import GRANULARITIES, OCCLUDED, ROLES, Codec, Kind, Traj
 class Task(NamedTuple):
     """directory: where the shards lie. environment: the level they come from. fingerprint: what a resume compares, by
     contents; every shard that is read adds its own to `files`. skipped: None, or the list that gets a sentence for
-    every bad record, which is then left out."""
+    every bad record, which is then left out. parts: (task, weight) of each source of a mixture, whose other fields are
+    those of its first source of running text, if any; its environment is "", for nobody acts in a mixture."""
 
     directory: Path
     environment: str
@@ -39,14 +40,22 @@ class Task(NamedTuple):
     fingerprint: dict[str, Any]
     skipped: list[str] | None = None
     layout: units.Layout = units.DEFAULT_LAYOUT
+    parts: tuple[tuple[Task, float], ...] = ()
 
-    def examples(self, config: Config, split: str) -> Corpus | TextCorpus:
+    def examples(self, config: Config, split: str) -> Corpus | TextCorpus | Mixture:
         """The examples of a split as the configuration cuts them, ready for the pipeline: for training ("train") as
         `training` admits them, of other splits all.
 
         Raises:
           FileNotFoundError, ValueError: for data that are missing, broken or cannot be tokenised, by file and line.
         """
+        if self.parts:
+            found = []
+            for part, weight in self.parts:
+                examples = part.examples(config_of_part(config, part), split)
+                assert not isinstance(examples, Mixture), "a source is no mixture"
+                found.append(Source(str(part.directory), examples, weight))
+            return Mixture(found, config.seed)
         data = config.data
         if not data.context_tokens:
             given = self.training(data) if split == "train" else self.trajectories(split)
@@ -73,7 +82,13 @@ class Task(NamedTuple):
         return (Kind.THOUGHT, Kind.ACTION) if 2 * len(thoughts & actions) > len(actions) else (Kind.ACTION,)
 
     def trajectories(self, split: str, limit: int = 0) -> list[Trajectory]:
-        """The split's trajectories, the first `limit` (0: all)."""
+        """The split's trajectories, the first `limit` (0: all). Raises ValueError for a mixture, which has none of its
+        own."""
+        if self.parts:
+            raise ValueError(
+                f"config.data.sources: the {split} episodes of a mixture are asked for as one. Name one of its folders "
+                f"as data.path: {', '.join(str(part.directory) for part, _ in self.parts)}."
+            )
         on_bad = None if self.skipped is None else self.skipped.append
         files = self.fingerprint.setdefault("files", {})
         return sources.read_trajectories(self.directory, split, limit, on_bad, files)
@@ -156,6 +171,9 @@ def differences(began: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         found.append(f"the tokenizer had {began['vocabulary_size']} tokens, now {now['vocabulary_size']}")
     elif differs("vocabulary_sha256"):
         found.append("the tokenizer has other contents than when the run began: as many tokens, but other ids")
+    pairs = zip(began.get("sources", ()), now.get("sources", ()), strict=False)
+    for number, (before, after) in enumerate(pairs, start=1):
+        found += [f"source {number} of the mixture: {sentence}" for sentence in differences(before, after)]
     if not found and differs("tokens_sha256"):
         found.append("the same files give other tokens than when the run began: codec or tokenizer changed")
     return found
@@ -268,6 +286,8 @@ def open_task(config: Config, tokenizer: str | Path = "") -> Task:
       FileNotFoundError, ValueError: for a missing or unreadable data directory, by name; for a `model.path` without a
         tokenizer.
     """
+    if config.data.sources:
+        return _open_mixture(config, tokenizer)
     directory = directory_of(config.data)
     if not (config.data.path or is_collected(directory)):
         wanted = collection(config.data, Path(paths.absolute(directory)))
@@ -275,8 +295,7 @@ def open_task(config: Config, tokenizer: str | Path = "") -> Task:
             f"{directory}: the episodes that this configuration names are not there, or not all. Collect them "
             f"(`{paths.command('anyorder_jax.collect', *wanted)}`), or put them there again."
         )
-    manifest = sources.read_manifest(directory)
-    environment = manifest.environment
+    environment = sources.read_manifest(directory).environment
     if not config.data.path and environment != config.data.environment:
         raise ValueError(
             f"{directory}: episodes of {environment!r}, not of config.data.environment = {config.data.environment!r}. "
@@ -284,20 +303,83 @@ def open_task(config: Config, tokenizer: str | Path = "") -> Task:
         )
     codec = registry.make_codec(environment, config.data.profile)
     check_levels(config, codec)
+    return _task(config, directory, codec, _vocabulary(config, tokenizer, [(directory, codec)]))
+
+
+def _vocabulary(config: Config, tokenizer: str | Path, collections: Sequence[tuple[Path, Codec]]) -> Vocabulary:
+    """The vocabulary of some collections that share it, for the first one's codec; arguments as `open_task`."""
     chosen = tokenizer or config.data.tokenizer or (tokenizer_of_model(config.model.path) if config.model.path else "")
-    vocabulary = (
-        Vocabulary.from_directory(chosen, codec)
-        if chosen
-        else trained_vocabulary(directory, codec, config.data)
-        if codec.is_running_text
-        else Vocabulary.builtin(codec)
-    )
+    codecs = [codec for _, codec in collections]
+    if chosen:
+        return Vocabulary.from_directory(chosen, codecs[0])
+    if not any(codec.is_running_text for codec in codecs) and all(c.lexicon() == codecs[0].lexicon() for c in codecs):
+        return Vocabulary.builtin(codecs[0])
+    return trained_vocabulary(collections, config.data)
+
+
+def _task(config: Config, directory: Path, codec: Codec, vocabulary: Vocabulary) -> Task:
+    """The task of one directory."""
+    manifest = sources.read_manifest(directory)
+    if config.data.frames == "chat":
+        vocabulary = vocabulary.with_chat_frames()
     fingerprint = {
-        "environment": environment, "shards_sha256": _shards_digest(manifest), "vocabulary_size": vocabulary.size,
-        "vocabulary_sha256": vocabulary.sha256(),
+        "environment": manifest.environment, "shards_sha256": _shards_digest(manifest),
+        "vocabulary_size": vocabulary.size, "vocabulary_sha256": vocabulary.sha256(),
     }  # fmt: skip
     skipped: list[str] | None = [] if config.data.on_bad_record == "skip" else None
-    return Task(directory, environment, codec, vocabulary, fingerprint, skipped, layout_of(config.data))
+    return Task(directory, manifest.environment, codec, vocabulary, fingerprint, skipped, layout_of(config.data))
+
+
+def _open_mixture(config: Config, tokenizer: str | Path) -> Task:
+    """The task of `data.sources`: one tokenizer, a renderer for each."""
+    weights = parse_sources(config.data.sources)
+    collections: list[tuple[Path, Codec]] = []
+    for place in weights:
+        directory = epath.Path(place)
+        codec = registry.make_codec(sources.read_manifest(directory).environment, config.data.profile)
+        collections.append((directory, codec))
+    check_grains(config, [codec for _, codec in collections])
+    vocabulary = _vocabulary(config, tokenizer, collections)
+    parts = []
+    for (directory, codec), weight in zip(collections, weights.values(), strict=True):
+        part = _task(config, directory, codec, vocabulary.for_codec(codec))
+        check_levels(config_of_part(config, part), codec)
+        parts.append((part, weight / sum(weights.values())))
+    main = next((part for part, _ in parts if part.codec.is_running_text), parts[0][0])
+    skipped = main.skipped
+    fingerprint = {
+        "environment": "", "vocabulary_size": main.vocabulary.size,
+        "sources": [part.fingerprint for part, _ in parts],
+    }  # fmt: skip
+    return main._replace(
+        environment="",
+        fingerprint=fingerprint,
+        parts=tuple((part._replace(skipped=skipped), weight) for part, weight in parts),
+    )
+
+
+def config_of_part(config: Config, part: Task) -> Config:
+    """The configuration for one source of a mixture: contexts of so many tokens for text, windows of steps for grids;
+    of the granularities those that it offers."""
+    data = dataclasses.replace(config.data, path=str(part.directory), sources="")
+    if not part.codec.is_running_text:
+        data = dataclasses.replace(data, context_tokens=0)
+    grains = parse_mixture(config.masking.granularity, GRANULARITIES, "masking.granularity")
+    offered = ",".join(f"{name}:{weight!r}" for name, weight in grains.items() if name in part.codec.levels)
+    masking = dataclasses.replace(config.masking, granularity=offered or config.masking.granularity)
+    return dataclasses.replace(config, data=data, masking=masking)
+
+
+def check_grains(config: Config, codecs: Sequence[Codec]) -> None:
+    """Raises ValueError for a granularity that no source of a mixture offers."""
+    grains = parse_mixture(config.masking.granularity, GRANULARITIES, "masking.granularity")
+    offered = {level for codec in codecs for level in codec.levels}
+    missing = [name for name in grains if name not in offered]
+    if missing:
+        raise ValueError(
+            f"config.masking.granularity: {missing[0]!r} is no span of any of data.sources; they offer "
+            f"{', '.join(sorted(offered))}."
+        )
 
 
 def check_levels(config: Config, codec: Codec) -> None:
@@ -310,6 +392,11 @@ def check_levels(config: Config, codec: Codec) -> None:
             f"{', '.join(codec.levels)}."
         )
     data = config.data
+    if data.frames == "chat" and not codec.is_running_text:
+        raise ValueError(
+            f"config.data.frames: 'chat' is for running text, and {codec.name} writes units of fixed slots. Use "
+            "data.frames=markers."
+        )
     if data.context_tokens and not codec.is_running_text:
         raise ValueError(
             f"config.data.context_tokens: {data.context_tokens}, but {codec.name} writes no running text. Use 0, and "
@@ -324,36 +411,3 @@ def layout_of(data: DataConfig) -> units.Layout:
     blocks = data.role_blocks()
     longest = data.max_unit_tokens or max(data.context_tokens // 4, 24 if data.context_tokens else 0)
     return units.Layout(tuple(blocks[role] for role in ROLES), longest)
-
-
-TRAINING_CHARACTERS = 50_000_000
-"""Of text that a tokenizer is trained on at most: the first episodes of the training split."""
-
-
-def trained_vocabulary(directory: Path, codec: Codec, data: DataConfig) -> Vocabulary:
-    """The byte-pair tokenizer of a collection, trained when it is first asked for and kept beside the data."""
-    manifest = sources.read_manifest(directory)
-    shards = [[shard.file, shard.sha256] for shard in manifest.splits.get("train", ())]
-    content = json.dumps([shards, data.num_tokens, data.num_episodes]).encode()
-    folder = directory / "tokenizers" / f"{data.num_tokens}-{hashlib.sha256(content).hexdigest()[:12]}"
-    if (folder / "tokenizer.json").is_file():
-        return Vocabulary.from_directory(folder, codec)
-
-    def texts() -> Iterator[str]:
-        num = 0
-        for trajectory in sources.iterate_trajectories(directory, "train", data.num_episodes, lambda sentence: None):
-            for unit in trajectory.units:
-                yield unit.text or ""
-                num += len(unit.text or "")
-            if num > TRAINING_CHARACTERS:
-                return
-
-    vocabulary = Vocabulary.trained(texts(), codec, data.num_tokens)
-    with contextlib.suppress(OSError):  # a read-only collection gets the same one again next time
-        temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
-        vocabulary.save(temporary)
-        try:
-            temporary.rename(folder)
-        except OSError:  # another process was first
-            shutil.rmtree(temporary, ignore_errors=True)
-    return vocabulary

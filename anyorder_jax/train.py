@@ -43,7 +43,15 @@ from anyorder_jax import (
     terminal,
     weights,
 )
-from anyorder_jax.config import Config, freeze, freeze_typed, path_keys, to_json, with_absolute_paths
+from anyorder_jax.config import (
+    Config,
+    freeze,
+    freeze_typed,
+    parse_sources,
+    path_keys,
+    to_json,
+    with_absolute_paths,
+)
 from anyorder_jax.data import pipeline
 from anyorder_jax.masking.sampler import AnyOrderMaskSampler
 from anyorder_jax.metrics import RunLogger
@@ -69,7 +77,8 @@ def say(line: str) -> None:
 
 def collect_if_needed(config: Config) -> None:
     """Collects expert episodes unless all are there; only the first process does, the others wait."""
-    if not config.data.path and jax.process_index() == 0 and not is_collected(directory_of(config.data)):
+    is_given = config.data.path or config.data.sources
+    if not is_given and jax.process_index() == 0 and not is_collected(directory_of(config.data)):
         collect(config.data)
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("episodes are there")
@@ -136,6 +145,15 @@ def is_same_place(saved: str, now: str, workdir: Path) -> bool:
     return found == now or not Path(found).exists()
 
 
+def are_same_sources(saved: str, now: str, workdir: Path) -> bool:
+    """As `is_same_place`, of `data.sources`: the same weights, in the same order, of the same or moved places."""
+    if not saved or not now:
+        return saved == now
+    before, after = parse_sources(saved), parse_sources(now)
+    is_same = [is_same_place(*pair, workdir) for pair in zip(before, after, strict=False)]
+    return [*before.values()] == [*after.values()] and all(is_same)
+
+
 def refuse_other_run(
     config: Config, meta: Mapping[str, Any], fingerprint: Mapping[str, Any], workdir: Path, is_longer_fine: bool = False
 ) -> None:
@@ -144,11 +162,14 @@ def refuse_other_run(
     is_longer_fine: more updates than the run had are no other setting (`--extend`).
     """
     saved, now = dataclasses.asdict(freeze(meta["config"])), dataclasses.asdict(config)
+    placed = {tuple(key.split(".")) for key in path_keys()} - {("data", "sources")}
     free = {"mesh", "log", "checkpoint"}  # do not change what is learned
     moved = {("data", "num_threads"), ("data", "prefetch")}
     moved |= {("data", "path"), ("data", "cache_dir")}  # the fingerprint tells whether the episodes are the same
     if config.lora.rank:
         moved.add(("model", "path"))  # the digests of the frozen weights tell whether they are the same
+    if are_same_sources(saved["data"]["sources"], now["data"]["sources"], workdir):
+        moved.add(("data", "sources"))
     length = saved["train"]["num_steps"]
     is_longer = config.train.num_steps > length
     if is_longer and is_longer_fine:
@@ -159,12 +180,12 @@ def refuse_other_run(
         if section not in free and isinstance(values, dict)
         for name, value in values.items()
         if saved[section][name] != value and (section, name) not in moved
-        if f"{section}.{name}" not in path_keys() or not is_same_place(saved[section][name], value, workdir)
+        if (section, name) not in placed or not is_same_place(saved[section][name], value, workdir)
     ]
     if saved["seed"] != now["seed"]:
         changed.append(f"seed: {saved['seed']} -> {now['seed']}")
     tokenizer = config.data.tokenizer or config.model.path or "built-in"
-    where = f"data: {directory_of(config.data)}, tokenizer {tokenizer}"
+    where = f"data: {config.data.sources or directory_of(config.data)}, tokenizer {tokenizer}"
     changed += [f"{where}: {sentence}" for sentence in differences(meta["data"], fingerprint)]
     if is_longer and len(changed) == 1 and not is_longer_fine:
         raise ValueError(

@@ -88,7 +88,8 @@ class Generator:
                 "with `python -m anyorder_jax.evaluate`."
             )
         self._params, self._task, self._decoding, self._budget = params, task, decoding, config.data.context_tokens
-        self._fill = decode.make_fill(config, model_config, task.vocabulary.end_id)
+        self._end_ids = sorted(task.vocabulary.frames.end_ids)
+        self._fill = decode.make_fill(config, model_config, task.vocabulary.end_id, closing_ids=self._end_ids)
         vocabulary = task.vocabulary
         self._is_word_V = np.zeros(model_config.vocab_size, bool)
         self._is_word_V[sorted(set(vocabulary.tokenizer.get_vocab().values()) - vocabulary.reserved_ids)] = True
@@ -110,9 +111,7 @@ class Generator:
             for i, question, answer in zip(todo, questions, self.fill(questions), strict=True):
                 passes[i] += answer.num_passes
                 spans = self._spans(question.example, len(kinds[i]))
-                endless = [
-                    k for k, span in enumerate(spans) if self._task.vocabulary.end_id not in answer.tokens_L[span]
-                ]
+                endless = [k for k, span in enumerate(spans) if not np.isin(answer.tokens_L[span], self._end_ids).any()]
                 if endless and blocks[i][endless[0]] < MAX_BLOCKS:
                     blocks[i][endless[0]] += 1
                     longer.append(i)
@@ -158,7 +157,7 @@ class Generator:
             offset = np.arange(len(places)) - np.maximum.accumulate(np.where(is_new, np.arange(len(places)), 0))
             block_BH[b, here] = np.cumsum(is_new | (offset % block_size == 0)) - 1
             is_end_BH[b, here] = reaches_end(example, is_hidden_L)[places]
-        is_end_V = np.arange(len(self._is_word_V)) == vocabulary.end_id
+        is_end_V = np.isin(np.arange(len(self._is_word_V)), self._end_ids)
         allowed_BHV = self._is_word_V[None, None] | (is_end_BH[..., None] & is_end_V)
         filled = jax.device_get(
             self._fill(
@@ -182,10 +181,12 @@ class Generator:
         sizes = list(layout.blocks)
         for kind, number in zip(kinds, blocks, strict=True):
             sizes[kind] = layout.blocks[kind] * number
-        seen = units.tokenise(episode, self._task.codec, self._task.vocabulary, layout)
+        codec, vocabulary = self._task.codec, self._task.vocabulary
+        seen = units.tokenise(episode, codec, vocabulary, layout, after=kinds)
         hole = units.tokenise(
-            Trajectory("hole", empty), self._task.codec, self._task.vocabulary, layout._replace(blocks=tuple(sizes))
-        )
+            Trajectory("hole", empty), codec, vocabulary, layout._replace(blocks=tuple(sizes)),
+            before=[unit.kind for unit in episode.units],
+        )  # fmt: skip
         example = contexts.joined(seen, hole)
         shown = contexts.choose_for(contexts.lengths_of(example), len(kinds), self._budget)
         example = contexts.select(example, shown)
@@ -200,11 +201,11 @@ class Generator:
     def _read(
         self, episode: Trajectory, kinds: Sequence[Kind], answer: Answer, spans: Sequence[np.ndarray], passes: int
     ) -> Written:
-        end_id, step = self._task.vocabulary.end_id, next_step(episode, kinds[0])
+        step = next_step(episode, kinds[0])
         written, ids, probabilities = [], [], []
         for kind, span in zip(kinds, spans, strict=True):
             tokens, sure = answer.tokens_L[span], answer.probability_L[span]
-            stop = int(np.argmax(np.append(tokens == end_id, True))) + 1
+            stop = int(np.argmax(np.append(np.isin(tokens, self._end_ids), True))) + 1
             text = units.text_of(tokens.tolist(), self._task.vocabulary)
             written.append(self._task.codec.unit(kind, step, [text]))
             ids.append(tokens[:stop])

@@ -85,3 +85,17 @@ def pack(
         start_R1=np.append(0, np.cumsum(np.bincount(row_E, minlength=num_rows))),
         fill=float(lengths_E.sum() / (num_rows * row_length)),
     )
+
+
+def pack_aligned(
+    lengths_E: np.ndarray, row_length: int, seed: int, block_size: int, *, name: Callable[[int], str]
+) -> Plan:
+    """As `pack`, of examples that start at multiples of `block_size` in their row.
+
+    Args:
+      lengths_E, row_length, seed, name: as `pack`.
+      block_size: tokens; 1 for no alignment. What it leaves empty counts as padding in `fill`.
+    """
+    rounded_E = np.minimum(-(-lengths_E // block_size) * block_size, np.maximum(lengths_E, row_length))
+    plan = pack(rounded_E, row_length, seed, name=name)
+    return plan._replace(fill=float(lengths_E.sum() / (plan.num_rows * row_length)))

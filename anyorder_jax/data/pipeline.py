@@ -105,6 +105,10 @@ class Corpus(NamedTuple):
         whole = self.trajectories[self.record_E[e]]
         return units.window(whole, int(self.end_step_E[e]), self.window) if self.window else whole
 
+    def lengths(self, epoch: int = 0) -> np.ndarray:
+        """int [E]: the tokens of each example, the same in every epoch."""
+        return self.length_E
+
     def name(self, e: int) -> str:
         """What errors and reports call example e."""
         where = f", {self.window} steps to step {self.end_step_E[e]}" if self.window else ""
@@ -116,9 +120,7 @@ class Corpus(NamedTuple):
         Raises:
           ValueError: if an example is longer than a row, by its name.
         """
-        rounded_E = np.minimum(-(-self.length_E // block_size) * block_size, np.maximum(self.length_E, row_length))
-        plan = packing.pack(rounded_E, row_length, seed, name=self.name)
-        return plan._replace(fill=float(self.length_E.sum() / (plan.num_rows * row_length)))  # rounding is padding
+        return packing.pack_aligned(self.length_E, row_length, seed, block_size, name=self.name)
 
 
 def later_turns(example: Tokenised, block_size: int) -> np.ndarray:
@@ -137,7 +139,8 @@ def later_turns(example: Tokenised, block_size: int) -> np.ndarray:
 
 
 class Examples(Protocol):
-    """What rows are made of: `Corpus`, the same examples in every epoch, or `text_corpus.TextCorpus`, drawn ones."""
+    """What rows are made of: `Corpus`, the same examples in every epoch, `text_corpus.TextCorpus`, drawn ones, or
+    `mixtures.Mixture` of several of them."""
 
     def example(self, e: int, epoch: int = 0) -> Tokenised:
         """Example number e of an epoch."""

@@ -69,9 +69,9 @@ def main() -> None:
     from anyorder_jax.config import DataConfig, MaskingConfig
     from anyorder_jax.data import sources, units
     from anyorder_jax.data.tokenization import Vocabulary
+    from anyorder_jax.data.trained_tokenizer import trained_vocabulary
     from anyorder_jax.environments import registry
     from anyorder_jax.masking.sampler import AnyOrderMaskSampler
-    from anyorder_jax.task import trained_vocabulary
 
     terminal.accept_any_letter()
     arguments = _arguments()
@@ -82,7 +82,7 @@ def main() -> None:
             vocabulary = Vocabulary.from_directory(arguments.tokenizer, codec)
         elif codec.is_running_text:  # the one that `train` would make
             directory = Path(arguments.file).absolute().parents[1]
-            vocabulary = trained_vocabulary(directory, codec, DataConfig(num_episodes=0))
+            vocabulary = trained_vocabulary([(directory, codec)], DataConfig(num_episodes=0))
         else:
             vocabulary = Vocabulary.builtin(codec)
         example: Tokenised = units.tokenise(trajectory, codec, vocabulary)

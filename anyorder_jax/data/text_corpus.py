@@ -117,6 +117,10 @@ class TextCorpus:
                 self._ends[epoch] = self._draw_ends(epoch)
             return self._ends[epoch]
 
+    def lengths(self, epoch: int) -> np.ndarray:
+        """int [E]: the tokens of each example in an epoch."""
+        return self.ends(epoch)[1]
+
     def _draw_ends(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         draw_E = keys.generator(self._seed, "end step", epoch).random(len(self.record_E))
         end_E, length_E = np.zeros((2, len(draw_E)), np.int64)
@@ -161,10 +165,7 @@ class TextCorpus:
 
     def pack(self, row_length: int, seed: int, block_size: int = 1, epoch: int = 0) -> packing.Plan:
         """The rows of an epoch, in which examples start at multiples of `block_size`."""
-        length_E = self.ends(epoch)[1]
-        rounded_E = np.minimum(-(-length_E // block_size) * block_size, np.maximum(length_E, row_length))
-        plan = packing.pack(rounded_E, row_length, seed, name=self.name)
-        return plan._replace(fill=float(length_E.sum() / (plan.num_rows * row_length)))
+        return packing.pack_aligned(self.lengths(epoch), row_length, seed, block_size, name=self.name)
 
 
 def open_index(

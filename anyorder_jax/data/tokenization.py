@@ -21,6 +21,7 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from anyorder_jax.data import tokenizer_files
+from anyorder_jax.data.frames import ChatFrames, Frames, Markers
 from anyorder_jax.types import Codec, Field, Kind
 
 PAD, MASK, END, UNKNOWN = "<pad>", "<mask>", "<end>", "<unk>"
@@ -46,6 +47,7 @@ class Vocabulary:
       mask_id, pad_id, end_id: ids of the mask, pad and end-of-unit tokens (pad and end may be the same id).
       size: rows that an embedding needs for it.
       reserved_ids: of the special tokens, which no text becomes.
+      frames: what stands around units of running text: markers, but for `with_chat_frames`.
     """
 
     def __init__(
@@ -73,13 +75,14 @@ class Vocabulary:
         self._reserved_text = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
         self._ids_of_word: dict[str, tuple[int, ...]] = {}
         self._word_of_ids: dict[tuple[int, ...], str] = {}
-        self._frames = {
+        self._markers = {
             # our own tokenizers, saved and loaded again, have a token for each marker; others spell it
             kind: (ids[_marker(kind)],)
             if _marker(kind) in ids
             else tuple(tokenizer.encode(f"\n{kind.name.lower()}:", add_special_tokens=False))
             for kind in Kind
         }
+        self.frames: Frames = Markers(self._markers, end_id)
         lexicon = {Field(field): tuple(words) for field, words in codec.lexicon().items()}
         self._known_words = sorted({word for words in lexicon.values() for word in words})
         for word in self._known_words:
@@ -167,6 +170,17 @@ class Vocabulary:
         pad_id = end_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         return cls(tokenizer, codec, mask_id=mask_id, pad_id=pad_id, end_id=end_id, source=directory)
 
+    def for_codec(self, codec: Codec) -> Vocabulary:
+        """The same tokenizer for the words of another codec. Raises ValueError for a word that does not survive it."""
+        ids = {"mask_id": self.mask_id, "pad_id": self.pad_id, "end_id": self.end_id}
+        return Vocabulary(self.tokenizer, codec, **ids, source=self._source)
+
+    def with_chat_frames(self) -> Vocabulary:
+        """The same, with the frames of the tokenizer's chat template. Raises ValueError as `frames.ChatFrames`."""
+        other = copy.copy(self)
+        other.frames = ChatFrames(self.tokenizer, self.end_id, frozenset(self.reserved_ids))
+        return other
+
     def save(self, directory: str | Path) -> None:
         """Writes the tokenizer's files: a model's own byte for byte, the built-in one's as transformers 4 and 5 both
         open them. `from_directory` and `AutoTokenizer` give the same ids."""
@@ -178,18 +192,18 @@ class Vocabulary:
             tokenizer_files.copy(self._source, directory, None if is_named else self.mask_id)
 
     def sha256(self) -> str:
-        """Of what the tokenizer does, in hex: every token's id, mask, pad and end, the markers and the lexicon's words.
+        """Of what the tokenizer does, in hex: every token's id, mask, pad and end, the frames and the lexicon's words.
         The same for a tokenizer saved in another format; another one for two tokens that changed places."""
         content = [
             sorted(self.tokenizer.get_vocab().items()),
-            [self.mask_id, self.pad_id, self.end_id], [list(self._frames[kind]) for kind in Kind],
+            [self.mask_id, self.pad_id, self.end_id], self.frames.content(),
             [[word, self.encode_slot(word)] for word in self._known_words],
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def frame(self, kind: Kind) -> tuple[int, ...]:
         """The ids of the marker that stands before a unit of this kind."""
-        return self._frames[kind]
+        return self._markers[kind]
 
     def encode_text(self, text: str) -> tuple[list[int], list[int]]:
         """The ids of running text, and where in the text each one's first character that is no space stands.

@@ -82,9 +82,9 @@ def _free_text(vocabulary: Vocabulary, slots: Sequence[Slot]) -> _Columns:
     )
 
 
-def _running_text(vocabulary: Vocabulary, codec: Codec, unit: Unit, layout: Layout) -> tuple[_Columns, bool]:
+def _running_text(vocabulary: Vocabulary, codec: Codec, unit: Unit, layout: Layout, end: int) -> tuple[_Columns, bool]:
     """A unit's text tokenised whole, every token in the parts that its first character belongs to, and then end tokens
-    up to a full block; and whether it was shortened."""
+    (`end` and others) up to a full block; and whether it was shortened."""
     slots = codec.slots(unit)
     text = "".join(slot.word for slot in slots)
     ids, places = vocabulary.encode_text(text)
@@ -100,7 +100,7 @@ def _running_text(vocabulary: Vocabulary, codec: Codec, unit: Unit, layout: Layo
     lines = [slots[s].cell for s in slot_K]
     words = [slots[s].attribute for s in slot_K]
     after_line, after_word = 1 + max(lines, default=-1), 1 + max(words, default=-1)
-    pieces = [[i] for i in ids] + [[vocabulary.end_id]] * num_ends
+    pieces = [[i] for i in ids] + [[end]] + [[vocabulary.end_id]] * (num_ends - 1)
     columns = _Columns(
         fields=[Field.TEXT] * (len(ids) + 1) + [Field.END] * (num_ends - 1),
         cells=lines + list(range(after_line, after_line + num_ends)),
@@ -125,14 +125,23 @@ def unit_widths(
         except ValueError as error:
             texts.append("")
             reasons.append(str(error))
+    frames: list[int] = []
+    for trajectory in trajectories:
+        num = len(trajectory.units)
+        try:
+            frames += [len(around.frame) for around in vocabulary.frames.around([u.kind for u in trajectory.units])]
+        except ValueError as error:
+            reasons[len(frames) : len(frames) + num] = [str(error)] * num
+            frames += [0] * num
     found = []
-    for unit, reason, count in zip(given, reasons, vocabulary.count_tokens(texts), strict=True):
+    for unit, reason, frame, count in zip(given, reasons, frames, vocabulary.count_tokens(texts), strict=True):
         if reason or isinstance(count, ValueError):
             found.append((0, False, reason or str(count)))
             continue
-        block, frame = layout.blocks[unit.kind], len(vocabulary.frame(unit.kind))
+        block = layout.blocks[unit.kind]
         if 0 < layout.max_unit_tokens < count:
-            found.append((frame + len(_running_text(vocabulary, codec, unit, layout)[0].pieces), True, ""))
+            columns, _ = _running_text(vocabulary, codec, unit, layout, vocabulary.end_id)
+            found.append((frame + len(columns.pieces), True, ""))
         else:
             found.append((frame + (count // block + 1) * block, False, ""))
     return found
@@ -161,10 +170,10 @@ def shortened(vocabulary: Vocabulary, text: str, places: Sequence[int], num_toke
         room -= max(excess, 1)
 
 
-def _columns(vocabulary: Vocabulary, codec: Codec, unit: Unit, layout: Layout) -> tuple[_Columns, bool]:
+def _columns(vocabulary: Vocabulary, codec: Codec, unit: Unit, layout: Layout, end: int) -> tuple[_Columns, bool]:
     """A unit's columns, and whether it was shortened."""
     if codec.is_running_text:
-        return _running_text(vocabulary, codec, unit, layout)
+        return _running_text(vocabulary, codec, unit, layout, end)
     slots = codec.slots(unit)
     if all(slot.field is Field.TEXT for slot in slots):
         return _free_text(vocabulary, slots), False
@@ -181,7 +190,12 @@ def _occlude(columns: _Columns, cells: Sequence[int], mask_id: int) -> _Columns:
 
 
 def tokenise(
-    trajectory: Trajectory, codec: Codec, vocabulary: Vocabulary, layout: Layout = DEFAULT_LAYOUT
+    trajectory: Trajectory,
+    codec: Codec,
+    vocabulary: Vocabulary,
+    layout: Layout = DEFAULT_LAYOUT,
+    before: Sequence[Kind] = (),
+    after: Sequence[Kind] = (),
 ) -> TokenisedTrajectory:
     """Token ids of a whole trajectory.
 
@@ -198,9 +212,12 @@ def tokenise(
       codec: of its environment.
       vocabulary: made for that codec.
       layout: blocks of running text, and where it is shortened.
+      before, after: kinds of all units that stand before and after these where they are a part of a trajectory: chat
+        frames depend on them.
 
     Raises:
-      ValueError: for units out of order, or words that the codec's lexicon does not list.
+      ValueError: for units out of order, kinds that the frames have no place for, or words that the codec's lexicon
+        does not list.
     """
     steps = [unit.step for unit in trajectory.units]
     if not steps or steps != sorted(steps) or steps[0] < 0:
@@ -212,9 +229,11 @@ def tokenise(
     pieces: list[Sequence[int]] = []
     owns: list[int] = []
     num_shortened = 0
+    kinds = [unit.kind for unit in trajectory.units]
+    around = vocabulary.frames.around([*before, *kinds, *after])[len(before) :]
     for u, unit in enumerate(trajectory.units):
-        frame = vocabulary.frame(unit.kind)
-        columns, is_shortened = _columns(vocabulary, codec, unit, layout)
+        frame, end = around[u]
+        columns, is_shortened = _columns(vocabulary, codec, unit, layout, end)
         num_shortened += is_shortened
         if unit.data is not None and OCCLUDED in unit.data:
             columns = _occlude(columns, unit.data[OCCLUDED], vocabulary.mask_id)
@@ -323,8 +342,7 @@ def window(example: Tokenised, end_step: int, num_steps: int) -> Tokenised:
 
 def text_of(ids: Sequence[int], vocabulary: Vocabulary) -> str:
     """The text of a unit of running text: its tokens up to the first end token."""
-    ids = list(ids)
-    return vocabulary.decode_text(ids[: ids.index(vocabulary.end_id)] if vocabulary.end_id in ids else ids)
+    return vocabulary.decode_text(list(itertools.takewhile(lambda i: i not in vocabulary.frames.end_ids, ids)))
 
 
 def _texts(example: Tokenised, vocabulary: Vocabulary) -> list[str]:

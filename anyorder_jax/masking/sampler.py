@@ -26,6 +26,12 @@ class Mixture:
     def draw(self, rng: np.random.Generator) -> str:
         return self.names[bisect.bisect_right(self.bounds, rng.random())]
 
+    def among(self, offered: tuple[str, ...]) -> Mixture:
+        """The same without the names that are not offered; itself where none is."""
+        weights = np.diff([0.0, *self.bounds, 1.0])
+        kept = {name: weight for name, weight in zip(self.names, weights.tolist(), strict=True) if name in offered}
+        return Mixture({name: weight / sum(kept.values()) for name, weight in kept.items()}) if kept else self
+
 
 class AnyOrderMaskSampler:
     """Draws order, granularity and rate, then what is hidden.
@@ -67,6 +73,8 @@ class AnyOrderMaskSampler:
           a target; frame is never hidden.
         """
         order, granularity = self._orders.draw(rng), self._granularities.draw(rng)
+        if granularity not in example.levels:  # in a mixture of sources some may offer others
+            granularity = self._granularities.among(example.levels).draw(rng)
         rate = rates.draw(rng, self.config, progress)
         choice = self._choose(rng, example, order, rate)
         if choice is not None:
