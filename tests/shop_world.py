@@ -1,0 +1,123 @@
+"""A small world of text that can be acted in: a shop. What is bought is named by a number that only the page shows.
+
+    goal          Buy a lamp.
+    observation   Ask for the color.
+    action        {"name":"ask","arguments":{}}
+    user          Red, please.
+    action        {"name":"search","arguments":{"item":"lamp"}}
+    observation   blue:931
+                  red:427
+                  green:655
+    action        {"name":"buy","arguments":{"id":427}}
+    observation   Bought 427.
+
+A task is a number. The goods of tasks from 8,000,000 on (the held-out splits of `sources.seed_range`) have numbers that
+those before never have (multiples of 7), so what is bought there was never bought, or seen, in training.
+"""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+
+from anyorder_jax.environments import registry
+from anyorder_jax.environments.base import InvalidActionError, Text, TextStep
+from anyorder_jax.types import Kind, Unit
+from shop import COLORS, ITEMS, call
+
+PREFIX = "Shop-"
+HELD_OUT = 8_000_000
+ARGUMENTS = {"ask": {}, "search": {"item": str}, "buy": {"id": int}}
+NUM_LINES = 3
+
+
+def register() -> None:
+    """Makes the world known here and in processes that are started."""
+    registry.register(PREFIX, __name__)
+
+
+def ids() -> tuple[str, ...]:
+    return ("Shop-v0", "Shop-thinking-v0")
+
+
+def parse(text: str) -> tuple[str, dict[str, object]]:
+    """(name, arguments) of a call, or ValueError."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        raise ValueError("not JSON") from None
+    if not isinstance(found, dict) or set(found) != {"name", "arguments"} or found["name"] not in ARGUMENTS:
+        raise ValueError(f"expected a call of {', '.join(ARGUMENTS)}")
+    wanted, given = ARGUMENTS[found["name"]], found["arguments"]
+    if not isinstance(given, dict) or {k: type(v) for k, v in given.items()} != wanted:
+        raise ValueError(f"{found['name']} takes {', '.join(wanted) or 'nothing'}")
+    return found["name"], given
+
+
+class Shop:
+    """A session. The expert asks, searches and buys; with thoughts in Shop-thinking-v0."""
+
+    version = "shop 1"
+    actions = Text(parse)
+    max_steps = 6
+    expert_name = "clerk"
+
+    def __init__(self, environment_id: str) -> None:
+        self.id = environment_id
+
+    def reset(self, task: str) -> list[Unit]:
+        if not task.isdecimal():
+            raise ValueError(f"shop: expected a number as task, got {task!r}")
+        self._task, self._step = int(task), 0
+        rng = np.random.default_rng(self._task)
+        self._item, self._color = str(rng.choice(ITEMS)), str(rng.choice(COLORS))
+        self._knows_color, self._has_searched = False, False
+        goal = Unit(Kind.GOAL, 0, text=f"Buy a {self._item}.")
+        return [goal, Unit(Kind.OBSERVATION, 0, text="Ask for the color.")]
+
+    def _page(self, item: str) -> dict[str, int]:
+        """color -> number of the item in that color; the wanted color is among them."""
+        rng = np.random.default_rng([self._task, ITEMS.index(item)])
+        numbers = [n for n in range(100, 1000) if (n % 7 == 0) == (self._task >= HELD_OUT)]
+        others = [str(c) for c in rng.permutation([c for c in COLORS if c != self._color])]
+        colors = rng.permutation([self._color, *others[: NUM_LINES - 1]])
+        return dict(zip(map(str, colors), rng.choice(numbers, NUM_LINES, replace=False).tolist(), strict=True))
+
+    def step(self, action: Unit) -> TextStep:
+        name, arguments = parse(action.text)
+        if name == "search" and arguments["item"] not in ITEMS:
+            raise InvalidActionError(f"there is no {arguments['item']}")
+        self._step += 1
+        kind, text, is_done, is_success = Kind.OBSERVATION, "", False, False
+        if name == "ask":
+            kind, text, self._knows_color = Kind.USER, f"{self._color}, please.", True
+        elif name == "search":
+            page = self._page(arguments["item"])
+            text = "\n".join(f"{color}:{number}" for color, number in page.items())
+            self._has_searched = arguments["item"] == self._item
+        else:
+            text, is_done = f"Bought {arguments['id']}.", True
+            is_success = arguments["id"] == self._page(self._item)[self._color]
+        return TextStep((Unit(kind, self._step, text=text),), float(is_success), is_done, is_success)
+
+    def advice(self) -> list[Unit]:
+        if not self._knows_color:
+            thought, action = "I need the color.", call("ask")
+        elif not self._has_searched:
+            thought, action = f"I search a {self._item}.", call("search", item=self._item)
+        else:
+            number = self._page(self._item)[self._color]
+            thought, action = f"It is {number}.", call("buy", id=number)
+        units = [Unit(Kind.THOUGHT, self._step, text=thought), Unit(Kind.ACTION, self._step, text=action)]
+        return units if "thinking" in self.id else units[1:]
+
+    def valid_actions(self) -> list[str]:
+        return [call("ask"), *(call("search", item=item) for item in ITEMS), call("buy", id=100)]
+
+    def close(self) -> None:
+        pass
+
+
+def session(environment_id: str) -> Shop:
+    return Shop(environment_id)
