@@ -1,18 +1,19 @@
-"""A small world of text that can be acted in: a shop. What is bought is named by a number that only the page shows.
+"""A small world of text that can be acted in: a shop. What is bought is named by a code that only the page shows.
 
     goal          Buy a lamp.
     observation   Ask for the color.
     action        {"name":"ask","arguments":{}}
     user          Red, please.
     action        {"name":"search","arguments":{"item":"lamp"}}
-    observation   blue:931
-                  red:427
-                  green:655
-    action        {"name":"buy","arguments":{"id":427}}
-    observation   Bought 427.
+    observation   blue:T2e
+                  red:K7q
+                  green:A0m
+    action        {"name":"buy","arguments":{"id":"K7q"}}
+    observation   Bought K7q.
 
-A task is a number. The goods of tasks from 8,000,000 on (the held-out splits of `sources.seed_range`) have numbers that
-those before never have (multiples of 7), so what is bought there was never bought, or seen, in training.
+A task is a number. The goods of tasks from 8,000,000 on (the held-out splits of `sources.seed_range`) have codes that
+those before never have (`is_held_out`), so what is bought there was never bought, or seen, in training. A byte-pair
+tokenizer spells codes letter by letter: it never joins letters with digits.
 """
 
 from __future__ import annotations
@@ -28,8 +29,14 @@ from shop import COLORS, ITEMS, call
 
 PREFIX = "Shop-"
 HELD_OUT = 8_000_000
-ARGUMENTS = {"ask": {}, "search": {"item": str}, "buy": {"id": int}}
+ARGUMENTS = {"ask": {}, "search": {"item": str}, "buy": {"id": str}}
 NUM_LINES = 3
+UPPER, DIGITS, LOWER = "ABCDEFGHKLMNPRSTUVWXYZ", "0123456789", "abcdefghkmnpqrstuvwxyz"
+
+
+def is_held_out(code: str) -> bool:
+    """One code of seven is of the held-out tasks alone."""
+    return (UPPER.index(code[0]) + 2 * DIGITS.index(code[1]) + 3 * LOWER.index(code[2])) % 7 == 0
 
 
 def register() -> None:
@@ -76,13 +83,17 @@ class Shop:
         goal = Unit(Kind.GOAL, 0, text=f"Buy a {self._item}.")
         return [goal, Unit(Kind.OBSERVATION, 0, text="Ask for the color.")]
 
-    def _page(self, item: str) -> dict[str, int]:
-        """color -> number of the item in that color; the wanted color is among them."""
+    def _page(self, item: str) -> dict[str, str]:
+        """color -> code of the item in that color; the wanted color is among them."""
         rng = np.random.default_rng([self._task, ITEMS.index(item)])
-        numbers = [n for n in range(100, 1000) if (n % 7 == 0) == (self._task >= HELD_OUT)]
+        codes: list[str] = []
+        while len(codes) < NUM_LINES:
+            code = "".join(str(rng.choice(list(letters))) for letters in (UPPER, DIGITS, LOWER))
+            if is_held_out(code) == (self._task >= HELD_OUT) and code not in codes:
+                codes.append(code)
         others = [str(c) for c in rng.permutation([c for c in COLORS if c != self._color])]
         colors = rng.permutation([self._color, *others[: NUM_LINES - 1]])
-        return dict(zip(map(str, colors), rng.choice(numbers, NUM_LINES, replace=False).tolist(), strict=True))
+        return dict(zip(map(str, colors), codes, strict=True))
 
     def step(self, action: Unit) -> TextStep:
         name, arguments = parse(action.text)
@@ -94,7 +105,7 @@ class Shop:
             kind, text, self._knows_color = Kind.USER, f"{self._color}, please.", True
         elif name == "search":
             page = self._page(arguments["item"])
-            text = "\n".join(f"{color}:{number}" for color, number in page.items())
+            text = "\n".join(f"{color}:{code}" for color, code in page.items())
             self._has_searched = arguments["item"] == self._item
         else:
             text, is_done = f"Bought {arguments['id']}.", True
@@ -107,13 +118,13 @@ class Shop:
         elif not self._has_searched:
             thought, action = f"I search a {self._item}.", call("search", item=self._item)
         else:
-            number = self._page(self._item)[self._color]
-            thought, action = f"It is {number}.", call("buy", id=number)
+            code = self._page(self._item)[self._color]
+            thought, action = f"It is {code}.", call("buy", id=code)
         units = [Unit(Kind.THOUGHT, self._step, text=thought), Unit(Kind.ACTION, self._step, text=action)]
         return units if "thinking" in self.id else units[1:]
 
     def valid_actions(self) -> list[str]:
-        return [call("ask"), *(call("search", item=item) for item in ITEMS), call("buy", id=100)]
+        return [call("ask"), *(call("search", item=item) for item in ITEMS), call("buy", id="A0a")]
 
     def close(self) -> None:
         pass

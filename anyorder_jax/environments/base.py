@@ -105,6 +105,13 @@ class Text(NamedTuple):
     parse: Callable[[str], object]
 
 
+class Start(NamedTuple):
+    """How an episode begins. units: as `TextEnvironment.reset` gave them. max_steps: actions in it at most."""
+
+    units: tuple[Unit, ...]
+    max_steps: int
+
+
 class TextStep(NamedTuple):
     """What one action led to. units: evidence (observations, tool results, user turns), all of the step that follows
     the action's. is_done: the episode is over. is_invalid: the action was none, and `units` say so."""
