@@ -37,10 +37,13 @@ class Faulty:
         if task == "bad":
             raise ValueError("bad is no task")
         self._task, self._step = task, 0
-        place = os.environ.get("FAULTY_PIDS")
-        if place:
-            Path(place, str(os.getpid())).touch()
+        self._tell("")
         return [Unit(Kind.GOAL, 0, text=f"Count for {task}."), Unit(Kind.OBSERVATION, 0, text="0")]
+
+    def _tell(self, what: str) -> None:
+        """Leaves a file by which a test knows this process and what it does."""
+        if place := os.environ.get("FAULTY_PIDS"):
+            Path(place, f"{os.getpid()}{what}").touch()
 
     def step(self, action: Unit) -> TextStep:
         match action.text:
@@ -49,8 +52,10 @@ class Faulty:
             case "die":
                 os._exit(7)
             case "sleep":
+                self._tell(".sleep")
                 time.sleep(600)
             case "hang":
+                self._tell(".hang")
                 ctypes.PyDLL(None).usleep(600_000_000)  # keeps the interpreter's lock: no thread of Python runs
             case "print":
                 print("a world that speaks")

@@ -9,7 +9,7 @@
                   red:K7q
                   green:A0m
     action        {"name":"buy","arguments":{"id":"K7q"}}
-    observation   Bought K7q.
+    observation   K7q is yours.
 
 A task is a number. The goods of tasks from 8,000,000 on (the held-out splits of `sources.seed_range`) have codes that
 those before never have (`is_held_out`), so what is bought there was never bought, or seen, in training. A byte-pair
@@ -30,7 +30,6 @@ from shop import COLORS, ITEMS, call
 PREFIX = "Shop-"
 HELD_OUT = 8_000_000
 ARGUMENTS = {"ask": {}, "search": {"item": str}, "buy": {"id": str}}
-NUM_LINES = 3
 UPPER, DIGITS, LOWER = "ABCDEFGHKLMNPRSTUVWXYZ", "0123456789", "abcdefghkmnpqrstuvwxyz"
 
 
@@ -84,15 +83,16 @@ class Shop:
         return [goal, Unit(Kind.OBSERVATION, 0, text="Ask for the color.")]
 
     def _page(self, item: str) -> dict[str, str]:
-        """color -> code of the item in that color; the wanted color is among them."""
+        """color -> code of the item in that color, one to three of them; the wanted color is among them."""
         rng = np.random.default_rng([self._task, ITEMS.index(item)])
+        num_lines = int(rng.integers(1, 4))
         codes: list[str] = []
-        while len(codes) < NUM_LINES:
+        while len(codes) < num_lines:
             code = "".join(str(rng.choice(list(letters))) for letters in (UPPER, DIGITS, LOWER))
             if is_held_out(code) == (self._task >= HELD_OUT) and code not in codes:
                 codes.append(code)
         others = [str(c) for c in rng.permutation([c for c in COLORS if c != self._color])]
-        colors = rng.permutation([self._color, *others[: NUM_LINES - 1]])
+        colors = rng.permutation([self._color, *others[: num_lines - 1]])
         return dict(zip(map(str, colors), codes, strict=True))
 
     def step(self, action: Unit) -> TextStep:
@@ -108,7 +108,7 @@ class Shop:
             text = "\n".join(f"{color}:{code}" for color, code in page.items())
             self._has_searched = arguments["item"] == self._item
         else:
-            text, is_done = f"Bought {arguments['id']}.", True
+            text, is_done = f"{arguments['id']} is yours.", True
             is_success = arguments["id"] == self._page(self._item)[self._color]
         return TextStep((Unit(kind, self._step, text=text),), float(is_success), is_done, is_success)
 

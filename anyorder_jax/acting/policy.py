@@ -1,11 +1,11 @@
 """Policies of worlds of text: what to write in each of several episodes, from what has been seen so far.
 
-    Generated    the model writes the decision (thought, action); an action that does not parse is hidden once more and
-                 written from left to right; what then does not parse either is told the agent as an outcome
-    Random       an action out of those that the world says are valid now
-    Frequent     the most frequent action of the training data, always
-    Repeated     the last action again; at the start the most frequent first one of the training data
-    Advised      the world's own expert
+Generated    the model writes the decision (thought, action); an action that does not parse is hidden once more and
+             written from left to right; what then does not parse either is told the agent as an outcome
+Random       an action out of those that the world says are valid now
+Frequent     the most frequent action of the training data, always
+Repeated     the last action again; at the start the most frequent first one of the training data
+Advised      the world's own expert
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Rollouts in worlds of text: many episodes over a server of sessions, those that wait for a decision decided together.
 
-    session 0   reset . . decide step . . . . decide step                a policy call decides for all that are ready;
-    session 1   reset . . decide step . . decide . . . step              a session that is done gets the next task
+session 0   reset . . decide step . . . . decide step                a policy call decides for all that are ready;
+session 1   reset . . decide step . . decide . . . step              a session that is done gets the next task
 """
 
 from __future__ import annotations

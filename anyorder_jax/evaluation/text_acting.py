@@ -44,7 +44,9 @@ def tasks_of(directory: Any, split: str, limit: int = 0) -> list[str]:
     for trajectory in itertools.islice(sources.iterate_trajectories(directory, split), limit or None):
         task = trajectory.source.get("task", trajectory.source.get("seed"))
         if task is None:
-            raise ValueError(f"acting: {split} episode {trajectory.id} names no task (source.task), so none is replayed.")
+            raise ValueError(
+                f"acting: {split} episode {trajectory.id} names no task (source.task), so none is replayed."
+            )
         tasks.append(str(task))
     return tasks
 
@@ -112,16 +114,16 @@ def evaluate(
 def measures(episodes: Sequence[Episode]) -> dict[str, Estimate]:
     """What came of episodes.
 
-        success             share of episodes solved (Wilson's interval; the others are bootstrapped over episodes)
-        return              mean sum of rewards
-        steps               mean number of actions
-        cut_off             share of episodes that the world did not end: out of steps, a session that crashed or hung, a
-                            policy that gave up (the reasons are counted beside)
-        invalid             share of actions that the world did not take
-        repeated            share of actions that were done before at the same evidence
-        repaired            share of actions that did not parse and were written anew
-        passes_per_action   forward passes
-        tokens_per_action   tokens written, thoughts and first ends included
+    success             share of episodes solved (Wilson's interval; the others are bootstrapped over episodes)
+    return              mean sum of rewards
+    steps               mean number of actions
+    cut_off             share of episodes that the world did not end: out of steps, a session that crashed or hung, a
+                        policy that gave up (the reasons are counted beside)
+    invalid             share of actions that the world did not take
+    repeated            share of actions that were done before at the same evidence
+    repaired            share of actions that did not parse and were written anew
+    passes_per_action   forward passes
+    tokens_per_action   tokens written, thoughts and first ends included
     """
     steps_E = np.array([e.num_steps for e in episodes], float)
 
