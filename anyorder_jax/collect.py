@@ -298,12 +298,13 @@ def collect(
         if not is_good:
             raise ValueError(f"collect: {name}: expected {expected}, got {value}.")
     played, _ = _open(environment, noise)  # here, so that an unknown id fails before anything is written
-    if not isinstance(played, HasExpert) and registry.is_text(environment):
+    expert = getattr(played, "expert_name", "")
+    if registry.is_text(environment) and not isinstance(played, HasExpert):
         raise ValueError(f"collect: {environment} has no expert who could play. Ingest logs of an agent instead.")
     settings = {
         "seed": seed,
         "noise": float(noise),
-        "expert": played.expert_name,
+        "expert": expert,
         "version": played.version,
         "episodes_per_shard": episodes_per_shard,
         "num_episodes": counts,

@@ -4,12 +4,10 @@
     observation   Ask for the color.
     action        {"name":"ask","arguments":{}}
     user          Red, please.
-    action        {"name":"search","arguments":{"item":"lamp"}}
-    observation   blue:T2e
-                  red:K7q
-                  green:A0m
+    action        {"name":"search","arguments":{"item":"lamp","color":"red"}}
+    observation   red lamp: K7q
     action        {"name":"buy","arguments":{"id":"K7q"}}
-    observation   K7q is yours.
+    observation   Sold.
 
 A task is a number. The goods of tasks from 8,000,000 on (the held-out splits of `sources.seed_range`) have codes that
 those before never have (`is_held_out`), so what is bought there was never bought, or seen, in training. A byte-pair
@@ -29,8 +27,8 @@ from shop import COLORS, ITEMS, call
 
 PREFIX = "Shop-"
 HELD_OUT = 8_000_000
-ARGUMENTS = {"ask": {}, "search": {"item": str}, "buy": {"id": str}}
-UPPER, DIGITS, LOWER = "ABCDEFGHKLMNPRSTUVWXYZ", "0123456789", "abcdefghkmnpqrstuvwxyz"
+ARGUMENTS = {"ask": {}, "search": {"item": str, "color": str}, "buy": {"id": str}}
+UPPER, DIGITS, LOWER = "BDHKRT", "234567", "acempq"
 
 
 def is_held_out(code: str) -> bool:
@@ -82,49 +80,44 @@ class Shop:
         goal = Unit(Kind.GOAL, 0, text=f"Buy a {self._item}.")
         return [goal, Unit(Kind.OBSERVATION, 0, text="Ask for the color.")]
 
-    def _page(self, item: str) -> dict[str, str]:
-        """color -> code of the item in that color, one to three of them; the wanted color is among them."""
-        rng = np.random.default_rng([self._task, ITEMS.index(item)])
-        num_lines = int(rng.integers(1, 4))
-        codes: list[str] = []
-        while len(codes) < num_lines:
+    def _code(self, item: str, color: str) -> str:
+        rng = np.random.default_rng([self._task, ITEMS.index(item), COLORS.index(color)])
+        while True:
             code = "".join(str(rng.choice(list(letters))) for letters in (UPPER, DIGITS, LOWER))
-            if is_held_out(code) == (self._task >= HELD_OUT) and code not in codes:
-                codes.append(code)
-        others = [str(c) for c in rng.permutation([c for c in COLORS if c != self._color])]
-        colors = rng.permutation([self._color, *others[: num_lines - 1]])
-        return dict(zip(map(str, colors), codes, strict=True))
+            if is_held_out(code) == (self._task >= HELD_OUT):
+                return code
 
     def step(self, action: Unit) -> TextStep:
         name, arguments = parse(action.text)
-        if name == "search" and arguments["item"] not in ITEMS:
-            raise InvalidActionError(f"there is no {arguments['item']}")
+        if name == "search" and (arguments["item"] not in ITEMS or arguments["color"] not in COLORS):
+            raise InvalidActionError(f"there is no {arguments['color']} {arguments['item']}")
         self._step += 1
         kind, text, is_done, is_success = Kind.OBSERVATION, "", False, False
         if name == "ask":
             kind, text, self._knows_color = Kind.USER, f"{self._color}, please.", True
         elif name == "search":
-            page = self._page(arguments["item"])
-            text = "\n".join(f"{color}:{code}" for color, code in page.items())
-            self._has_searched = arguments["item"] == self._item
+            item, color = arguments["item"], arguments["color"]
+            text = f"{color} {item}: {self._code(item, color)}"
+            self._has_searched = (item, color) == (self._item, self._color)
         else:
-            text, is_done = f"{arguments['id']} is yours.", True
-            is_success = arguments["id"] == self._page(self._item)[self._color]
+            text, is_done = "Sold.", True
+            is_success = arguments["id"] == self._code(self._item, self._color)
         return TextStep((Unit(kind, self._step, text=text),), float(is_success), is_done, is_success)
 
     def advice(self) -> list[Unit]:
         if not self._knows_color:
             thought, action = "I need the color.", call("ask")
         elif not self._has_searched:
-            thought, action = f"I search a {self._item}.", call("search", item=self._item)
+            thought = f"I search a {self._color} {self._item}."
+            action = call("search", item=self._item, color=self._color)
         else:
-            code = self._page(self._item)[self._color]
+            code = self._code(self._item, self._color)
             thought, action = f"It is {code}.", call("buy", id=code)
         units = [Unit(Kind.THOUGHT, self._step, text=thought), Unit(Kind.ACTION, self._step, text=action)]
         return units if "thinking" in self.id else units[1:]
 
     def valid_actions(self) -> list[str]:
-        return [call("ask"), *(call("search", item=item) for item in ITEMS), call("buy", id="A0a")]
+        return [call("ask"), *(call("search", item=item, color="red") for item in ITEMS), call("buy", id="B2a")]
 
     def close(self) -> None:
         pass

@@ -90,7 +90,7 @@ def test_verbs_are_found_by_what_a_world_has():
         ("buy the lamp", "not JSON"),
         (shop.call("steal"), "expected a call of ask, search, buy"),
         (shop.call("buy", id=3), "buy takes id"),
-        (shop.call("search", item="boat"), "there is no boat"),
+        (shop.call("search", item="boat", color="red"), "there is no red boat"),
     ],
 )
 def test_an_action_that_is_none_is_an_outcome(text, reason):
@@ -126,7 +126,8 @@ def test_the_expert_plays_and_wrong_actions_are_marked():
 
 def test_what_breaks_ends_its_own_episode_alone():
     tasks = {
-        "fine": ["count", "print"], "raises": ["count", "raise"], "dies": ["count", "die"], "sleeps": ["count", "sleep"],
+        "fine": ["count", "print"], "raises": ["count", "raise"], "dies": ["count", "die"],
+        "sleeps": ["count", "sleep"],
         "bad": [], "endless": ["count"] * 5, "wrong": ["jump"],
     }  # fmt: skip
     with Server("Faulty-v0", num_sessions=4, num_processes=2, timeout_seconds=1.5) as server:
@@ -318,7 +319,7 @@ class Writing:
 
 
 def test_an_action_that_does_not_parse_is_repaired_once(opened, monkeypatch):
-    opened_task, writer = opened
+    _, writer = opened
     ask = shop.call("ask")
     writing = Writing(writer, [[ask, "ask!", '{"name":'], [ask, "still not"]])
     careful = []
@@ -341,7 +342,7 @@ def test_an_action_that_does_not_parse_is_repaired_once(opened, monkeypatch):
 
 
 def test_repairs_are_written_from_left_to_right(opened):
-    opened_task, writer = opened
+    _, writer = opened
     seen = play_text_episode(registry.make_session(WORLD), "5")
     seen = dataclasses.replace(seen, units=seen.units[:3])
     careful = policy.with_decoding(writer, writer.decoding._replace(is_left_to_right=True, threshold=0.0))

@@ -64,11 +64,11 @@ def play(
             continue
         asked, ready = sorted(ready), []
         for number, decision in zip(asked, policy.act([episodes[n] for n in asked]), strict=True):
-            future = episodes[number].decide(decision)
-            if future is None:
+            begun = episodes[number].decide(decision)
+            if begun is None:
                 end(number)
             else:
-                waiting[future] = number
+                waiting[begun] = number
     return [episodes[number] for number in range(len(tasks))]
 
 

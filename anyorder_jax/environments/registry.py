@@ -128,5 +128,5 @@ def make_codec(environment_id: str, profile: str) -> Codec:
 
     Arguments and errors as `make_environment`.
     """
-    module = _find(environment_id) if is_registered(environment_id) else None
+    module: Any = _find(environment_id) if is_registered(environment_id) else None
     return module.codec(profile) if hasattr(module, "codec") else TextRenderer()

@@ -1,7 +1,7 @@
 """Server: sessions of worlds of text in processes of their own, so that none can take the program along.
 
     program                         process 0   sessions 0 2 4
-    submit(2, "step", unit)   ->    reads one line, does it, writes one line      a few sessions each, one thing at a time
+    submit(2, "step", unit)   ->    reads a line, does it, writes a line      a few sessions each, one thing at a time
     Future[TextStep]          <-    process 1   sessions 1 3 5
 
 What goes wrong in a session is an answer (`SessionError`, with the reason), and ends its episode alone: an error in the

@@ -1,4 +1,4 @@
-"""Acting in a world of text: the model's decisions beside the expert and policies without a model, on the same tasks."""
+"""Acting in a world of text: the model beside the expert and policies without a model, on the same tasks."""
 
 from __future__ import annotations
 
