@@ -37,8 +37,8 @@ TRAIN = [
     "--config.optimizer.learning_rate=4e-3",
     "--config.optimizer.warmup_steps=50",
     "--config.train.batch_size=8",
-    "--config.train.num_steps=1000",
-    "--config.log.validate_every_steps=1000",
+    "--config.train.num_steps=1200",
+    "--config.log.validate_every_steps=1200",
 ]
 
 
