@@ -1,6 +1,6 @@
 """Ablate: a suite of runs, their evaluation, one comparison.
 
-    python -m anyorder_jax.ablate --suite=configs/ablations/orders.py [--num_workers=2] [--output_dir=runs/ablations]
+    python -m anyorder_jax.ablate --suite=orders [--num_workers=2] [--output_dir=runs/ablations]
     python -m anyorder_jax.ablate --suite=configs/ablations/orders.py:full --job=$SLURM_ARRAY_TASK_ID
     python -m anyorder_jax.ablate --suite=configs/ablations/orders.py:full --list
 
@@ -14,8 +14,13 @@ comparison.md and index.html, a page for people.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from anyorder_jax import command
+
+    command.begin("ablate")  # imports take seconds
+
 import argparse
-import fcntl
+import dataclasses
 import hashlib
 import inspect
 import json
@@ -24,41 +29,45 @@ import runpy
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import IO
 
-from anyorder_jax import process
+from anyorder_jax import command, files, paths, process, recipes, terminal
+from anyorder_jax.config import path_keys
 from anyorder_jax.evaluation import comparison, page, reuse
 from anyorder_jax.evaluation import suite as suites
-from anyorder_jax.evaluation.statistics import require_holm
 from anyorder_jax.evaluation.suite import Suite
-from anyorder_jax.run_directory import write_text
+from anyorder_jax.statistics import require_holm
+
+INTERRUPT_SECONDS = 8.0
+"""What is running has so long to end after Ctrl-C, then it is killed: a compiler does not listen."""
 
 
 def load_suite(path: str, size: str = "") -> Suite:
     """The suite that a file of configs/ablations/ describes.
 
     Args:
-      path: the file.
+      path: the file, or the name of one of ours.
       size: what its `get_suite` is told; "": nothing, its own default.
 
     Raises:
       ValueError: when there is no such file, no `get_suite` in it, or it does not know the size.
     """
-    if not Path(path).is_file():
-        raise ValueError(f"--suite: {path} is no file; the suites are in configs/ablations/.")
+    path = recipes.find_suite(path)
     found = runpy.run_path(path)
     if "get_suite" not in found:
         raise ValueError(f"--suite: {path} has no get_suite(); configs/ablations/orders.py shows the form.")
     if not size:
-        return found["get_suite"]()
+        return dataclasses.replace(found["get_suite"](), file=path)
     if not inspect.signature(found["get_suite"]).parameters:
         raise ValueError(f"--suite: {path} has one size only; leave out ':{size}'.")
-    return found["get_suite"](size)
+    return dataclasses.replace(found["get_suite"](size), file=path)
 
 
 def directory_of(path: str, size: str, output_dir: Path) -> Path:
@@ -77,11 +86,34 @@ def evaluations(suite: Suite, workdir: Path) -> list[tuple[Path, list[str]]]:
     return [*found, (report, [f"--checkpoint={workdir}"])]
 
 
+def located(suite: Suite, arguments: Sequence[str]) -> list[str]:
+    """Arguments of `train` with absolute paths: a recipe and what else is relative is looked for beside the suite's
+    file first, then from the working directory; recipes also by name. Those of a suite of no file stay as they are.
+
+    Raises:
+      ValueError: for a recipe that is nowhere.
+    """
+    found: list[str] = []
+    if not suite.file:
+        return list(arguments)
+    for flag, equals, value in (argument.partition("=") for argument in arguments):
+        if flag == "--config":
+            value = recipes.find_recipe(value, suite.file)
+        elif flag.removeprefix("--config.") in path_keys():
+            value = next(filter(os.path.exists, recipes.beside(value, suite.file)), paths.absolute(value))
+        found.append(flag + equals + value)
+    return found
+
+
+def training(suite: Suite, variant: str, seed: int, directory: Path) -> list[str]:
+    """The arguments that decide what `train` learns in one run of a suite."""
+    return [*located(suite, suite.arguments(variant, seed, directory)), f"--config.seed={seed}"]
+
+
 def commands(suite: Suite, variant: str, seed: int, directory: Path, workdir: Path) -> Iterator[list[str]]:
     """What is still to do of one run, in order; each is asked for when the one before is done."""
     if not (workdir / "report" / "report.json").is_file():
-        arguments = suite.arguments(variant, seed, directory)
-        yield ["anyorder_jax.train", *arguments, f"--config.seed={seed}", f"--workdir={workdir}"]
+        yield ["anyorder_jax.train", *training(suite, variant, seed, directory), f"--workdir={workdir}"]
     for folder, arguments in evaluations(suite, workdir):
         is_end = folder == workdir / "report"
         wanted = suite.suites if is_end else ("report",)
@@ -106,61 +138,102 @@ def place(suite: Suite, variant: str, seed: int, directory: Path) -> Path:
       ValueError: a recipe that cannot be read; a moved run of another one.
     """
     link = directory / variant / str(seed)
-    arguments = suite.arguments(variant, seed, directory)
-    config = reuse.configuration([*arguments, f"--config.seed={seed}"])
+    config = reuse.configuration(training(suite, variant, seed, directory))
     if link.is_dir() and not link.is_symlink():
         reuse.refuse_other_settings(link, config)
         return link
-    arguments = [*arguments, "evaluate", *suite.evaluate]
+    shown = Path(paths.shown(directory))  # as in version 0.1.0, whose runs are found again
+    arguments = [*suite.arguments(variant, seed, shown), "evaluate", *suite.evaluate]
     digest = hashlib.sha256("\0".join(arguments).encode()).hexdigest()[:10]
     recipe = Path(arguments[0].partition("=")[2]).stem
     bases = [place(suite, base, seed, directory) for base in suite.needs(variant)]
     run = reuse.run_of(directory.parent / "runs" / f"{recipe}-{digest}-{seed}", config, bases)
-    run.mkdir(parents=True, exist_ok=True)
-    link.parent.mkdir(parents=True, exist_ok=True)
-    target = os.path.relpath(run, link.parent)
+    files.make_directory(run)
+    files.make_directory(link.parent)
+    target = os.path.relpath(run.resolve(), link.parent.resolve())  # OUTPUT/runs or OUTPUT/SUITE may be a link
     if not link.is_symlink() or os.readlink(link) != target:
-        link.unlink(missing_ok=True)
-        link.symlink_to(target)
+        new = link.with_name(f"{link.name}.{os.urandom(4).hex()}.tmp")
+        new.symlink_to(target)
+        new.replace(link)  # another machine may be doing the same
     return run
 
 
 @contextmanager
-def alone(run: Path) -> Iterator[None]:
-    """Waits for another suite that is at the same run."""
-    with open(run / "lock", "w", encoding="utf-8") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+def alone(run: Path, runner: Runner) -> Iterator[None]:
+    """Waits for another suite that is at the same run. Raises InterruptedError when a signal comes meanwhile."""
+
+    def wait(holder: str) -> None:
+        if runner.is_stopped:
+            raise InterruptedError(f"{run}: stopped while waiting for {holder}; the same command goes on.")
+
+    with files.lock(run / "lock", wait):
         yield
 
 
 class Runner:
-    """Runs commands, and passes SIGTERM on to those that are running: each saves and leaves, and no other starts.
+    """Runs commands while the block runs, and passes a signal on to those that are running: no other starts.
 
+    SIGTERM, or a terminal's hangup: each saves and leaves. Ctrl-C: each leaves, within INTERRUPT_SECONDS.
     What they compile is kept in `compiled`, unless the environment names a place: most runs of a suite share programs.
     """
 
     def __init__(self, compiled: Path) -> None:
-        self.is_stopped, self.running = False, set[subprocess.Popen[bytes]]()
+        self.stopped_by, self.running = 0, set[subprocess.Popen[bytes]]()
         kept = {"JAX_COMPILATION_CACHE_DIR": str(compiled), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3"}
         self.environment = {**kept, **os.environ}
-        signal.signal(signal.SIGTERM, self.stop)
 
-    def stop(self, *_: object) -> None:
-        self.is_stopped = True
-        for command in tuple(self.running):
-            command.terminate()
+    def __enter__(self) -> Runner:
+        self.previous = command.handle(self.stop, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        command.restore(self.previous)
+
+    @property
+    def is_stopped(self) -> bool:
+        return self.stopped_by != 0
+
+    def stop(self, number: int, _: FrameType | None = None) -> None:
+        """The signals' handler; the second Ctrl-C of an impatient user does not wait."""
+        self.stopped_by = number
+        for child in tuple(self.running):
+            self._pass_on(child)
+        if number == signal.SIGINT:
+            timer = threading.Timer(INTERRUPT_SECONDS, self._kill)
+            timer.daemon = True
+            timer.start()
+
+    def _pass_on(self, child: subprocess.Popen[bytes]) -> None:
+        child.send_signal(signal.SIGINT if self.stopped_by == signal.SIGINT else signal.SIGTERM)
+
+    def _kill(self) -> None:
+        for child in tuple(self.running):
+            child.kill()
 
     def run(self, arguments: Sequence[str], log: IO[str]) -> int:
-        """The exit code; `process.REQUEUE` when SIGTERM came before."""
+        """The exit code; `process.REQUEUE` when a signal came before."""
         if self.is_stopped:
             return process.REQUEUE
-        command = subprocess.Popen([sys.executable, "-m", *arguments], stdout=log, stderr=log, env=self.environment)
-        self.running.add(command)
+        child = subprocess.Popen([sys.executable, "-m", *arguments], stdout=log, stderr=log, env=self.environment)
+        self.running.add(child)
         if self.is_stopped:  # the signal came while it started
-            command.terminate()
-        code = command.wait()
-        self.running.discard(command)
+            self._pass_on(child)
+        code = child.wait()
+        self.running.discard(child)
         return process.REQUEUE if self.is_stopped else code
+
+
+@contextmanager
+def stoppable(output_dir: Path) -> Iterator[Runner]:
+    """A runner; Ctrl-C ends the block with KeyboardInterrupt once all that was running has ended."""
+    with Runner(output_dir / "compiled") as runner:
+        try:
+            yield runner
+        except (InterruptedError, RuntimeError):
+            if runner.stopped_by != signal.SIGINT:
+                raise
+        if runner.stopped_by == signal.SIGINT:
+            raise KeyboardInterrupt
 
 
 def run_one(suite: Suite, variant: str, seed: int, directory: Path, runner: Runner) -> None:
@@ -169,33 +242,31 @@ def run_one(suite: Suite, variant: str, seed: int, directory: Path, runner: Runn
     Raises:
       RuntimeError: when a command fails, with the log that says why.
       ValueError: when the data have changed since the run was trained.
-      InterruptedError: when SIGTERM came.
+      InterruptedError: when a signal came.
     """
     workdir = place(suite, variant, seed, directory)
     start, num_done = time.perf_counter(), 0
-    with alone(workdir), open(workdir / "log.txt", "a", encoding="utf-8") as log:
-        arguments = [*suite.arguments(variant, seed, directory), f"--config.seed={seed}"]
-        reuse.refuse_other_data(workdir, reuse.configuration(arguments))
-        for command in commands(suite, variant, seed, directory, workdir):
-            code = runner.run(command, log)
+    with alone(workdir, runner), open(workdir / "log.txt", "a", encoding="utf-8") as log:
+        reuse.refuse_other_data(workdir, reuse.configuration(training(suite, variant, seed, directory)))
+        for arguments in commands(suite, variant, seed, directory, workdir):
+            code = runner.run(arguments, log)
             if code == process.REQUEUE:
-                raise InterruptedError(f"{variant}, seed {seed}: stopped by SIGTERM; the same command goes on.")
+                raise InterruptedError(f"{variant}, seed {seed}: stopped by a signal; the same command goes on.")
             if code:
-                raise RuntimeError(f"{variant}, seed {seed}: `python -m {' '.join(command)}` failed; see {log.name}.")
-            if command[0] == "anyorder_jax.evaluate":
-                reuse.remember(command)
+                raise RuntimeError(f"{variant}, seed {seed}: `{paths.command(*arguments)}` failed; see {log.name}.")
+            if arguments[0] == "anyorder_jax.evaluate":
+                reuse.remember(arguments)
             num_done += 1
     if num_done:
         print(f"{variant}, seed {seed}: {time.perf_counter() - start:.0f} s", flush=True)
 
 
-def run_all(suite: Suite, jobs: Sequence[tuple[str, int]], directory: Path, num_workers: int) -> None:
+def run_all(suite: Suite, jobs: Sequence[tuple[str, int]], directory: Path, num_workers: int, runner: Runner) -> None:
     """Runs jobs, first those that start from no other run.
 
     Raises:
-      RuntimeError: a run failed; the others are finished first. InterruptedError: SIGTERM came.
+      RuntimeError: a run failed; the others are finished first. InterruptedError: a signal came.
     """
-    runner = Runner(directory.parent / "compiled")
     is_second = [bool(suite.needs(name)) for name, _ in jobs]
     errors: list[BaseException] = []
     for wave in (False, True):
@@ -227,10 +298,10 @@ def write_comparison(suite: Suite, directory: Path, names: Sequence[str], title:
     workdirs = {name: [directory / name / str(seed) for seed in suite.seeds] for name in names}
     reports = {name: [suites.read_reports(workdir, suite) for workdir in found] for name, found in workdirs.items()}
     found = comparison.compare_all(suite, reports, workdirs)
-    write_text(directory / "comparison.json", json.dumps(found, indent=1) + "\n")
+    files.write_whole(directory / "comparison.json", json.dumps(found, indent=1) + "\n")
     markdown = comparison.text(suite, found)
-    write_text(directory / "comparison.md", markdown + "\n")
-    write_text(directory / "index.html", page.suite_page(title, suite, found, reports, workdirs))
+    files.write_whole(directory / "comparison.md", markdown + "\n")
+    files.write_whole(directory / "index.html", page.suite_page(title, suite, found, reports, workdirs))
     if found["heatmap"]:
         from anyorder_jax.evaluation import charts  # late: it needs the extra `report`
 
@@ -254,44 +325,48 @@ def ablate(
     Raises:
       ValueError: an unknown suite, size, variant or job, or statsmodels is missing.
       RuntimeError: a run failed; the others are finished first.
-      InterruptedError: SIGTERM came.
+      InterruptedError: SIGTERM came. KeyboardInterrupt: Ctrl-C.
     """
     suite, directory = load_suite(path, size), directory_of(path, size, output_dir)
     jobs = jobs_of(suite, only)
     if job is not None:
         if not 0 <= job < len(jobs):
             raise ValueError(f"--job: expected 0..{len(jobs) - 1}, got {job}; --list shows them.")
-        run_one(suite, *jobs[job], directory, Runner(output_dir / "compiled"))
+        with stoppable(output_dir) as runner:
+            run_one(suite, *jobs[job], directory, runner)
         return ""
     require_holm()
-    print(f"{suite.question}\n{len(jobs)} runs in {directory}", flush=True)
-    run_all(suite, jobs, directory, num_workers)
+    print(f"{suite.question}\n{len(jobs)} runs in {paths.shown(directory)}", flush=True)
+    with stoppable(output_dir) as runner:
+        run_all(suite, jobs, directory, num_workers, runner)
     return write_comparison(suite, directory, list(dict.fromkeys(name for name, _ in jobs)), Path(path).stem)
 
 
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--suite", required=True, help="a file of configs/ablations/, with its size after a colon")
-    parser.add_argument("--output_dir", type=Path, default=Path("runs/ablations"))
+    parser.add_argument("--suite", required=True, help="a file, or one of ours by name, with a size after a colon")
+    parser.add_argument("--output_dir", type=paths.typed, default=paths.absolute("runs/ablations"))
     parser.add_argument("--num_workers", type=int, default=1, help="runs at a time")
     parser.add_argument("--only", default="", help="comma-separated variants; default all")
     parser.add_argument("--job", type=int, default=None, help="run only this job (of --list), e.g. of a SLURM array")
     parser.add_argument("--list", action="store_true", help="print the jobs and run nothing")
+    terminal.accept_any_letter()
     options = parser.parse_args()
-    path, _, size = options.suite.partition(":")
-    try:
-        only = tuple(filter(None, options.only.split(",")))
-        if options.list:
-            for number, (name, seed) in enumerate(jobs_of(load_suite(path, size), only)):
-                print(f"{number}\t{name}\tseed {seed}")
-            return
-        print(ablate(path, options.output_dir, options.num_workers, only, options.job, size))
-    except InterruptedError as stopped:
-        print(stopped)
-        sys.exit(process.REQUEUE)
-    except (ValueError, RuntimeError) as error:
-        sys.exit(f"ablate: {error}")
+    path, size = recipes.split(options.suite)
+    with command.door("ablate"):
+        try:
+            only = tuple(filter(None, options.only.split(",")))
+            if options.list:
+                for number, (name, seed) in enumerate(jobs_of(load_suite(path, size), only)):
+                    print(f"{number}\t{name}\tseed {seed}")
+                return
+            print(ablate(path, Path(options.output_dir), options.num_workers, only, options.job, size))
+        except InterruptedError as stopped:
+            print(stopped)
+            sys.exit(process.REQUEUE)
+        except (ValueError, OSError, RuntimeError) as error:
+            sys.exit(f"ablate: {error}")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
-from anyorder_jax import digest, run_directory
+from anyorder_jax import digest, paths, run_directory
 from anyorder_jax.config import CheckpointConfig
 from anyorder_jax.state import TrainState
 
@@ -49,7 +49,7 @@ class Checkpointer:
     def __init__(
         self, workdir: str | Path, config: CheckpointConfig, say: Callable[[str], None] = lambda line: None
     ) -> None:
-        self._run = epath.Path(config.remote or Path(workdir).absolute())
+        self._run = epath.Path(paths.absolute(config.remote or workdir))
         self._directory, self._config, self._say = self._run / "checkpoints", config, say
         if config.on_failure == "continue" and jax.process_count() > 1:
             say(

@@ -17,11 +17,15 @@ ones the training split holds as well is counted, said, and written into the man
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from anyorder_jax import command
+
+    command.begin("collect")  # imports take seconds
+
 import argparse
 import collections
 import contextlib
 import dataclasses
-import fcntl
 import os
 import signal
 import sys
@@ -33,6 +37,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from anyorder_jax import command, files, paths, terminal
 from anyorder_jax.data import overlap, sources
 from anyorder_jax.environments import registry
 from anyorder_jax.environments.base import Environment, ExpertError, HasExpert, TextEnvironment
@@ -230,26 +235,6 @@ def _existing(directory: Path, wanted: sources.Manifest) -> sources.Manifest:
     return found
 
 
-@contextlib.contextmanager
-def _only_collector(directory: Path) -> Iterator[None]:
-    """Lets one process at a time collect into `directory`; a killed one leaves no lock behind."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        lock = open(directory / ".lock", "wb")  # noqa: SIM115 (closed below)
-    except OSError as error:
-        raise OSError(
-            error.errno,
-            f"collect: {directory} cannot be written ({error.strerror}). Choose another directory.",
-        ) from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"collect: another process collects into {directory}; waiting.", file=sys.stderr, flush=True)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
 def collect(
     environment: str,
     output_dir: str | Path,
@@ -313,7 +298,7 @@ def collect(
     directory = Path(output_dir)
     worker = ["-m", "anyorder_jax.collect", "--worker", f"--env={environment}", f"--noise={noise!r}"]
     worker.append(f"--max_seconds_per_episode={max_seconds_per_episode!r}")
-    with _only_collector(directory), Pool(worker, num_workers or os.cpu_count() or 1) as pool:
+    with files.only_writer("collect", directory), Pool(worker, num_workers or os.cpu_count() or 1) as pool:
         manifest = _existing(directory, sources.Manifest(environment, settings, is_complete=False))
         for split in sources.SPLITS:
             manifest = _collect_split(pool, directory, manifest, split)
@@ -333,7 +318,7 @@ def _arguments(arguments: Sequence[str] | None) -> dict[str, Any]:
         allow_abbrev=False,
     )
     flags: tuple[tuple[str, Callable[[str], Any], str], ...] = (
-        ("output_dir", str, "gets manifest.json, train/, validation/, test/"),
+        ("output_dir", paths.typed, "gets manifest.json, train/, validation/, test/"),
         ("num_episodes", int, "training episodes"),
         ("num_validation_episodes", int, "validation episodes"),
         ("num_test_episodes", int, "test episodes"),
@@ -356,14 +341,14 @@ def _arguments(arguments: Sequence[str] | None) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line. What a person can mend is one sentence and exit code 1."""
+    terminal.accept_any_letter()
     options = _arguments(arguments)
     if options.pop("worker", False):
         _work(options["environment"], options["noise"], options["max_seconds_per_episode"])
         return
     try:
-        directory = collect(**options)
-    except KeyboardInterrupt:
-        raise SystemExit("interrupted; the same command goes on where this one stopped") from None
+        with command.door("collect"):
+            directory = collect(**options)
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         raise SystemExit(f"error: {error}") from error
     manifest = sources.read_manifest(directory)
@@ -371,10 +356,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         num_episodes = sum(shard.num_episodes for shard in shards)
         num_steps = sum(shard.num_steps for shard in shards)
         num_failures = sum(len(shard.failures) for shard in shards)
-        print(f"{directory / split}: {num_episodes} episodes, {num_steps} steps, {num_failures} failed seeds")
+        where = paths.shown(directory / split)
+        print(f"{where}: {num_episodes} episodes, {num_steps} steps, {num_failures} failed seeds")
     for split, counts in manifest.overlap.items():
         print(f"Held out by seed: {overlap.sentence(split, counts)}.")
 
 
 if __name__ == "__main__":
+    command.clean_up_on_signals()
     main()

@@ -9,12 +9,14 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from anyorder_jax import paths
+from anyorder_jax.recipes import recipes as recipes
 from anyorder_jax.types import GRANULARITIES, ROLES
 
 ORDERS = ("any_order", "causal", "prefix", "suffix", "forward", "inverse", "goal")
@@ -24,6 +26,11 @@ LORA_TARGETS = ("attention", "dense", "shared", "experts")
 def _require(condition: bool, where: str, expected: str, value: object) -> None:
     if not condition:
         raise ValueError(f"config.{where}: expected {expected}, got {value!r}.")
+
+
+def _path(default: str = "", *, may_be_remote: bool = False) -> Any:
+    """A field that holds a path, or a URL where that will do: `freeze_typed` makes it absolute."""
+    return field(default=default, metadata={"rule": paths.absolute if may_be_remote else paths.on_disk})
 
 
 def parse_mixture(text: str, allowed: tuple[str, ...], where: str) -> dict[str, float]:
@@ -83,15 +90,15 @@ class DataConfig:
     """Where trajectories come from and how they become rows."""
 
     environment: str = "BabyAI-GoToObj-v0"  # collected when `path` is empty
-    path: str = ""  # a folder with manifest.json and train/ validation/ test/
-    cache_dir: str = "data"  # where collected episodes are kept
+    path: str = _path(may_be_remote=True)  # a folder with manifest.json and train/ validation/ test/
+    cache_dir: str = _path("data")  # where collected episodes are kept
     num_episodes: int = 5000  # training episodes to collect, or to use of `path` (0: all)
     num_validation_episodes: int = 200
     num_test_episodes: int = 200
     noise: float = 0.0  # share of expert steps replaced by a wrong action (marked, never a target)
     action_free_share: float = 0.0  # share of training episodes whose actions nobody saw (mask tokens, never asked)
     exclude_goals: str = ""  # training leaves out episodes whose goal holds one of these phrases ("red ball,blue key")
-    tokenizer: str = ""  # a Hugging Face model directory; empty: model.path's, or one made for the data
+    tokenizer: str = _path()  # a Hugging Face model directory; empty: model.path's, or one made for the data
     profile: str = "joint"  # "joint": one word a cell; "attributes": three words a cell
     window: int = 4  # steps in an example, ending at any step of the episode; 0: whole trajectories
     context_tokens: int = 0  # > 0, for text: an example is what fits into so many tokens before a drawn step
@@ -176,7 +183,7 @@ class ModelSelection:
     """Which LLaDA2 is trained: a preset from random weights, or a checkpoint at `path`."""
 
     preset: str = "tiny"  # model/presets.py
-    path: str = ""  # a Hugging Face style directory (split or merged experts) or an Orbax checkpoint
+    path: str = _path()  # a Hugging Face style directory (split or merged experts) or an Orbax checkpoint
     compute_dtype: str = "float32"  # "float32" or "bfloat16"
     param_dtype: str = "float32"
     remat: str = "none"  # "none", "full", "dots", "save_moe_out"
@@ -340,7 +347,7 @@ class CheckpointConfig:
     save_every_steps: int = 1000
     keep_last: int = 2
     keep_best: int = 1  # by validation loss; one that is not finite is the worst
-    remote: str = ""  # e.g. gs://BUCKET/run: checkpoints lie there, and at every save a copy of the rest of the run
+    remote: str = _path(may_be_remote=True)  # e.g. gs://BUCKET/run: checkpoints, and a copy of the rest of the run
     on_failure: str = "stop"  # a checkpoint that cannot be written (full disk): "stop", or "continue" and try the next
     # (several processes always stop: their writers wait for one another)
 
@@ -457,6 +464,43 @@ def _by_role(values: Mapping[str, Any]) -> dict[str, Any]:
         weights = {name: loss.pop(f"{name}_weight", default) for name, default in defaults_then.items()}
         loss["weights"] = ",".join(f"{name}:{weight:g}" for name, weight in weights.items())
     return {**values, **({"masking": masking} if masking else {}), **({"loss": loss} if loss else {})}
+
+
+_DEFAULTS = Config()
+
+
+def path_keys() -> dict[str, Callable[[str], str]]:
+    """The keys whose values are paths ("data.path", ...), and what makes each absolute."""
+    sections = {section.name: getattr(_DEFAULTS, section.name) for section in dataclasses.fields(Config)}
+    return {
+        f"{name}.{key.name}": key.metadata["rule"]
+        for name, section in sections.items()
+        if dataclasses.is_dataclass(section)
+        for key in dataclasses.fields(section)
+        if "rule" in key.metadata
+    }
+
+
+def with_absolute_paths(config: Config) -> Config:
+    """The configuration with every path absolute, as seen from the working directory.
+
+    Raises:
+      ValueError: for the ~ of a user that there is not, or a URL where only a disk will do; names the key.
+    """
+    for key, rule in path_keys().items():
+        section, _, name = key.partition(".")
+        values = getattr(config, section)
+        try:
+            path = rule(getattr(values, name))
+        except ValueError as error:
+            raise ValueError(f"config.{key}: {error}") from None
+        config = dataclasses.replace(config, **{section: dataclasses.replace(values, **{name: path})})
+    return config
+
+
+def freeze_typed(config: ConfigDict) -> Config:
+    """`freeze` for what a recipe and a command line say: the run that begins here remembers absolute places."""
+    return with_absolute_paths(freeze(config))
 
 
 def to_json(config: Config) -> str:

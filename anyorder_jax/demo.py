@@ -7,8 +7,17 @@ Serves 127.0.0.1 only, and stops by itself when nobody has asked for a while.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from anyorder_jax import command
+
+    command.begin("demo")  # imports take seconds
+
 import argparse
+import contextlib
 import json
+import math
+import re
+import socket
 import sys
 import threading
 import time
@@ -17,14 +26,17 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from anyorder_jax import process, weights
+from anyorder_jax import command, paths, process, run_directory, terminal, weights
 from anyorder_jax.evaluation import page
 from anyorder_jax.evaluation.held_out import open_held_out
 from anyorder_jax.evaluation.likelihood import Model
 from anyorder_jax.evaluation.viewer import Reader, windows
+from anyorder_jax.task import with_data_of
 
 HOST = "127.0.0.1"
 MAX_REQUEST_BYTES = 100_000
+TIMEOUT_SECONDS = 20
+"""How long a request may take to arrive."""
 EPISODES = 60
 """Test episodes that the windows are chosen from."""
 
@@ -33,18 +45,50 @@ class Server(ThreadingHTTPServer):
     """Answers holes of one model.
 
     Args:
-      reader: the windows and the model.
+      reader: the windows and the model; None: `show` comes before the first request is served.
       title: of the page.
       port: 0: any free one.
+
+    Raises:
+      OSError: the port is taken, or not for everybody.
     """
 
     daemon_threads = True
 
-    def __init__(self, reader: Reader, title: str, port: int) -> None:
-        self.reader, self.lock = reader, threading.Lock()
-        self.page = page.viewer_page(title, reader.described()).encode()
+    def __init__(self, reader: Reader | None, title: str, port: int) -> None:
+        try:
+            super().__init__((HOST, port), Handler)
+        except OSError as error:
+            raise OSError(
+                f"port {port} of {HOST} cannot be used ({error.strerror}). Give another --port, or --port=0 for any "
+                "that is free."
+            ) from error
+        self.lock, self.title = threading.Lock(), title
         self.last_request = time.monotonic()
-        super().__init__((HOST, port), Handler)
+        if reader is not None:
+            self.show(reader)
+
+    def show(self, reader: Reader) -> None:
+        """Takes the windows and the model."""
+        self.reader = reader
+        self.page = page.viewer_page(self.title, reader.described()).encode(errors="surrogateescape")
+        self.last_request = time.monotonic()
+
+    def shutdown_request(self, request: Any) -> None:
+        """Reads what is still coming, up to a limit: else the answer to a request too large would be lost with it."""
+        with contextlib.suppress(OSError):
+            request.shutdown(socket.SHUT_WR)
+            request.settimeout(1.0)
+            left = 100 * MAX_REQUEST_BYTES
+            while left > 0 and (part := request.recv(MAX_REQUEST_BYTES)):
+                left -= len(part)
+        self.close_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A tab that is closed while the page loads is nothing to tell; anything else is told in a line."""
+        error = sys.exception()
+        if not isinstance(error, OSError):
+            print(f"demo: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
 
     def stop_when_idle(self, seconds: float) -> None:
         """Serves until nothing has been asked for so long."""
@@ -61,6 +105,7 @@ class Handler(BaseHTTPRequestHandler):
     """GET / is the page; POST /answer {"window": 0, "holes": [[unit, cell], ...]} is the model."""
 
     server: Server
+    timeout = TIMEOUT_SECONDS
 
     def do_GET(self) -> None:
         if self._is_local():
@@ -69,13 +114,19 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         if not self._is_local():
             return
-        size = int(self.headers.get("Content-Length") or 0)
-        is_json = self.headers.get("Content-Type") == "application/json"  # a form of another site cannot send this
-        if self.path != "/answer" or size > MAX_REQUEST_BYTES or not is_json:
+        is_json = self.headers.get_content_type() == "application/json"  # a form of another site cannot send this
+        if self.path != "/answer" or not is_json:
             self._refuse(404)
             return
+        length = self.headers.get("Content-Length", "").strip()
+        if not re.fullmatch("[0-9]+", length):
+            self._refuse(400 if length else 411)
+            return
+        if len(length) > len(str(MAX_REQUEST_BYTES)) or int(length) > MAX_REQUEST_BYTES:
+            self._refuse(413)
+            return
         try:
-            window, holes = read_question(self.rfile.read(size))
+            window, holes = read_question(self.rfile.read(int(length)))
             with self.server.lock:
                 (answers,) = self.server.reader.answer([(window, holes)])
         except ValueError as error:
@@ -86,8 +137,7 @@ class Handler(BaseHTTPRequestHandler):
     def _is_local(self) -> bool:
         """Refuses names that merely resolve to this machine (DNS rebinding)."""
         self.server.last_request = time.monotonic()
-        host = (self.headers.get("Host") or "").rpartition(":")[0]
-        if host in (HOST, "localhost"):
+        if re.fullmatch(rf"({re.escape(HOST)}|localhost)\.?(:[0-9]*)?", self.headers.get("Host", "").strip().lower()):
             return True
         self._refuse(403)
         return False
@@ -116,7 +166,7 @@ def read_question(body: bytes) -> tuple[int, list[tuple[int, int]]]:
     try:
         found = json.loads(body)
         window, holes = found["window"], [(unit, cell) for unit, cell in found["holes"]]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"demo: {expected}, got {body[:80]!r}.") from error
     if not all(type(number) is int for number in (window, *(n for hole in holes for n in hole))):
         raise ValueError(f"demo: {expected} with integers, got {body[:80]!r}.")
@@ -129,31 +179,43 @@ def open_server(path: str, port: int, num_windows: int, seed: int) -> Server:
     Raises:
       FileNotFoundError, ValueError: no checkpoint there, or no data. OSError: the port is taken.
     """
-    config, model_config, params, tokenizer = weights.load_for_inference(path)
-    held_out = open_held_out(config, tokenizer, EPISODES, None)
-    model = Model(config, model_config, params, held_out.task.vocabulary, held_out.actions, held_out.row_length)
-    return Server(Reader(held_out, model, windows(held_out, seed, num_windows)), Path(path).absolute().name, port)
+    run, step = run_directory.find(path)
+    title = f"{run.name}, step {step}" if Path(paths.absolute(path)) != run else run.name
+    server = Server(None, title, port)  # first: a taken port is told before a model is loaded
+    try:
+        config, model_config, params, tokenizer = weights.load_for_inference(path)
+        config = with_data_of(config, run, run_directory.read_meta(path)["data"])
+        held_out = open_held_out(config, tokenizer, EPISODES, None)
+        model = Model(config, model_config, params, held_out.task.vocabulary, held_out.actions, held_out.row_length)
+        server.show(Reader(held_out, model, windows(held_out, seed, num_windows)))
+    except BaseException:
+        server.server_close()
+        raise
+    return server
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
+    terminal.accept_any_letter()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", required=True, help="run directory, or RUN/checkpoints/STEP")
+    parser.add_argument("--checkpoint", type=paths.typed, required=True, help="run directory, or RUN/checkpoints/STEP")
     parser.add_argument("--port", type=int, default=8100, help="0: any free one")
     parser.add_argument("--idle_minutes", type=float, default=30.0, help="stops when nobody asked for so long")
     parser.add_argument("--num_windows", type=int, default=6)
     parser.add_argument("--seed", type=int, default=0, help="chooses the windows")
     options = parser.parse_args(arguments)
-    try:
-        server = open_server(options.checkpoint, options.port, options.num_windows, options.seed)
-    except (ValueError, OSError, ModuleNotFoundError) as error:
-        sys.exit(f"demo: {error}")
-    with server:
-        print(f"http://{HOST}:{server.server_port}/   (ctrl-C ends it)", flush=True)
+    if not 0 <= options.port <= 65_535:
+        parser.error(f"--port: expected 0..65535, got {options.port}")
+    if not (math.isfinite(options.idle_minutes) and options.idle_minutes > 0):
+        parser.error(f"--idle_minutes: expected a number > 0, got {options.idle_minutes}")
+    with command.door("demo"):
         try:
+            server = open_server(options.checkpoint, options.port, options.num_windows, options.seed)
+        except (ValueError, OSError, ModuleNotFoundError) as error:
+            sys.exit(f"demo: {error}")
+        with server:
+            print(f"http://{HOST}:{server.server_port}/   (ctrl-C ends it)", flush=True)
             server.stop_when_idle(60 * options.idle_minutes)
-        except KeyboardInterrupt:
-            return
     print(f"Nobody asked for {options.idle_minutes:g} minutes; stopped.")
 
 

@@ -2,7 +2,7 @@
 
     python -m anyorder_jax.evaluate --checkpoint=runs/any_order [--suite=report,likelihood,robustness,decoding,viewer]
         [--env=BabyAI-GoToObj-v0 --num_episodes=200 --seed=0 --output_dir=runs/any_order/report]
-        [--modes=greedy,sampled,visit_penalty --num_windows=8 --goals="red ball,blue key"]
+        [--modes=greedy,sampled,visit_penalty --num_windows=8 --goals="red ball,blue key" --mesh=data:2,expert:4]
         [--held_out=seed | layout]
 
 It leaves in the output directory:
@@ -21,9 +21,17 @@ It leaves in the output directory:
 Held-out episodes have other seeds, but some are episodes of the training split all the same, and more begin like one:
 every report counts them. --held_out=layout leaves out what begins like a training episode (same goal and first
 observation) and writes to RUN/report/layout.
+
+A run of text (docs/own_data.md) is asked about its test episodes (asking/), and leaves report.json, rows.jsonl (every
+number, episode by episode) and loss.png.
 """
 
 from __future__ import annotations
+
+if __name__ == "__main__":
+    from anyorder_jax import command
+
+    command.begin("evaluate")  # imports take seconds
 
 import argparse
 import dataclasses
@@ -31,9 +39,11 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from anyorder_jax import process, run_directory, weights
+from anyorder_jax import command, paths, process, run_directory, terminal, weights
+from anyorder_jax.asking.run import evaluate_text, is_of_text
 from anyorder_jax.config import freeze
 from anyorder_jax.environments import registry
 from anyorder_jax.evaluation import (
@@ -49,7 +59,7 @@ from anyorder_jax.evaluation import (
 )
 from anyorder_jax.evaluation.held_out import HELD_OUT, HeldOut, Which, open_held_out
 from anyorder_jax.evaluation.likelihood import Model
-from anyorder_jax.task import collect, differences, directory_of, is_collected
+from anyorder_jax.task import collect, differences, directory_of, is_collected, with_data_of
 
 CONSTANT_ACTION = "forward"
 """What the constant baseline does, where the environment has such an action; else its first action."""
@@ -60,24 +70,34 @@ BASELINE_EPISODES = 500
 
 SUITES = ("report", "likelihood", "robustness", "decoding", "viewer")
 
+TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "likelihood": lambda found: report.likelihood_table(found["likelihood"]),
+    "robustness": lambda found: report.robustness_table(found["curves"]),
+    "decoding": lambda found: report.acting_table(found["variants"]),
+}
+"""What is printed of a suite's content once it is written; the report prints its own before the pictures."""
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command. What a person can mend ends in one sentence on stderr and exit status 1."""
+    terminal.accept_any_letter()
     flags = _parse(arguments)
-    try:
-        evaluate(
-            flags.checkpoint,
-            environment=flags.env,
-            num_episodes=flags.num_episodes,
-            seed=flags.seed,
-            output_dir=flags.output_dir,
-            rules=tuple(flags.modes.split(",")),
-            num_windows=flags.num_windows,
-            suites=tuple(flags.suite.split(",")),
-            which=Which(tuple(filter(None, flags.goals.split(","))), flags.held_out),
-        )
-    except (ValueError, OSError, ModuleNotFoundError) as error:
-        sys.exit(f"evaluate: {error}")
+    with command.door("evaluate"):
+        try:
+            evaluate(
+                flags.checkpoint,
+                environment=flags.env,
+                num_episodes=flags.num_episodes,
+                seed=flags.seed,
+                output_dir=flags.output_dir,
+                rules=tuple(flags.modes.split(",")),
+                num_windows=flags.num_windows,
+                suites=tuple(flags.suite.split(",")),
+                mesh=flags.mesh,
+                which=Which(tuple(filter(None, flags.goals.split(","))), flags.held_out),
+            )
+        except (ValueError, OSError, ModuleNotFoundError) as error:
+            sys.exit(f"evaluate: {error}")
 
 
 def evaluate(
@@ -90,6 +110,7 @@ def evaluate(
     rules: Sequence[str] = policy.RULES,
     num_windows: int = 8,
     suites: Sequence[str] = ("report",),
+    mesh: str = "",
     which: Which = Which(),  # noqa: B008 (a tuple)
 ) -> dict[str, Any]:
     """Evaluates one checkpoint and writes its report.
@@ -105,6 +126,7 @@ def evaluate(
       rules: how the model's logits become actions, of `policy.RULES`.
       num_windows: windows asked per episode and question at most (of `likelihood`: an eighth of it).
       suites: what is evaluated, of SUITES; a file each.
+      mesh: of a run of text, sizes of mesh axes; see `asking.scorer.mesh_of`.
       which: which episodes: with certain goals, held out by seed or by layout.
 
     Returns:
@@ -127,7 +149,27 @@ def evaluate(
     run, step = run_directory.find(path)
     subfolder = which.held_out if which.held_out != "seed" else ""
     directory = Path(output_dir) if output_dir else run / "report" / environment / subfolder
+    meta = run_directory.read_meta(path)
+    config = with_data_of(freeze(meta["config"]), run, meta["data"])
+    if is_of_text(config):
+        if tuple(suites) != ("report",) or environment or subfolder:
+            raise ValueError(
+                f"{path}: a run of text is asked about its held-out episodes (--suite=report); --suite="
+                f"{','.join(suites)}, --env={environment or 'LEVEL'} and --held_out={which.held_out} are for grids. "
+                "Leave them out."
+            )
+        report.make_directory(directory)
+        content = evaluate_text(
+            path, directory, num_episodes=num_episodes, num_windows=num_windows, seed=seed or 0, goals=which.goals,
+            mesh_text=mesh, say=say,
+        )  # fmt: skip
+        _charts(directory).loss_curves(run / "metrics", directory / "loss.png", config.masking)
+        print(f"\nWritten to {paths.shown(directory)}")
+        return {"report": content}
+    if mesh:
+        raise ValueError("--mesh: only runs of text are evaluated on a mesh; leave it out.")
     config, model_config, params, tokenizer = weights.load_for_inference(path)
+    config = with_data_of(config, run, meta["data"])
     if environment:
         registry.make_environment(environment, config.data.profile).close()  # an unknown level fails here
     report.make_directory(directory)
@@ -157,11 +199,14 @@ def evaluate(
             found = _report(directory, run, model, held_out, about, rules, num_windows, seed)
         else:
             found = _others(model, held_out, rules, num_windows, seed)[suite]()
-            print(held_out.overlap.sentence())
         about_it = {**about, "seconds": round(time.perf_counter() - start, 1)}
         contents[suite] = {"about": about_it, **report.encoded(found)}
-        report.write_json(directory / f"{suite}.json", contents[suite])
-    print(f"\nWritten to {directory}")
+        report.write_json(directory / f"{suite}.json", contents[suite])  # before it is printed: nobody may be there
+        if suite in TABLES:
+            print(TABLES[suite](found))
+        if suite != "report":
+            print(held_out.overlap.sentence())
+    print(f"\nWritten to {paths.shown(directory)}")
     return contents
 
 
@@ -190,18 +235,13 @@ def _others(
             model, held_out.marginals, held_out.cell_words, held_out.examples, limit=limit, **settings
         )
         diagrams = calibration.evaluate(model, held_out.examples, limit=num_windows, **settings)
-        print(report.likelihood_table(found))
         return {"likelihood": found, "calibration": diagrams, "num_draws": sequence_nll.NUM_DRAWS}
 
     def robust() -> dict[str, Any]:
-        curves = robustness.evaluate(held_out, model, rules=rules, limit=num_windows, seed=seed, say=say)
-        print(report.robustness_table(curves))
-        return {"curves": curves}
+        return {"curves": robustness.evaluate(held_out, model, rules=rules, limit=num_windows, seed=seed, say=say)}
 
     def decoding() -> dict[str, Any]:
-        variants = planning.evaluate(held_out, model, seed=seed, say=say)
-        print(report.acting_table(variants))
-        return {"variants": variants}
+        return {"variants": planning.evaluate(held_out, model, seed=seed, say=say)}
 
     def view() -> dict[str, Any]:
         say("viewer: every single hole of a few test windows")
@@ -230,9 +270,11 @@ def _report(
     )  # fmt: skip
     paired = report.by_episode({**{f"world_model.{q}": by for q, by in known.items()}, "acting": played.summaries})
     report.write_compact(directory / "episodes.json", paired)
-    print(report.text(about, known, played.summaries, held_out.overlap.sentence()))
     content = {"world_model": known, "acting": played.summaries}
-    report.write_json(directory / "report.json", {"about": about, **report.encoded(content)})  # before the pictures
+    report.write_json(
+        directory / "report.json", {"about": about, **report.encoded(content)}
+    )  # before all that may fail
+    print(report.text(about, known, played.summaries, held_out.overlap.sentence()))
     draw(directory, run, model, held_out, known, played, rules[0], seed)
     return content
 
@@ -252,13 +294,9 @@ def draw(
     Raises:
       ModuleNotFoundError: when the extra `report` is not installed.
     """
-    try:
-        from anyorder_jax.evaluation import charts, film, strip
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"the pictures need {error.name!r}, which is not installed; the numbers are in "
-            f"{directory}/report.json. Run `pip install 'anyorder-jax[report]'`."
-        ) from error
+    charts = _charts(directory)
+    from anyorder_jax.evaluation import film, strip
+
     say("pictures")
     masking = freeze(run_directory.read_meta(run)["config"]).masking
     charts.loss_curves(run / "metrics", directory / "loss.png", masking)
@@ -277,6 +315,18 @@ def draw(
         environment.close()
 
 
+def _charts(directory: Path) -> ModuleType:
+    """What draws; ModuleNotFoundError when the extra `report` is not installed."""
+    try:
+        from anyorder_jax.evaluation import charts, film, strip  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"the pictures need {error.name!r}, which is not installed; the numbers are in "
+            f"{directory}/report.json. Run `pip install 'anyorder-jax[report]'`."
+        ) from error
+    return charts
+
+
 def say(line: str) -> None:
     """Progress goes to stderr; stdout holds the result alone."""
     print(line, file=sys.stderr, flush=True)
@@ -288,16 +338,17 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         description="World model and success of a checkpoint on held-out episodes.",
         allow_abbrev=False,
     )
-    parser.add_argument("--checkpoint", required=True, help="run directory, or RUN/checkpoints/STEP")
+    parser.add_argument("--checkpoint", type=paths.typed, required=True, help="run directory, or RUN/checkpoints/STEP")
     parser.add_argument("--suite", default="report", help=f"comma-separated, of {', '.join(SUITES)}")
     parser.add_argument("--goals", default="", help="only missions with one of these phrases, comma-separated")
     parser.add_argument("--held_out", default="seed", choices=HELD_OUT, help="layout: without starts seen in training")
     parser.add_argument("--env", default="", help="another level than it was trained on")
     parser.add_argument("--num_episodes", type=int, default=200, help="rollouts and test episodes")
     parser.add_argument("--seed", type=int, default=None, help="chooses rollout seeds, masks and sampled actions")
-    parser.add_argument("--output_dir", default="", help="default: RUN/report, or RUN/report/ENV")
+    parser.add_argument("--output_dir", type=paths.typed, default="", help="default: RUN/report, or RUN/report/ENV")
     parser.add_argument("--modes", default=",".join(policy.RULES), help="how logits become actions")
     parser.add_argument("--num_windows", type=int, default=8, help="windows asked per episode and question")
+    parser.add_argument("--mesh", default="", help="of a run of text: AXIS:SIZE,...; default the run's, or one device")
     return parser.parse_args(arguments)
 
 

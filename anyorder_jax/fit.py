@@ -4,11 +4,17 @@
     python -m anyorder_jax.fit --config=configs/any_order.py --target=cpux8
 
 Nothing is allocated and no accelerator is needed: its compiler is (`pip install "anyorder-jax[fit-gpu]"` or
-`[fit-tpu]`). Exits 0 when the step fits, 1 when it does not (and names what to change), 2 when the question is wrong,
-3 when the compiler failed.
+`[fit-tpu]`). The numbers also go to runs/fit/RECIPE-TARGET.json (--output: another file), before they are printed.
+Exits 0 when the step fits, 1 when it does not (and names what to change), 2 when the question is wrong, 3 when the
+compiler failed.
 """
 
 from __future__ import annotations
+
+if __name__ == "__main__":
+    from anyorder_jax import command
+
+    command.begin("fit")  # imports take seconds
 
 import importlib.util
 import json
@@ -26,8 +32,8 @@ import jax.numpy as jnp
 from absl import flags
 from ml_collections import config_flags
 
-from anyorder_jax import flops, hardware, hlo, sharding, state, step
-from anyorder_jax.config import Config, freeze, to_json
+from anyorder_jax import command, files, flops, hardware, hlo, recipes, sharding, state, step, terminal
+from anyorder_jax.config import Config, freeze, freeze_typed, to_json
 from anyorder_jax.model import lora, presets
 from anyorder_jax.model.config import ModelConfig
 from anyorder_jax.optimizer import make_optimizer
@@ -230,8 +236,9 @@ def report(config: Config, machine: hardware.Target, found: dict[str, Any]) -> s
 
 
 HEAD = """\
-| recipe | machine | mesh | step | state, GiB | temporaries | peak | of | GFLOP/token | bound: tokens/s a device | by |
-|---|---|---|---|---|---|---|---|---|---|---|"""
+| recipe | machine | mesh | step | state, GiB | temporaries | peak | of | GFLOP/token | bound: tokens/s a device | by | run |
+|---|---|---|---|---|---|---|---|---|---|---|---|"""  # noqa: E501
+"""`run`: measured tokens/s and peak GiB of a device (docs/gpu.md); a dash: never run."""
 
 
 def table(name: str, config: Config, machine: hardware.Target, found: dict[str, Any]) -> str:
@@ -243,7 +250,7 @@ def table(name: str, config: Config, machine: hardware.Target, found: dict[str, 
         f"{figures.gib['parameters'] + figures.gib['optimizer']:.2f}", f"{figures.gib['temporaries']:.2f}",
         f"{figures.peak_gib:.2f}", machine.hardware.memory_gib,
         f"{flops.per_token(config, model_config_of(config)).total / 1e9:.2f}",
-        f"{figures.tokens_per_second / machine.num_devices:,.0f}", figures.slowest,
+        f"{figures.tokens_per_second / machine.num_devices:,.0f}", figures.slowest, "–",
     )  # fmt: skip
     return HEAD + "\n| " + " | ".join(map(str, cells)) + " |"
 
@@ -281,7 +288,10 @@ def compile_apart(config: Config, machine: hardware.Target) -> tuple[dict[str, A
     refuse_absent_compiler(machine)
     environment = {**os.environ, **hardware.environment(machine)}
     command = [sys.executable, "-m", "anyorder_jax.fit", "--worker", machine.name]
-    done = subprocess.run(command, env=environment, input=to_json(config), capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, env=environment, input=to_json(config), capture_output=True, check=False,
+        encoding="utf-8", errors="replace",
+    )  # fmt: skip
     if done.returncode:
         return None, done.returncode, done.stderr
     return json.loads(done.stdout.splitlines()[-1]), 0, done.stderr
@@ -293,19 +303,40 @@ def worker(name: str) -> None:
     print(json.dumps(compile_step(config, hardware.target(name))))
 
 
+def write_numbers(path: Path, config: Config, machine: hardware.Target, found: dict[str, Any]) -> None:
+    """Writes what was found and how it is weighed; where that cannot be written says so and goes on."""
+    weighed = {
+        **weigh(config, machine, found)._asdict(),
+        "gflop_per_token": flops.per_token(config, model_config_of(config)).total / 1e9,
+    }
+    content = {"target": machine.name, "config": json.loads(to_json(config)), "found": found, "weighed": weighed}
+    try:
+        files.write_whole(path, json.dumps(content, indent=1) + "\n")
+    except OSError as error:
+        print(f"fit: {error.strerror} Or name a file: --output=FILE.", file=sys.stderr)
+
+
 def main(argv: list[str]) -> int:
     if argv[1:2] == ["--worker"]:
         worker(argv[2])
         return 0
+    with command.door("fit"):
+        return _fit(argv)
+
+
+def _fit(argv: list[str]) -> int:
+    """Answers the command line; the exit code."""
+    terminal.accept_any_letter()
     values = flags.FlagValues()
     recipe = config_flags.DEFINE_config_file("config", None, "A recipe.", flag_values=values)
     target = flags.DEFINE_string("target", "", "h200x1, h100x8, v5e-64, v6e-16, v5p-8, cpux8, ...", flag_values=values)
     form = flags.DEFINE_enum("format", "text", ["text", "markdown"], "Report or table row.", flag_values=values)
+    output = flags.DEFINE_string("output", "", "File; default runs/fit/RECIPE-TARGET.json.", flag_values=values)
     try:
-        values(argv)
+        values(recipes.in_arguments(argv))
         if recipe.value is None or not target.value:
-            raise ValueError("Usage: python -m anyorder_jax.fit --config=configs/X.py --target=h200x1")
-        config, machine = freeze(recipe.value), hardware.target(target.value)
+            raise ValueError("Usage: python -m anyorder_jax.fit --config=any_order --target=h200x1")
+        config, machine = freeze_typed(recipe.value), hardware.target(target.value)
         found, code, errors = compile_apart(config, machine)
     except (ValueError, AttributeError, KeyError, TypeError, OSError, flags.Error) as error:
         print(f"fit: {error}", file=sys.stderr)
@@ -314,10 +345,9 @@ def main(argv: list[str]) -> int:
         sentence, code = explain_failure(config, machine, code, errors)
         print(sentence, file=sys.stderr)
         return code
-    if form.value == "markdown":
-        print(table(Path(config_flags.get_config_filename(values["config"])).stem, config, machine, found))
-    else:
-        print(report(config, machine, found))
+    name = Path(config_flags.get_config_filename(values["config"])).stem
+    write_numbers(Path(output.value or f"runs/fit/{name}-{machine.name}.json"), config, machine, found)
+    print(table(name, config, machine, found) if form.value == "markdown" else report(config, machine, found))
     return 0 if weigh(config, machine, found).is_fitting else 1
 
 

@@ -16,6 +16,11 @@ everything else, a few tokens a forward pass; every word is shown with the proba
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from anyorder_jax import command
+
+    command.begin("generate")  # imports take seconds
+
 import argparse
 import json
 import sys
@@ -25,12 +30,12 @@ from typing import Any
 
 import numpy as np
 
-from anyorder_jax import process, weights
+from anyorder_jax import command, files, paths, process, run_directory, terminal, weights
 from anyorder_jax.acting.generator import Decoding, Generator, Question, with_decoding
 from anyorder_jax.config import Config
 from anyorder_jax.data import sources, units
 from anyorder_jax.masking.granularity import slots_of
-from anyorder_jax.task import Task, open_task
+from anyorder_jax.task import Task, open_task, with_data_of
 from anyorder_jax.types import ROLES, Kind, Trajectory
 
 NEXT = ("decision", "action", "thought", "observation", "tool", "user")
@@ -38,23 +43,25 @@ NEXT = ("decision", "action", "thought", "observation", "tool", "user")
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command. What a person can mend ends in one sentence on stderr and exit status 1."""
+    terminal.accept_any_letter()
     flags = _parse(arguments)
-    try:
-        if flags.num_samples < 1:
-            raise ValueError(f"--num_samples: expected at least 1, got {flags.num_samples}.")
-        if flags.num_samples > 1 and not flags.temperature:
-            raise ValueError("--num_samples: several samples are all the same without --temperature.")
-        answers = generate(
-            flags.checkpoint, read_episode(flags.input, flags.record), flags.ask,
-            Decoding(flags.threshold, flags.temperature, flags.seed), flags.num_samples,
-        )  # fmt: skip
-        if flags.output:
-            lines = "".join(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers)
-            Path(flags.output).write_text(lines, encoding="utf-8")
-        for number, answer in enumerate(answers):
-            print(_shown(answer, number if len(answers) > 1 else None))
-    except (ValueError, OSError, ModuleNotFoundError) as error:
-        sys.exit(f"generate: {error}")
+    with command.door("generate"):
+        try:
+            if flags.num_samples < 1:
+                raise ValueError(f"--num_samples: expected at least 1, got {flags.num_samples}.")
+            if flags.num_samples > 1 and not flags.temperature:
+                raise ValueError("--num_samples: several samples are all the same without --temperature.")
+            answers = generate(
+                flags.checkpoint, read_episode(flags.input, flags.record), flags.ask,
+                Decoding(flags.threshold, flags.temperature, flags.seed), flags.num_samples,
+            )  # fmt: skip
+            if flags.output:
+                lines = "".join(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers)
+                files.write_whole(flags.output, lines)
+            for number, answer in enumerate(answers):
+                print(_shown(answer, number if len(answers) > 1 else None))
+        except (ValueError, OSError, ModuleNotFoundError) as error:
+            sys.exit(f"generate: {error}")
 
 
 def read_episode(path: str, record: int) -> Trajectory:
@@ -92,7 +99,8 @@ def generate(
       FileNotFoundError, ValueError: no such checkpoint; an episode or a question that it cannot answer.
     """
     config, model_config, params, tokenizer = weights.load_for_inference(checkpoint)
-    task = open_task(config, tokenizer)
+    run, _ = run_directory.find(checkpoint)
+    task = open_task(with_data_of(config, run, run_directory.read_meta(checkpoint)["data"]), tokenizer)
     generator = Generator(config, model_config, params, task, decoding)
     answers = []
     for number in range(num_samples):
@@ -182,8 +190,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m anyorder_jax.generate", description=__doc__, allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("--checkpoint", required=True, help="run directory, or RUN/checkpoints/STEP")
-    parser.add_argument("--input", required=True, help="an episode (.json), or a shard (.jsonl, with --record)")
+    parser.add_argument("--checkpoint", type=paths.typed, required=True, help="run directory, or RUN/checkpoints/STEP")
+    parser.add_argument("--input", type=paths.typed, required=True, help="an episode (.json), or a shard (.jsonl)")
     parser.add_argument("--record", type=int, default=0, help="line of a shard, from 0")
     parser.add_argument("--ask", required=True, help="what is written: a role, goal, or numbers of units")
     parser.add_argument("--threshold", type=float, default=0.95, help="probability from which a token is accepted")

@@ -13,22 +13,26 @@ on where a killed one stopped, and the bytes depend on the logs and the argument
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from anyorder_jax import command
+
+    command.begin("ingest")
+
 import argparse
-import contextlib
 import errno
-import fcntl
 import json
 import os
-import shlex
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from anyorder_jax import command, paths, terminal
 from anyorder_jax.data import sources
 from anyorder_jax.environments.pool import Pool, serve
+from anyorder_jax.files import only_writer
 from anyorder_jax.formats.registry import FORMATS
 from anyorder_jax.ingestion.files import Scanned, find, scan
 from anyorder_jax.ingestion.merge import merge, refused_lines
@@ -58,27 +62,6 @@ def _work(staging: str) -> None:
             return False, f"{error.filename or staging}: {error.strerror or error}".encode()
 
     serve(play)
-
-
-@contextlib.contextmanager
-def _only_ingest(directory: Path) -> Iterator[None]:
-    """Lets one process at a time ingest into `directory`, where the file system has locks."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        lock = open(directory / ".lock", "wb")  # noqa: SIM115 (closed below)
-    except OSError as error:
-        reason = f"ingest: {directory} cannot be written ({error.strerror}). Choose another directory."
-        raise OSError(error.errno, reason) from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _say(f"ingest: another process ingests into {directory}; waiting.")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise
-        yield
 
 
 def _is_intact(directory: Path, manifest: sources.Manifest) -> bool:
@@ -214,7 +197,7 @@ def ingest(
     if not files:
         raise FileNotFoundError(f"ingest: the only logs that --input names lie in {directory}, which is the output.")
     staging = directory / _STAGING
-    with _only_ingest(directory):
+    with only_writer("ingest", directory):
         scanned = _scan(files)
         settings = {
             "mapping_version": MAPPING_VERSION, "format": format, "validation": validation, "test": test,
@@ -245,7 +228,9 @@ def _arguments(arguments: Sequence[str] | None) -> dict[str, Any]:
         allow_abbrev=False,
     )
     parser.add_argument("--input", required=True, help="files, folders and patterns, with commas between them")
-    parser.add_argument("--output_dir", required=True, help="gets manifest.json, train/, validation/, test/")
+    parser.add_argument(
+        "--output_dir", type=paths.typed, required=True, help="gets manifest.json, train/, validation/, test/"
+    )
     flags: tuple[tuple[str, Callable[[str], Any], str], ...] = (
         ("format", str, f"auto, or one of {', '.join(sorted(FORMATS))}"),
         ("validation", float, "share of the tasks"),
@@ -262,18 +247,23 @@ def _arguments(arguments: Sequence[str] | None) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line. What a person can mend is one sentence and exit code 1."""
+    terminal.accept_any_letter()
     options = _arguments(arguments)
     if options.pop("worker", False):
         _work(options["output_dir"])
         return
+    with command.door("ingest"):
+        _answer(options)
+
+
+def _answer(options: dict[str, Any]) -> None:
+    """Answers the command line."""
     # A comma may also be part of a name that is there.
     inputs = options.pop("input")
     inputs = [inputs] if Path(inputs).expanduser().exists() else [name for name in inputs.split(",") if name]
     try:
         directory = ingest(inputs, options.pop("output_dir"), **options)
         manifest = sources.read_manifest(directory)
-    except KeyboardInterrupt:
-        raise SystemExit("interrupted; the same command goes on where this one stopped") from None
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         raise SystemExit(f"error: {error}") from error
     for line in summary_lines(manifest):
@@ -282,9 +272,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"Every refused record, with file, line and reason: {directory / 'refused.jsonl'}")
     shard = next(iter(manifest.splits.values()))[0].file
     print("\nNext:")
-    print(f"  python -m anyorder_jax.data.show {shlex.quote(str(directory / shard))}")
-    path = shlex.quote(str(directory))
-    print(f"  python -m anyorder_jax.train --config=configs/own_data.py --config.data.path={path}")
+    where = paths.shown(directory)
+    print("  " + paths.command("anyorder_jax.data.show", f"{where}/{shard}"))
+    print("  " + paths.command("anyorder_jax.train", "--config=configs/own_data.py", f"--config.data.path={where}"))
 
 
 if __name__ == "__main__":

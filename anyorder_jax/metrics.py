@@ -29,6 +29,8 @@ from tensorboardX.record_writer import masked_crc32c
 from tensorboardX.summary import scalar
 from tqdm import tqdm
 
+from anyorder_jax import files
+
 NONFINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
@@ -50,7 +52,7 @@ class RunLogger:
 
     Raises:
       ValueError: when `metrics/` cannot be written, a file there is broken, or W&B is asked for and not
-        installed.
+        installed or not logged in. When it cannot be reached, that is said once, and training goes on without it.
     """
 
     def __init__(
@@ -77,12 +79,13 @@ class RunLogger:
                 keep_until(self.directory / f"{name}.jsonl", first_step)
             append(self._events, first_events(first_step))
         except OSError as error:
+            reason = error.__cause__ if isinstance(error.__cause__, OSError) else error
             raise ValueError(
-                f"metrics: cannot write to {self.directory} ({error.strerror or error}). Give a --workdir on "
+                f"metrics: cannot write to {self.directory} ({reason.strerror or reason}). Give a --workdir on "
                 "a disk with room and write permission."
             ) from error
-        self._wandb = _open_wandb(wandb_project, self.directory, config_json)
         self._terminal = _Terminal(num_steps, first_step, stream or sys.stderr)
+        self._wandb = _open_wandb(wandb_project, self.directory, config_json, self._terminal.say)
 
     def log(self, step: int, metrics: Mapping[str, Any]) -> None:
         """One log step of training; `loss`, `tokens_per_second`, `targets_per_second` show on the terminal.
@@ -112,7 +115,7 @@ class RunLogger:
             self.is_active = False
             self._terminal.close()
             if self._wandb is not None:
-                self._attempt("to W&B", self._wandb.finish)
+                self._attempt("to W&B", self._wandb.finish, Exception)
 
     def _write(self, name: str, step: int, numbers: dict[str, float]) -> None:
         step = int(step)
@@ -125,13 +128,12 @@ class RunLogger:
         self._attempt(str(self.directory), lambda: append(self.directory / f"{name}.jsonl", line.encode()))
         self._attempt(str(self.directory), lambda: append(self._events, events))
         if self._wandb is not None:
-            self._attempt("to W&B", lambda: self._wandb.log({**tagged, "step": step}))
+            self._attempt("to W&B", lambda: self._wandb.log({**tagged, "step": step}), Exception)
 
-    def _attempt(self, where: str, write: Callable[[], object]) -> None:
-        failures = (OSError,) if self._wandb is None else (OSError, sys.modules["wandb"].Error)
+    def _attempt(self, where: str, write: Callable[[], object], failure: type[Exception] = OSError) -> None:
         try:
             write()
-        except failures as error:
+        except failure as error:
             if where not in self._warned_of:
                 self._warned_of.add(where)
                 self._terminal.say(
@@ -229,18 +231,12 @@ def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 
 def keep_until(path: Path, last_step: int) -> None:
-    """Drops the lines of steps after `last_step`, and a half-written last line. Writes beside, then renames:
-    a crash leaves the old file or the new one. Also makes the file, so that a directory without permission is
-    found here."""
+    """Drops the lines of steps after `last_step`, and a half-written last line: a crash leaves the old file or the new
+    one. Also makes the file, so that a directory without permission is found here."""
     records = read_jsonl(path) if path.exists() else []
-    kept = [record for record in records if record["step"] <= last_step]
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        for record in kept:
-            file.write(json.dumps({name: _encode(value) for name, value in record.items()}) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    kept = [{name: _encode(value) for name, value in record.items()} for record in records]
+    lines = [json.dumps(record) + "\n" for record in kept if record["step"] <= last_step]
+    files.write_whole(path, "".join(lines))
 
 
 def append(path: Path, data: bytes) -> None:
@@ -286,9 +282,14 @@ def _encode(value: Any) -> Any:
     return value
 
 
-def _open_wandb(project: str, directory: Path, config_json: str | Mapping[str, Any]) -> Any:
-    """The W&B run, or None without a project. The same run directory continues the same W&B run; points are
-    placed by our own `step`, because W&B drops a step that it has seen before, and a resume repeats some."""
+def _open_wandb(project: str, directory: Path, config_json: str | Mapping[str, Any], say: Callable[[str], None]) -> Any:
+    """The W&B run, or None without a project, or when W&B cannot be reached (said once). The same run directory
+    continues the same W&B run; points are placed by our own `step`, because W&B drops a step that it has seen before,
+    and a resume repeats some.
+
+    Raises:
+      ValueError: W&B is not installed, not logged in, or refuses how it is set up: what a person mends once.
+    """
     if not project:
         return None
     try:
@@ -304,6 +305,15 @@ def _open_wandb(project: str, directory: Path, config_json: str | Mapping[str, A
         id_file.write_text(uuid.uuid4().hex[:12], encoding="utf-8")
     workdir = directory.parent
     run_id = id_file.read_text(encoding="utf-8").strip()
-    run = wandb.init(project=project, config=config, dir=str(workdir), id=run_id, resume="allow", name=workdir.name)
-    run.define_metric("*", step_metric="step")
+    try:
+        run = wandb.init(project=project, config=config, dir=str(workdir), id=run_id, resume="allow", name=workdir.name)
+        run.define_metric("*", step_metric="step")
+    except Exception as error:  # whatever W&B, its service or the network raises
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        advice = "`wandb login`, or WANDB_MODE=offline and `wandb sync` later, or an empty config.log.wandb_project"
+        kinds = {kind.__name__ for kind in type(error).__mro__}
+        if kinds & {"UsageError", "AuthenticationError", "ValueError"}:  # not the network
+            raise ValueError(f"config.log.wandb_project: W&B refuses {project!r} ({reason}). Try {advice}.") from error
+        say(f"metrics: W&B cannot be started ({reason}). Training goes on without it. To have it: {advice}.")
+        return None
     return run

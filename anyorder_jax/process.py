@@ -20,6 +20,8 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 
+from anyorder_jax import command
+
 REQUEUE = 75
 """Exit code of a run that SIGTERM stopped and the same command would go on with (EX_TEMPFAIL of sysexits.h)."""
 CONNECT_SECONDS = 300
@@ -181,20 +183,25 @@ def slurm_gpus(environ: Mapping[str, str]) -> list[int] | None:
 
 @contextmanager
 def until_sigterm() -> Iterator[Callable[[int], bool]]:
-    """`is_last(step)`: whether to stop after update `step` because SIGTERM came, to this process or to another one.
+    """`is_last(step)`: whether to stop after update `step` because SIGTERM came, to this process or to another one; the
+    hangup of a terminal (SIGHUP) is one as well.
 
     All processes are told the same step, a few after the signal: JAX's preemption service takes the furthest one's.
     It costs no communication until a signal comes. `step` counts up and every process asks at each.
     """
     if jax.process_count() > 1:
-        yield multihost_utils.reached_preemption_sync_point
+        previous = command.handle(lambda *_: os.kill(os.getpid(), signal.SIGTERM), signal.SIGHUP)
+        try:
+            yield multihost_utils.reached_preemption_sync_point
+        finally:
+            command.restore(previous)
         return
     received: list[int] = []
-    previous = signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
+    previous = command.handle(lambda number, _: received.append(number), signal.SIGTERM, signal.SIGHUP)
     try:
         yield lambda step: bool(received)
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        command.restore(previous)
 
 
 def is_lost_connection(error: Exception) -> bool:
@@ -213,10 +220,11 @@ def leave_at_once_on_error() -> Iterator[None]:
         is_error = not isinstance(error, SystemExit) or error.code not in (0, None, REQUEUE)
         if not (is_error and jax.distributed.is_initialized()):
             raise
-        if isinstance(error, SystemExit):
-            print(f"process {jax.process_index()}: {error.code}", file=sys.stderr)
-        else:
+        status = error.code if isinstance(error, SystemExit) else None
+        if status is None:
             traceback.print_exc()
+        elif not isinstance(status, int):  # a number has said why already
+            print(f"process {jax.process_index()}: {status}", file=sys.stderr)
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(1)
+        os._exit(status if isinstance(status, int) else 1)

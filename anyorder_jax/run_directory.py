@@ -7,26 +7,30 @@ RUN/checkpoints/STEP/optimizer the optimizer's tree
 RUN/checkpoints/STEP/data      where the data iterator stands
 RUN/checkpoints/STEP/meta      configuration, the model's config.json, fingerprint of the data, digests of all items
                                (with LoRA also of the frozen weights, which are not stored again)
+RUN/train.lock                 there while a `train` is at work, and tells which process
 RUN/damaged/STEP               a checkpoint that could not be read, set aside when an older one was used instead
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
-from collections.abc import Mapping
+import os
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from etils import epath
 
-from anyorder_jax import digest
+from anyorder_jax import digest, files, paths
 from anyorder_jax.config import Config, to_json
 from anyorder_jax.model.config import ModelConfig
 
 META_NAME = "metadata"
 """The one file of Orbax's JSON items."""
+REQUEUED_SECONDS = 150
+"""How long a requeued SLURM job waits for the one before it: NFS keeps a dead machine's lock for up to 90 s."""
 
 
 def _is_step(path: Path) -> bool:
@@ -56,14 +60,14 @@ def find(path: str | Path) -> tuple[Path, int]:
     Raises:
       FileNotFoundError: when there is no checkpoint there. ValueError: when the newest has no weights.
     """
-    path = Path(path).absolute()
+    path = Path(paths.absolute(path))
     if _is_step(path):
         return path.parent.parent, int(path.name)
     steps = _steps(path)
     if not steps:
         raise FileNotFoundError(
             f"{path}: no checkpoint here. Expected a run directory with checkpoints/STEP/, or such a STEP folder; "
-            "`python -m anyorder_jax.train --workdir=...` makes one."
+            f"`{paths.command('anyorder_jax.train', '--config=any_order', f'--workdir={path}')}` makes one."
         )
     return path, steps[-1]
 
@@ -71,7 +75,7 @@ def find(path: str | Path) -> tuple[Path, int]:
 def is_run(path: str | Path) -> bool:
     """Whether a path is a run directory or one of its steps, and not a Hugging Face style directory: that may lie in a
     folder called "checkpoints", or hold one."""
-    path = Path(path).absolute()
+    path = Path(paths.absolute(path))
     if any(path.glob("*.safetensors")) or any(path.glob("*.safetensors.index.json")):
         return False
     is_named_step = path.name.isdecimal() and path.parent.name == "checkpoints" and not (path / "config.json").is_file()
@@ -120,29 +124,6 @@ def verified(meta: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-PLACES = (("model", "path"), ("data", "path"), ("data", "tokenizer"), ("data", "cache_dir"))
-"""Keys of the configuration that name a directory."""
-
-
-def with_absolute_places(config: Config) -> Config:
-    """The configuration with places that are found from any working directory; addresses (gs://...) stay."""
-    for section, name in PLACES:
-        values = getattr(config, section)
-        place = getattr(values, name)
-        if place and "://" not in place:
-            values = dataclasses.replace(values, **{name: str(Path(place).absolute())})
-            config = dataclasses.replace(config, **{section: values})
-    return config
-
-
-def is_same_place(saved: str, now: str) -> bool:
-    """Whether a place that a run has recorded is the one that is given now, or was moved there (it is gone)."""
-    if saved == now or not saved or not now or "://" in saved + now:
-        return saved == now
-    before = Path(saved).absolute()
-    return before == Path(now).absolute() or not before.exists()
-
-
 def describe(config: Config, model_config: ModelConfig, fingerprint: Mapping[str, Any]) -> dict[str, Any]:
     """The `meta` item: all that is needed to rebuild the model and to notice other data."""
     return {
@@ -179,8 +160,22 @@ def fetch_log(workdir: Path, remote: str) -> None:
         (workdir / "metrics" / file.name).write_bytes(file.read_bytes())
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes beside, then renames: a reader sees the old file or the new one, never half of it."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+@contextlib.contextmanager
+def alone(workdir: Path) -> Iterator[None]:
+    """Lets one `train` at a time into a run directory; of a run of several processes the first one calls it.
+
+    Raises:
+      ValueError: when another one is at work there. OSError: when the directory cannot be written.
+    """
+    is_requeued = int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0
+    end = time.monotonic() + (REQUEUED_SECONDS if is_requeued else 0)
+
+    def wait(holder: str) -> None:
+        if time.monotonic() >= end:
+            raise ValueError(
+                f"{workdir}: another train is at work there ({holder}). Wait for it or end it; the same command then "
+                "goes on from its newest checkpoint. Or give another --workdir."
+            )
+
+    with files.lock(workdir / "train.lock", wait):
+        yield

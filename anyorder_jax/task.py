@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
-from anyorder_jax import keys, run_directory
+from anyorder_jax import keys, paths, run_directory
 from anyorder_jax.config import Config, DataConfig, parse_mixture
 from anyorder_jax.data import sources, tokenizer_files, units
 from anyorder_jax.data.pipeline import Corpus
@@ -57,6 +57,11 @@ class Task(NamedTuple):
         files = self.fingerprint.setdefault("files", {})
         index = open_index(self.directory, split, texts, limit, on_bad, files)
         return TextCorpus(self.directory, index, texts, data.context_tokens, config.seed)
+
+    def has_split(self, split: str) -> bool:
+        """Whether the collection has such a split; a corpus of a handful of logs has no validation and no test."""
+        manifest = sources.read_manifest(self.directory)
+        return bool(manifest.splits.get(split)) or (self.directory / split).is_dir()
 
     def decision(self) -> tuple[Kind, ...]:
         """What an agent of these data writes at its turn: a thought and an action, or an action alone, as more than
@@ -173,20 +178,60 @@ def is_collected(directory: Path) -> bool:
         return False
 
 
+def collection(config: DataConfig, directory: Path) -> list[str]:
+    """The arguments of `anyorder_jax.collect` for the episodes that a configuration names."""
+    noise = [f"--noise={config.noise}"] if config.noise else []
+    return [
+        f"--env={config.environment}", f"--output_dir={directory}", *noise, f"--num_episodes={config.num_episodes}",
+        f"--num_validation_episodes={config.num_validation_episodes}",
+        f"--num_test_episodes={config.num_test_episodes}",
+    ]  # fmt: skip
+
+
+def with_data_of(config: Config, run: Path, fingerprint: Mapping[str, Any]) -> Config:
+    """A run's configuration with the place where its episodes lie now: the one that it remembers, or, when nothing is
+    there, the same one beside the run (which was copied with them), if they are the same episodes. A place that is
+    gone and cannot be made again (another machine's) becomes one beside the run, where they may be collected.
+
+    Args:
+      config: of the run.
+      run: its directory.
+      fingerprint: of its data, as its checkpoints have it.
+    """
+    data = config.data
+
+    def is_the_same(directory: Path) -> bool:
+        with contextlib.suppress(OSError, ValueError):  # whatever else lies there under this name
+            return _shards_digest(sources.read_manifest(directory)) == fingerprint["shards_sha256"]
+        return False
+
+    found = paths.find(directory_of(data), run, is_the_same)
+    moved: dict[str, Any] = {"path": found} if data.path else {"cache_dir": str(Path(found).parent)}
+    if not data.path and not paths.can_be_made(found):
+        moved["cache_dir"] = str(run.parent / Path(data.cache_dir).name)
+    return dataclasses.replace(config, data=dataclasses.replace(data, **moved))
+
+
+def _shards_digest(manifest: sources.Manifest) -> str:
+    shards = [[shard.file, shard.sha256] for split in sorted(manifest.splits) for shard in manifest.splits[split]]
+    return hashlib.sha256(json.dumps(shards).encode()).hexdigest()
+
+
 def collect(config: DataConfig) -> None:
     """Collects the level's expert episodes into the cache, in a process of its own.
 
     Raises:
       ValueError: when the collection fails; its own lines say why.
     """
-    command = [
-        sys.executable, "-m", "anyorder_jax.collect", f"--env={config.environment}",
-        f"--output_dir={directory_of(config)}", f"--noise={config.noise}", f"--num_episodes={config.num_episodes}",
-        f"--num_validation_episodes={config.num_validation_episodes}",
-        f"--num_test_episodes={config.num_test_episodes}",
-    ]  # fmt: skip
+    command = [sys.executable, "-m", "anyorder_jax.collect", *collection(config, directory_of(config))]
     print(f"No episodes of {config.environment} at {directory_of(config)} yet: collecting them now (once).", flush=True)
-    if subprocess.run(command, check=False).returncode:
+    with subprocess.Popen(command, process_group=0) as collecting:  # Ctrl-C is for this process, which passes it on
+        try:
+            code = collecting.wait()
+        except BaseException:
+            collecting.terminate()
+            raise
+    if code:
         raise ValueError(f"Collecting {config.environment} failed; the lines above say why.")
 
 
@@ -224,6 +269,12 @@ def open_task(config: Config, tokenizer: str | Path = "") -> Task:
         tokenizer.
     """
     directory = directory_of(config.data)
+    if not (config.data.path or is_collected(directory)):
+        wanted = collection(config.data, Path(paths.absolute(directory)))
+        raise FileNotFoundError(
+            f"{directory}: the episodes that this configuration names are not there, or not all. Collect them "
+            f"(`{paths.command('anyorder_jax.collect', *wanted)}`), or put them there again."
+        )
     manifest = sources.read_manifest(directory)
     environment = manifest.environment
     if not config.data.path and environment != config.data.environment:
@@ -241,10 +292,8 @@ def open_task(config: Config, tokenizer: str | Path = "") -> Task:
         if codec.is_running_text
         else Vocabulary.builtin(codec)
     )
-    shards = [[shard.file, shard.sha256] for split in sorted(manifest.splits) for shard in manifest.splits[split]]
-    digest = hashlib.sha256(json.dumps(shards).encode()).hexdigest()
     fingerprint = {
-        "environment": environment, "shards_sha256": digest, "vocabulary_size": vocabulary.size,
+        "environment": environment, "shards_sha256": _shards_digest(manifest), "vocabulary_size": vocabulary.size,
         "vocabulary_sha256": vocabulary.sha256(),
     }  # fmt: skip
     skipped: list[str] | None = [] if config.data.on_bad_record == "skip" else None

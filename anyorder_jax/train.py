@@ -1,4 +1,4 @@
-"""The main job: `python -m anyorder_jax.train --config=configs/any_order.py [--workdir=runs/x]`.
+"""The main job: `python -m anyorder_jax.train --config=any_order [--workdir=runs/x]`; a recipe by name or file.
 
 Collects expert episodes when the configuration names none, trains, and leaves a run directory (ARCHITECTURE, "On
 disk"). The same command resumes a run whose directory holds a checkpoint, and reproduces what it would have done.
@@ -6,11 +6,17 @@ disk"). The same command resumes a run whose directory holds a checkpoint, and r
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from anyorder_jax import command
+
+    command.begin("train")  # imports take seconds
+
+import contextlib
 import dataclasses
 import logging as std_logging
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,22 +27,38 @@ from absl import app, flags, logging
 from jax.experimental import multihost_utils
 from ml_collections import config_flags
 
-from anyorder_jax import checkpoint, flops, keys, process, run_directory, sharding, state, step, weights
-from anyorder_jax.config import Config, freeze, to_json
+from anyorder_jax import (
+    checkpoint,
+    command,
+    files,
+    flops,
+    keys,
+    paths,
+    process,
+    recipes,
+    run_directory,
+    sharding,
+    state,
+    step,
+    terminal,
+    weights,
+)
+from anyorder_jax.config import Config, freeze, freeze_typed, path_keys, to_json, with_absolute_paths
 from anyorder_jax.data import pipeline
 from anyorder_jax.masking.sampler import AnyOrderMaskSampler
 from anyorder_jax.metrics import RunLogger
 from anyorder_jax.model import lora, presets
 from anyorder_jax.model.config import ModelConfig
-from anyorder_jax.optimizer import make_optimizer
+from anyorder_jax.optimizer import make_optimizer, make_schedule
 from anyorder_jax.task import Task, collect, differences, directory_of, is_collected, open_task
 from anyorder_jax.types import ROLES
 
 CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "A recipe, e.g. configs/any_order.py or configs/any_order.py:smoke."
+    "config", None, "A recipe: a file, or the name of one of ours, e.g. any_order or any_order:smoke."
 )
 DEBUG = flags.DEFINE_bool("debug", False, "Show the whole trace of an error.")
 WORKDIR = flags.DEFINE_string("workdir", "", "Run directory; default runs/<recipe>.")
+EXTEND = flags.DEFINE_bool("extend", False, "Train a finished run further: train.num_steps may be larger than it was.")
 
 
 def say(line: str) -> None:
@@ -106,30 +128,49 @@ def say_other_mask(model_config: ModelConfig, task: Task) -> None:
         say(f"Mask token: the tokenizer's {words[1]!r} ({used}), not the model's config.json's {words[0]!r} ({named}).")
 
 
-def refuse_other_run(config: Config, meta: Mapping[str, Any], fingerprint: Mapping[str, Any], workdir: Path) -> None:
-    """Raises ValueError when the checkpoint in `workdir` was made from other settings or other data."""
+def is_same_place(saved: str, now: str, workdir: Path) -> bool:
+    """Whether a place that a run has recorded is the one that is given now, or was moved there (it is gone)."""
+    if saved == now or not saved or not now or paths.is_remote(saved) or paths.is_remote(now):
+        return saved == now
+    found = paths.find(saved, workdir)
+    return found == now or not Path(found).exists()
+
+
+def refuse_other_run(
+    config: Config, meta: Mapping[str, Any], fingerprint: Mapping[str, Any], workdir: Path, is_longer_fine: bool = False
+) -> None:
+    """Raises ValueError when the checkpoint in `workdir` was made from other settings or other data.
+
+    is_longer_fine: more updates than the run had are no other setting (`--extend`).
+    """
     saved, now = dataclasses.asdict(freeze(meta["config"])), dataclasses.asdict(config)
     free = {"mesh", "log", "checkpoint"}  # do not change what is learned
     moved = {("data", "num_threads"), ("data", "prefetch")}
+    moved |= {("data", "path"), ("data", "cache_dir")}  # the fingerprint tells whether the episodes are the same
     if config.lora.rank:
         moved.add(("model", "path"))  # the digests of the frozen weights tell whether they are the same
-    moved |= {
-        (section, name)
-        for section, name in run_directory.PLACES
-        if run_directory.is_same_place(saved[section][name], now[section][name])
-    }
+    length = saved["train"]["num_steps"]
+    is_longer = config.train.num_steps > length
+    if is_longer and is_longer_fine:
+        moved.add(("train", "num_steps"))
     changed = [
         f"{section}.{name}: {saved[section][name]!r} -> {value!r}"
         for section, values in now.items()
         if section not in free and isinstance(values, dict)
         for name, value in values.items()
         if saved[section][name] != value and (section, name) not in moved
+        if f"{section}.{name}" not in path_keys() or not is_same_place(saved[section][name], value, workdir)
     ]
     if saved["seed"] != now["seed"]:
         changed.append(f"seed: {saved['seed']} -> {now['seed']}")
     tokenizer = config.data.tokenizer or config.model.path or "built-in"
     where = f"data: {directory_of(config.data)}, tokenizer {tokenizer}"
     changed += [f"{where}: {sentence}" for sentence in differences(meta["data"], fingerprint)]
+    if is_longer and len(changed) == 1 and not is_longer_fine:
+        raise ValueError(
+            f"{workdir} holds a run of {length} updates, and train.num_steps is {config.train.num_steps}. Give "
+            "--extend to train that run further, or another --workdir."
+        )
     if changed:
         raise ValueError(
             f"{workdir} holds a run with other settings ({'; '.join(changed)}). Give another --workdir, or the same "
@@ -137,19 +178,54 @@ def refuse_other_run(config: Config, meta: Mapping[str, Any], fingerprint: Mappi
         )
 
 
+def extend(
+    config: Config, meta: Mapping[str, Any], num_done: int, schedule: Callable[[int], Any], workdir: Path
+) -> list[int]:
+    """The lengths from which a run was extended so far; when `config` is longer than the checkpoint's, so it is now,
+    and this is told.
+
+    Args:
+      meta: of the checkpoint that the run goes on from. num_done: its updates.
+      schedule: learning rate of an update, of the new length.
+
+    Raises:
+      ValueError: when the run has not come to its end: its remaining updates would follow another schedule.
+    """
+    extended = list(meta.get("extended_after", ()))
+    old = freeze(meta["config"])
+    length, longer = old.train.num_steps, config.train.num_steps
+    if longer == length:
+        return extended
+    if num_done < length:
+        raise ValueError(
+            f"{workdir}: --extend is for a run that is finished; this one is at update {num_done} of {length}. Finish "
+            f"it with --config.train.num_steps={length} first."
+        )
+    was = float(make_schedule(old.optimizer, length)(length - 1))
+    now, end = float(schedule(length)), float(schedule(longer - 1))
+    say(
+        f"Extending {workdir} from {length} to {longer} updates: optimizer moments and data order go on. The learning "
+        f"rate follows the schedule of {longer} updates: it was {was:.3g}, is {now:.3g} now and ends at {end:.3g}."
+    )
+    return [*extended, length]
+
+
 class Run:
     """The nouns of one run, built top to bottom; `train` below is the verbs."""
 
-    def __init__(self, config: Config, workdir: Path) -> None:
-        self.config, self.workdir = config, workdir
+    def __init__(self, config: Config, workdir: Path, is_extending: bool = False) -> None:
+        self.config, self.workdir, self.is_extending = config, workdir, is_extending
         self.mesh = sharding.make_mesh(config.mesh)
         collect_if_needed(config)
         self.task = open_task(config)
         self.model_config = model_config_of(config, self.task)
         say_other_mask(self.model_config, self.task)
         self.corpus = corpus = self.task.examples(config, "train")
-        held_out = self.task.examples(config, "validation")
-        self.task.fingerprint["tokens_sha256"] = [corpus.sha256(), held_out.sha256()]
+        has_validation = self.task.has_split("validation")
+        if not has_validation:
+            say(f"{self.task.directory}: no validation split, so nothing is validated; the last checkpoints are kept.")
+        held_out = self.task.examples(config, "validation") if has_validation else None
+        self.task.fingerprint["tokens_sha256"] = [corpus.sha256(), held_out.sha256() if held_out else ""]
         say_skipped(self.task.skipped or [])
         sampler = AnyOrderMaskSampler(config.masking)
         ids = {"mask_id": self.task.vocabulary.mask_id, "pad_id": self.task.vocabulary.pad_id}
@@ -164,7 +240,7 @@ class Run:
             **ids,
             **host,
         )
-        self.validation = pipeline.validation_batches(
+        self.validation = [] if held_out is None else pipeline.validation_batches(
             held_out, sampler, config.seed, config.train.batch_size // config.train.accumulation_steps,
             config.log.num_validation_rows, row_length=config.data.row_length,
             block_size=pipeline.block_size_of(config), **ids,
@@ -191,7 +267,7 @@ class Run:
             base, self.meta["base"] = weights.load_base(config, self.model_config, self.mesh)
 
         def check(meta: Mapping[str, Any]) -> None:
-            refuse_other_run(config, meta, self.task.fingerprint, self.workdir)
+            refuse_other_run(config, meta, self.task.fingerprint, self.workdir, self.is_extending)
             if config.lora.rank:
                 weights.refuse_other_base(meta, self.meta["base"], config.model.path)
 
@@ -201,6 +277,8 @@ class Run:
             self.window_at_start = restored.data["window"]
             self.spikes.losses = [tuple(pair) for pair in restored.data["losses"]] if "losses" in restored.data else []
             say(f"Resuming {self.workdir} at step {int(restored.state.step)}.")
+            if extended := extend(config, restored.meta, int(restored.state.step), self.schedule, self.workdir):
+                self.meta["extended_after"] = extended
             return restored.state._replace(params={**restored.state.params, **base})
         key = keys.key(config.seed, "init")
         if base:
@@ -281,19 +359,33 @@ class SpikeGuard:
         return limit
 
 
-def train(config: Config, workdir: Path) -> bool:
-    """Trains to `train.num_steps`, resuming what is there. Returns False when SIGTERM came first."""
-    config = run_directory.with_absolute_places(config)
+def train(config: Config, workdir: Path, is_extending: bool = False) -> bool:
+    """Trains to `train.num_steps`, resuming what is there. Returns False when SIGTERM came first.
+
+    Args:
+      config: of the run.
+      workdir: where it lies; made when it is not there, and removed again when the run cannot begin.
+      is_extending: a finished run may be given more updates than it had.
+
+    Raises:
+      ValueError: when another process trains in `workdir`, or it holds a run with other settings.
+    """
+    config = with_absolute_paths(config)
     is_new = not workdir.exists()
-    workdir.mkdir(parents=True, exist_ok=True)
+    files.make_directory(workdir)
     try:
-        run = Run(config, workdir)
+        with run_directory.alone(workdir) if jax.process_index() == 0 else contextlib.nullcontext():
+            return _train(Run(config, workdir, is_extending))
     except (ValueError, OSError):
         if is_new:
             run_directory.remove_empty(workdir)
         raise
+
+
+def _train(run: Run) -> bool:
+    config, workdir = run.config, run.workdir
     if jax.process_index() == 0:
-        run_directory.write_text(workdir / "config.json", to_json(config))
+        files.write_whole(workdir / "config.json", to_json(config))
         run.task.vocabulary.save(workdir / "tokenizer")
         if config.checkpoint.remote:
             run_directory.fetch_log(workdir, config.checkpoint.remote)
@@ -301,7 +393,7 @@ def train(config: Config, workdir: Path) -> bool:
     log = RunLogger(workdir, config.train.num_steps, to_json(config), config.log.wandb_project, first_step=first)
     window = Window(run, log, **run.window_at_start)
     is_stopped = False
-    with run.checkpointer, process.until_sigterm() as is_last_before_stop:
+    with contextlib.closing(log), run.checkpointer, process.until_sigterm() as is_last_before_stop:
         previous: tuple[int, Any, Any] | None = None
         for number in range(first, config.train.num_steps):
             batch = next(run.batches)
@@ -314,7 +406,7 @@ def train(config: Config, workdir: Path) -> bool:
             is_stopped = is_last_before_stop(done)
             is_last = done == config.train.num_steps
             validation: dict[str, float] | None = None
-            if done % config.log.validate_every_steps == 0 or is_last:
+            if run.validation and (done % config.log.validate_every_steps == 0 or is_last):
                 with window.paused():
                     validation = run.validate()
                 log.log_validation(done, validation)
@@ -325,7 +417,6 @@ def train(config: Config, workdir: Path) -> bool:
             if is_stopped:
                 say(f"Stopped by SIGTERM after step {done}; the same command goes on from here.")
                 break
-    log.close()
     return not is_stopped
 
 
@@ -383,18 +474,18 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"Unexpected arguments {argv[1:]}; settings look like --config.masking.rate=0.3.")
     if CONFIG.value is None:
-        raise app.UsageError("Give a recipe: --config=configs/any_order.py (or another file of configs/).")
+        raise app.UsageError(f"Give a recipe: --config=FILE, or a name: {', '.join(recipes.recipes())}.")
     if not DEBUG.value:  # what Orbax's threads report comes out of our calls as well, in one sentence
         logging.set_verbosity(logging.FATAL)
         std_logging.getLogger("asyncio").setLevel(std_logging.CRITICAL)
     file_name, _, _ = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
-    workdir = Path(WORKDIR.value or f"runs/{Path(file_name).stem}")
-    with process.leave_at_once_on_error():
+    with process.leave_at_once_on_error(), command.door("train"):
         try:
-            config = freeze(CONFIG.value)
+            workdir = Path(paths.on_disk(WORKDIR.value or f"runs/{Path(file_name).stem}"))
+            config = freeze_typed(CONFIG.value)
             process.prepare(flops.cpu_devices(config, presets.get(config.model.preset)))
             process.join_others()
-            is_done = train(config, workdir)
+            is_done = train(config, workdir, EXTEND.value)
         except (ValueError, FloatingPointError, OSError) as error:  # one sentence for people; the trace with --debug
             if DEBUG.value:
                 raise
@@ -408,15 +499,17 @@ def main(argv: list[str]) -> None:
             )
     if not is_done:
         sys.exit(process.REQUEUE)
-    say(f"{workdir}: done. Next: python -m anyorder_jax.evaluate --checkpoint={workdir}")
+    next_command = paths.command("anyorder_jax.evaluate", f"--checkpoint={paths.shown(workdir)}")
+    say(f"{paths.shown(workdir)}: done. Next: {next_command}")
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """absl's parser, with a mistyped key, a wrong type or a broken recipe told in one sentence."""
+    """absl's parser, with recipes by name, and a mistyped key, a wrong type or a broken recipe told in one sentence."""
+    terminal.accept_any_letter()
     try:
-        return app.parse_flags_with_usage(argv)
+        return app.parse_flags_with_usage(recipes.in_arguments(argv))
     except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        sys.exit(f"--config: {error}")
+        sys.exit(f"--config: {str(error).removeprefix('--config: ')}")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import orbax.checkpoint as ocp
 from flax import traverse_util
 from jax.sharding import Mesh
 
-from anyorder_jax import digest, keys, sharding
+from anyorder_jax import digest, keys, paths, sharding
 from anyorder_jax.config import Config, MeshConfig, freeze
 from anyorder_jax.model import lora, transformer
 from anyorder_jax.model.config import ModelConfig
@@ -168,6 +168,8 @@ def _load_adapted(path: str | Path, config: Config, model_config: ModelConfig, m
     params = _restore(path, lora.split(shapes)[0])
     if not config.lora.rank:
         return params
+    where = paths.find(config.model.path, find(path)[0])  # a copied run may have its model beside it
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, path=where))
     base, digests = load_base(config, model_config, mesh)
     refuse_other_base(read_meta(path), digests, config.model.path)
     return {**base, **params}

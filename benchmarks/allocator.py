@@ -74,7 +74,7 @@ def main() -> None:
         for what, found in times.items():
             command = [sys.executable, __file__, f"--measure={what}"]
             environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
-            result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+            result = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", check=True)
             found.append(float(result.stdout.split()[-1]))
     print("tiny train step: " + ", ".join(f"{what} {statistics.median(found):.1f} ms" for what, found in times.items()))
 

@@ -30,6 +30,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from anyorder_jax import files, paths
 from anyorder_jax.pretrained import names
 from anyorder_jax.pretrained.shards import Spec
 from conversion.writing import config_text, make_plan, written
@@ -78,7 +79,7 @@ def peak_memory(process: subprocess.Popen[bytes]) -> dict[str, int]:
     peak = {"RssAnon": 0, "RssFile": 0, "RssShmem": 0}
     while process.poll() is None:
         try:
-            status = Path(f"/proc/{process.pid}/status").read_text()
+            status = Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8")
         except OSError:
             break
         for key in peak:
@@ -95,7 +96,7 @@ TOUCH = "import mmap, sys; m = mmap.mmap(-1, int(sys.argv[1])); [m.write(b'1' * 
 
 def _memory(kind: str) -> int:
     """Bytes by /proc/meminfo."""
-    return 1024 * int(Path("/proc/meminfo").read_text().split(f"{kind}:")[1].split()[0])
+    return 1024 * int(Path("/proc/meminfo").read_text(encoding="utf-8").split(f"{kind}:")[1].split()[0])
 
 
 def held_memory(num_bytes_needed: int) -> mmap.mmap:
@@ -203,8 +204,10 @@ def main() -> None:
     parser.add_argument("--gigabytes", type=float, default=4.0, help="size of the checkpoint (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--orbax", action="store_true", help="to_orbax and to_hf (default: merge and split)")
-    parser.add_argument("--directory", help="where to write: four times the size (default: a temporary directory)")
-    parser.add_argument("--json", help="file for the numbers")
+    parser.add_argument(
+        "--directory", type=paths.typed, help="where to write, four times the size (default: temporary)"
+    )
+    parser.add_argument("--json", type=paths.typed, help="file for the numbers")
     args = parser.parse_args()
     directory = Path(tempfile.mkdtemp(prefix="conversion-benchmark-", dir=args.directory))
     num_bytes = int(args.gigabytes * 1e9)
@@ -213,6 +216,8 @@ def main() -> None:
             table = run(directory, num_bytes, args.rounds, args.orbax)
     finally:
         shutil.rmtree(directory)
+    if args.json:  # before it is printed: nobody may be reading
+        files.write_whole(Path(args.json), json.dumps(table, indent=2) + "\n")
     titles = ("best", "median", "synced", "core", "x its cp", "by round")
     print(f"{'seconds':<10}" + "".join(f"{title:>9}" for title in titles) + "  anonymous MiB  file MiB")
     for name, row in table.items():
@@ -222,8 +227,6 @@ def main() -> None:
             + "".join(f"{row[key]:9.2f}" for key in times)
             + f"{row['RssAnon'] / 2**20:15.1f} {row['RssFile'] / 2**20:9.1f}"
         )
-    if args.json:
-        Path(args.json).write_text(json.dumps(table, indent=2) + "\n")
 
 
 if __name__ == "__main__":

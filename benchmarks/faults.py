@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import re
 import shutil
 import signal
@@ -24,7 +25,7 @@ from pathlib import Path
 import numpy as np
 from faults_world import CONNECT_SECONDS, Kill, World, fill, small_disk
 
-from anyorder_jax import process  # isort: skip
+from anyorder_jax import command, files, process  # isort: skip
 from anyorder_jax.data import sources  # isort: skip
 from small_run import finish, learned, lines, wait_for_step  # isort: skip
 
@@ -128,7 +129,7 @@ def full_disk(world: World) -> str:
             name = f"disk-{policy}/run"
             log = world.folder / f"disk-{policy}.log"
             arguments = (f"--config.checkpoint.on_failure={policy}",)
-            with open(log, "w") as file:
+            with open(log, "w", encoding="utf-8") as file:
                 (one,) = world.start(name, *arguments)
                 wait_for_step(world.folder / name, world.save_every * 2 + 1, one)
                 one.send_signal(signal.SIGSTOP)
@@ -140,7 +141,7 @@ def full_disk(world: World) -> str:
                     if "Training goes on (checkpoint.on_failure=continue)" in line:
                         ballast.unlink()
             code = one.wait()
-            output = log.read_text()
+            output = log.read_text(encoding="utf-8", errors="replace")
             steps = sorted(int(p.name) for p in (world.folder / name / "checkpoints").iterdir() if p.name.isdigit())
             assert steps, "the last good checkpoint is gone"
             if policy == "stop":
@@ -296,6 +297,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help=f"comma-separated, of {', '.join(FAULTS)}")
     parser.add_argument("--kills", type=int, default=0, help="default 100, with --short 2")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--json", type=Path, help="file for what was found, written after every fault")
     options = parser.parse_args()
     names = options.only.split(",") if options.only else list(FAULTS)
     rows = []
@@ -308,6 +310,9 @@ def main() -> None:
                 rows.append((name, "held", FAULTS[name](world)))
             except Exception as error:  # whatever broke: the other faults are tried all the same
                 rows.append((name, "BROKEN", f"{type(error).__name__}: {error}"[-2000:]))
+            if options.json:
+                found = [dict(zip(("fault", "promise", "tried"), row, strict=True)) for row in rows]
+                files.write_whole(options.json, json.dumps(found, indent=1) + "\n")
             print(f"  {rows[-1][1]} after {time.perf_counter() - begin:.0f} s", flush=True)
     print("\n| fault | promise | tried |\n|---|---|---|")
     for row in rows:
@@ -316,4 +321,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    command.begin("faults")
     main()

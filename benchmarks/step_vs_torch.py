@@ -170,16 +170,19 @@ class Torch:
         H, K, C = self.model.num_attention_heads, self.model.num_key_value_heads, self.model.head_dim
         q, k, v = (x @ layer["query_key_value"]).view(B, L, H + 2 * K, C).split([H, K, K], 2)
         q, k = self.rotate(self.norm(q, layer["query_norm"])), self.rotate(self.norm(k, layer["key_norm"]))
-        q, k, v = (t.transpose(1, 2) for t in (q, k, v))
-        mixed = self.F.scaled_dot_product_attention(q, k, v, enable_gqa=True)
+        mixed = self.mix(*(t.transpose(1, 2) for t in (q, k, v)))
         return mixed.transpose(1, 2).reshape(B, L, H * C) @ layer["attention_output"]
+
+    def mix(self, q: Any, k: Any, v: Any) -> Any:
+        """Everybody sees everybody; [B, heads, L, C] each."""
+        return self.F.scaled_dot_product_attention(q, k, v, enable_gqa=True)
 
     def mlp(self, x: Any, gate_up: Any, down: Any) -> Any:
         gate, up = (x @ gate_up.flatten(1)).chunk(2, -1)
         return (self.F.silu(gate) * up) @ down
 
     def experts(self, layer: Any, bias: Any, x: Any) -> Any:
-        """Tokens sorted by expert, products per expert on its slice (on a GPU one kernel), weighted, added."""
+        """Tokens sorted by expert, multiplied, weighted, added."""
         torch, model = self.torch, self.model
         flat = x.reshape(-1, x.shape[-1])
         scores = torch.sigmoid(flat.float() @ layer["router"].float())
@@ -193,18 +196,20 @@ class Torch:
         weight = scores.gather(1, chosen)
         weight = weight / (weight.sum(-1, keepdim=True) + 1e-20) * model.routed_scaling_factor
         order = chosen.flatten().argsort(stable=True)
-        load = torch.bincount(chosen.flatten(), minlength=model.num_experts)
         token = order // model.num_experts_per_tok
-        if flat.is_cuda:
-            ends = load.cumsum(0).to(torch.int32)
-            gate, up = torch._grouped_mm(flat[token], layer["expert_gate_up"].flatten(2), offs=ends).chunk(2, -1)
-            out = torch._grouped_mm(self.F.silu(gate) * up, layer["expert_down"], offs=ends)
-        else:
-            parts = flat[token].split(load.tolist())
-            gate_up, down = layer["expert_gate_up"].unbind(0), layer["expert_down"].unbind(0)
-            out = torch.cat([self.mlp(part, gate_up[e], down[e]) for e, part in enumerate(parts)])
+        out = self.products(flat[token], layer, self.loads(chosen.flatten()))
         out = out * weight.flatten()[order, None].to(out.dtype)
         return torch.zeros_like(flat).index_add(0, token, out).view_as(x)
+
+    def loads(self, chosen: Any) -> Any:
+        """How many rows each expert has, of all choices in a row."""
+        return self.torch.bincount(chosen, minlength=self.model.num_experts)
+
+    def products(self, x: Any, layer: Any, load: Any) -> Any:
+        """Every expert's MLP on its slice of the sorted rows, one after another."""
+        gate_up, down = layer["expert_gate_up"].unbind(0), layer["expert_down"].unbind(0)
+        parts = x.split(load.tolist())
+        return self.torch.cat([self.mlp(part, gate_up[e], down[e]) for e, part in enumerate(parts)])
 
 
 def _flatten(tree: Any, prefix: str = "") -> dict[str, np.ndarray]:

@@ -3,6 +3,7 @@
     python -m anyorder_jax.fit --config=configs/llada2_mini_h200.py --target=h200x1
     python -m anyorder_jax.train --config=configs/llada2_mini_h200.py --config.model.path=DIRECTORY
 
+Set XLA_PYTHON_CLIENT_MEM_FRACTION=0.95 for the second: by itself JAX takes three quarters of a GPU, 105 GiB.
 AdamW with parameters and both moments in bfloat16, rounded at random.
 Compiled: 125.1 of 139 GiB (state 90.8). Roofline: at most 100,300 tokens/s by matrix products; not run.
 """

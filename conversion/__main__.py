@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from anyorder_jax import command
+
+    command.begin("conversion")  # imports take seconds
+
 import argparse
 import gc
-import signal
 import sys
 from collections.abc import Sequence
 
+from anyorder_jax import command, paths, terminal
 from conversion.writing import MAX_SHARD_BYTES
 
 
@@ -19,7 +24,7 @@ def _add_download(verbs: argparse._SubParsersAction) -> None:
         "is that of `hf auth login` (or HF_TOKEN), the server that of HF_ENDPOINT.",
     )
     parser.add_argument("--repo_id", required=True, help="for example inclusionAI/LLaDA2.0-mini-preview")
-    parser.add_argument("--local_dir", required=True, help="directory for the files")
+    parser.add_argument("--local_dir", type=paths.typed, required=True, help="directory for the files")
     parser.add_argument("--revision", help="branch, tag or commit (default: the main branch)")
     parser.set_defaults(run=_download)
 
@@ -38,8 +43,10 @@ def _add_experts(verbs: argparse._SubParsersAction, verb: str, layout: str, othe
         description=f"Writes a checkpoint with {other} experts as one with {layout} experts ({purpose}). Bytes are "
         "moved as they are, tokenizer and other files come along, and the output appears only when it is whole.",
     )
-    parser.add_argument("--input_path", required=True, help=f"directory with a {other} checkpoint")
-    parser.add_argument("--output_path", required=True, help="new directory (must not hold anything yet)")
+    parser.add_argument("--input_path", type=paths.typed, required=True, help=f"directory with a {other} checkpoint")
+    parser.add_argument(
+        "--output_path", type=paths.typed, required=True, help="new directory (must not hold anything yet)"
+    )
     parser.add_argument(
         "--dtype",
         choices=("bfloat16", "float32"),
@@ -80,7 +87,9 @@ def _add_inspect(verbs: argparse._SubParsersAction) -> None:
         "device on a mesh. Reads headers only, unless --values is given; the weights of a run are read always, and "
         "compared with the digests that were saved with them. Exit code 1 when something is amiss.",
     )
-    parser.add_argument("path", help="directory with a split or merged checkpoint, a run, or one of its checkpoints")
+    parser.add_argument(
+        "path", type=paths.typed, help="directory with a split or merged checkpoint, a run, or one of its checkpoints"
+    )
     parser.add_argument(
         "--mesh", default="", help="devices per axis, for example data=1,fsdp=4,expert=2 (default: one)"
     )
@@ -107,8 +116,12 @@ def _add_to_orbax(verbs: argparse._SubParsersAction) -> None:
         description="Writes split or merged experts (recognised by the tensor names) as step 0 of a run directory, "
         "laid out as the model holds them, block by block: no device and little memory is needed.",
     )
-    parser.add_argument("--input_path", required=True, help="directory with a split or merged checkpoint")
-    parser.add_argument("--output_path", required=True, help="new run directory (must not hold anything yet)")
+    parser.add_argument(
+        "--input_path", type=paths.typed, required=True, help="directory with a split or merged checkpoint"
+    )
+    parser.add_argument(
+        "--output_path", type=paths.typed, required=True, help="new run directory (must not hold anything yet)"
+    )
     parser.add_argument("--mesh", default="", help=_MESH_HELP)
     parser.add_argument(
         "--dtype",
@@ -136,8 +149,12 @@ def _add_to_hf(verbs: argparse._SubParsersAction) -> None:
         "experts for servers, merged experts for dFactory. Config, tokenizer and Python files come from the run and "
         "from the model that it started from.",
     )
-    parser.add_argument("--checkpoint", required=True, help="a run directory, or one of its checkpoints/STEP")
-    parser.add_argument("--output_path", required=True, help="new directory (must not hold anything yet)")
+    parser.add_argument(
+        "--checkpoint", type=paths.typed, required=True, help="a run directory, or one of its checkpoints/STEP"
+    )
+    parser.add_argument(
+        "--output_path", type=paths.typed, required=True, help="new directory (must not hold anything yet)"
+    )
     parser.add_argument(
         "--layout", required=True, choices=("merged", "split", "adapter"),
         help="how experts are stored; adapter: only the factors of a LoRA run, as a PEFT adapter directory (the others "
@@ -182,12 +199,12 @@ def _add_verify(verbs: argparse._SubParsersAction) -> None:
         "norm of every tensor to another. With --against it prints the differences, and the exit code is 1 past the "
         "tolerance.",
     )
-    parser.add_argument("--model", required=True, help="a split or merged directory, or a run")
-    parser.add_argument("--inputs", required=True, help=".npz file with the arrays to run on")
-    parser.add_argument("--outputs", required=True, help=".npz file to write")
+    parser.add_argument("--model", type=paths.typed, required=True, help="a split or merged directory, or a run")
+    parser.add_argument("--inputs", type=paths.typed, required=True, help=".npz file with the arrays to run on")
+    parser.add_argument("--outputs", type=paths.typed, required=True, help=".npz file to write")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the computation")
     parser.add_argument("--block_size", type=int, default=32, help="of block diffusion (default: %(default)s)")
-    parser.add_argument("--against", help=".npz file with the expected arrays")
+    parser.add_argument("--against", type=paths.typed, help=".npz file with the expected arrays")
     parser.add_argument(
         "--tolerance", type=float, default=0.0,
         help="of the largest difference (float32) or of the median one (bfloat16); default: each array's own",
@@ -239,16 +256,14 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _stop(number: int, _frame: object) -> None:
-    sys.exit(128 + number)  # an exception, so that what is half-written is removed
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a verb; errors for people go to stderr in one line, exit code 2."""
+    terminal.accept_any_letter()
     args = make_parser().parse_args(argv)
-    signal.signal(signal.SIGTERM, _stop)
+    command.clean_up_on_signals()
     try:
-        return args.run(args)
+        with command.door("conversion"):
+            return args.run(args)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+
+from anyorder_jax import files
 
 IGNORED_LABEL = -100
 TOKENS = ("input_ids", "noisy_ids", "bd_input_ids")
@@ -100,13 +101,6 @@ def check_outputs(path: str | Path) -> None:
 
 
 def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes an .npz file, exactly there, beside it first."""
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]  # the stub mistakes the names
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    """Writes an .npz file, exactly there, whole or not at all."""
+    with files.opened_whole(path) as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # the stub mistakes the names

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from anyorder_jax import digest, run_directory
+from anyorder_jax import digest, paths, run_directory
 from anyorder_jax.config import Config, ModelSelection, freeze
 from anyorder_jax.data import tokenizer_files
 from anyorder_jax.model.config import ModelConfig
@@ -131,7 +131,7 @@ def to_orbax(
     if is_dry_run:
         return
     _keep_freed_memory()
-    selection = ModelSelection(path=str(model.path.absolute()), param_dtype=dtype, compute_dtype=dtype)
+    selection = ModelSelection(path=paths.absolute(model.path), param_dtype=dtype, compute_dtype=dtype)
     config = dataclasses.replace(Config(), model=selection)
     with staged(output) as partial:
         step = partial / "checkpoints" / "0"

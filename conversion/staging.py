@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from anyorder_jax import files
+
 _MARKER = ".conversion-in-progress"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def refuse_occupied(output: Path) -> None:
-    """Raises ValueError when `output` already holds something (an empty directory is fine)."""
-    if output.is_dir() and not any(output.iterdir()):
+    """Raises ValueError when `output` already holds something (an empty directory, or a link to one, is fine), or when
+    no directory can be put in its place: it is a mount point, or a link to nowhere."""
+    if output.is_symlink() and not output.exists():
+        raise ValueError(f"{output}: is a link to {os.readlink(output)}, which is not there. Name a new directory.")
+    if not output.exists():
         return
-    if output.exists() or output.is_symlink():
+    if not output.is_dir() or any(output.iterdir()):
         raise ValueError(f"{output}: already holds something; nothing is overwritten. Name a new directory.")
+    if files.is_mount_point(output):
+        raise ValueError(f"{output}: is a mount point, which no finished directory can replace. Name one inside it.")
 
 
 def refuse_full(output: Path, num_bytes: int) -> None:
@@ -35,25 +41,21 @@ def refuse_full(output: Path, num_bytes: int) -> None:
         )
 
 
-def _claim(partial: Path) -> int:
+@contextlib.contextmanager
+def _claimed(partial: Path) -> Iterator[None]:
     """Makes the partial directory ours (locked); what a killed call has left there is removed."""
-    partial.mkdir(parents=True, exist_ok=True)
-    lock = os.open(partial, os.O_RDONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        still_there = partial.exists() and os.stat(partial).st_ino == os.fstat(lock).st_ino
-    except BlockingIOError:
-        still_there = False
-    if not still_there:
-        os.close(lock)
+
+    def refuse(_: str = "") -> None:
         raise ValueError(f"{partial}: another conversion is writing there. Wait for it, or name another directory.")
-    left = [path for path in partial.iterdir() if path.name != _MARKER]
-    if left and not (partial / _MARKER).exists():
-        os.close(lock)
-        raise ValueError(f"{partial}: holds {left[0].name}, which no conversion has left. Move it away.")
-    (partial / _MARKER).touch()
-    _empty(partial)
-    return lock
+
+    files.make_directory(partial)
+    with files.lock(partial, refuse, is_directory=True):
+        left = [path for path in partial.iterdir() if path.name != _MARKER]
+        if left and not (partial / _MARKER).exists():
+            raise ValueError(f"{partial}: holds {left[0].name}, which no conversion has left. Move it away.")
+        (partial / _MARKER).touch()
+        _empty(partial)
+        yield
 
 
 def _empty(partial: Path) -> None:
@@ -82,23 +84,24 @@ def staged(output: Path) -> Iterator[Path]:
     An error or an interrupt removes it. After a kill it stays behind, and the next call with the same output
     removes it and starts clean. Two calls with the same output: the second is refused.
 
+    A link is followed: the directory that it names is written.
+
     Raises:
-      ValueError: when the output holds something, or another call is writing it.
+      ValueError: when the output holds something or cannot be replaced, or another call is writing it.
       OSError: when the disk is full.
     """
     refuse_occupied(output)
-    partial = output.with_name(output.name + ".partial")
-    lock = _claim(partial)
-    try:
-        yield partial
-        (partial / _MARKER).unlink()
-        os.rename(partial, output)  # replaces an empty directory; fails if somebody has filled it meanwhile
-    except BaseException as error:
-        _remove(partial)
-        if isinstance(error, OSError) and error.errno in _FULL:
-            raise OSError(
-                f"{output}: the disk is full ({error.strerror}). Nothing is left behind; make room or change disks."
-            ) from None
-        raise
-    finally:
-        os.close(lock)
+    final = Path(os.path.realpath(output))  # a rename would replace the link, and "." has no name
+    partial = final.with_name(final.name + ".partial")
+    with _claimed(partial):
+        try:
+            yield partial
+            (partial / _MARKER).unlink()
+            os.rename(partial, final)  # replaces an empty directory; fails if somebody has filled it meanwhile
+        except BaseException as error:
+            _remove(partial)
+            if isinstance(error, OSError) and error.errno in _FULL:
+                raise OSError(
+                    f"{output}: the disk is full ({error.strerror}). Nothing is left behind; make room or change disks."
+                ) from None
+            raise

@@ -196,12 +196,10 @@ def verify(
             found |= gradients_of(model_config, params, checked, block_size, order)
         else:
             print(f"gradients of {num_parameters:,} parameters are left out; --gradients asks for them")
-    is_good = True
-    if origin:
-        compared = norms.compare_norms(origin, params)
-        found |= compared
-        is_good = norms.report(compared, dtype, shows_all=with_norms)
-    write_arrays(outputs, found)
+    compared = norms.compare_norms(origin, params) if origin else {}
+    found |= compared
+    write_arrays(outputs, found)  # before anything of it is printed
+    is_good = norms.report(compared, dtype, shows_all=with_norms) if compared else True
     shown = [name for name in found if ":" not in name]
     print(f"wrote {', '.join(shown)} and {len(found) - len(shown)} gradients to {outputs}")
     unused = [name for name in arrays if name not in INPUTS and name not in found]

@@ -70,7 +70,7 @@ def write_metadata(folder: Path, all_leaves: Sequence[Leaf], chunks: Sequence[Se
             "dtype": "bfloat16" if leaf.dtype == dtype_of("bfloat16") else leaf.dtype.str, "fill_value": None,
             "filters": None, "order": "C", "shape": list(leaf.shape), "zarr_format": 2,
         }  # fmt: skip
-        (folder / array_name(leaf.path) / ".zarray").write_text(json.dumps(array))
+        (folder / array_name(leaf.path) / ".zarray").write_text(json.dumps(array), encoding="utf-8")
         tree[str(leaf.path)] = {
             "key_metadata": [{"key": key, "key_type": 2} for key in leaf.path],
             "value_metadata": {"value_type": "jax.Array", "skip_deserialize": False},
@@ -79,7 +79,7 @@ def write_metadata(folder: Path, all_leaves: Sequence[Leaf], chunks: Sequence[Se
         "tree_metadata": tree, "use_ocdbt": False, "use_zarr3": False, "store_array_data_equal_to_fill_value": True,
         "custom_metadata": None,
     }  # fmt: skip
-    (folder / "_METADATA").write_text(json.dumps(description))
+    (folder / "_METADATA").write_text(json.dumps(description), encoding="utf-8")
 
 
 class StoredArray:

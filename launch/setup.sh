@@ -8,13 +8,18 @@ if [ -n "${ANYORDER_VENV:-}" ]; then
   export PATH="$ANYORDER_VENV/bin:$PATH"
   return
 fi
+stamp=.venv/installed-${ANYORDER_EXTRAS:-babyai,report,dev}
+is_installed() { [ -x .venv/bin/python ] && [ -f "$stamp" ] && [ ! pyproject.toml -nt "$stamp" ]; }
+if ! is_installed && [ ! -w . ]; then
+  echo "$PWD cannot be written and has no finished .venv: set ANYORDER_VENV to an environment with the project in it." >&2
+  return 1
+fi
 if [ ! -x .venv/bin/python ]; then
   "${PYTHON:-python3}" -m venv .venv
 fi
 # shellcheck source=/dev/null
 . .venv/bin/activate
-stamp=.venv/installed-${ANYORDER_EXTRAS:-babyai,report,dev}
-if [ ! -f "$stamp" ] || [ pyproject.toml -nt "$stamp" ]; then
+if ! is_installed; then
   echo "Installing anyorder_jax[${ANYORDER_EXTRAS:-babyai,report,dev}] into .venv"
   python -m pip install --quiet --disable-pip-version-check -e ".[${ANYORDER_EXTRAS:-babyai,report,dev}]"
   touch "$stamp"

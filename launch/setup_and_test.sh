@@ -33,19 +33,19 @@ python -m anyorder_jax.collect --env=BabyAI-GoToObj-v0 "--output_dir=$output/dat
   --num_validation_episodes=50 --num_test_episodes=50
 
 echo "3/5 configuration $output/recipe.py"
+python_string() { python -c 'import sys; print(repr(sys.argv[1]))' "$1"; }
 cat > "$output/recipe.py" << END
-"""Fine-tunes $model on BabyAI-GoToObj, every order of asking.
-
-python -m anyorder_jax.train --config=$output/recipe.py --workdir=$output/run
-"""
+# Fine-tunes $model on BabyAI-GoToObj, every order of asking.
+#
+# python -m anyorder_jax.train --config=${output@Q}/recipe.py --workdir=${output@Q}/run
 
 from anyorder_jax.config import defaults
 
 
 def get_config(variant=""):
     config = defaults(variant)
-    config.model.path = "$model"
-    config.data.path = "$output/data"
+    config.model.path = $(python_string "$model")
+    config.data.path = $(python_string "$output/data")
     config.data.num_episodes = 0  # all that are there
     config.data.row_length = ${ROW_LENGTH:-4096}
     if variant == "smoke":

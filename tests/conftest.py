@@ -26,7 +26,7 @@ settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 
-WAITING = ("test_slurm", "test_processes", "test_faults", "test_lora_runs", "test_ablate")
+WAITING = ("test_slurm", "test_gpu_report", "test_processes", "test_faults", "test_lora_runs", "test_ablate")
 """Files whose tests start commands and wait for them: first, so that none of them is alone at the end."""
 
 

@@ -27,6 +27,11 @@ SMALL = [
     "--config.log.num_validation_rows=8",
     "--config.checkpoint.save_every_steps=6",
 ]
+LISTENING = [
+    sys.executable, "-c",
+    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execvp(sys.argv[1], sys.argv[1:])",
+]  # fmt: skip
+"""Put before a command it hears Ctrl-C, which what a shell starts in the background ignores."""
 
 
 def command(data, workdir, *more):

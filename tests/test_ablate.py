@@ -1,17 +1,20 @@
 """A suite: every run once, resumable, compared with intervals over seeds."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from anyorder_jax import ablate
 from anyorder_jax.evaluation import comparison
 from anyorder_jax.evaluation import suite as suites
-from anyorder_jax.evaluation.statistics import student_interval
-from small_run import SMALL
+from anyorder_jax.statistics import student_interval
+from small_run import LISTENING, SMALL
 
 ROOT = Path(__file__).parents[1]
 
@@ -86,3 +89,74 @@ def test_the_command_trains_evaluates_and_does_not_repeat(tmp_path):
 def test_bad_suites(arguments, message):
     result = run_command(*arguments)
     assert result.returncode and message in result.stderr and "Traceback" not in result.stderr
+
+
+DRIVER = """
+import sys
+from pathlib import Path
+from anyorder_jax import command
+command.begin("ablate")
+from anyorder_jax import ablate
+
+def commands(suite, variant, seed, directory, workdir):
+    yield ["sleeper", f"{folder}/started-{variant}"]
+
+folder = sys.argv[1]
+ablate.commands = commands
+ablate.write_comparison = lambda *_: "compared"
+ablate.INTERRUPT_SECONDS = 1.0
+sys.argv[1:] = [f"--suite={folder}/suite.py", f"--output_dir={folder}/out", *sys.argv[2:]]
+ablate.main()
+"""
+SLEEPER = "import signal, sys, time, pathlib\n{0}\npathlib.Path(sys.argv[1]).touch()\ntime.sleep(300)\n"
+DEAF = "signal.signal(signal.SIGINT, signal.SIG_IGN)"
+
+
+def interrupted(folder, first_line, *arguments, prepare=None):
+    """(exit status, stderr, variants that were started) of a suite that Ctrl-C ends in its first run."""
+    (folder / "sleeper.py").write_text(SLEEPER.format(first_line))
+    (folder / "driver.py").write_text(DRIVER)
+    (folder / "suite.py").write_text(
+        "from anyorder_jax.evaluation.suite import Suite\n"
+        "def get_suite():\n    return Suite('?', {n: ('--config=configs/any_order.py', n) for n in 'abc'}, (0,))\n"
+    )
+    run = subprocess.Popen(
+        [*LISTENING, sys.executable, folder / "driver.py", folder, *arguments], start_new_session=True,
+        env={**os.environ, "PYTHONPATH": f"{folder}:{ROOT}"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    end = time.monotonic() + 120
+    while not (list(folder.glob("started-*")) if prepare is None else (folder / "out" / "suite" / "a").exists()):
+        assert time.monotonic() < end and run.poll() is None, run.communicate()
+        time.sleep(0.1)
+    time.sleep(0.5)
+    os.killpg(run.pid, signal.SIGINT)
+    _, errors = run.communicate(timeout=15)
+    return run.returncode, errors, sorted(path.name[-1] for path in folder.glob("started-*"))
+
+
+@pytest.mark.parametrize("first_line", ["", DEAF], ids=["runs that end", "a run that does not listen"])
+def test_ctrl_c_ends_the_suite(first_line, tmp_path):
+    found = interrupted(tmp_path, first_line)
+    assert found == (130, "ablate: interrupted; the same command goes on where this one stopped.\n", ["a"])
+
+
+def test_ctrl_c_ends_the_wait_for_another_suite(tmp_path):
+    """Which is at the same run."""
+    workdir = ablate.place(suites.Suite("?", {"a": ("--config=configs/any_order.py", "a")}, (0,)), "a", 0,
+                           tmp_path / "out" / "suite")  # fmt: skip
+    with ablate.alone(workdir, ablate.Runner(tmp_path)):
+        code, errors, started = interrupted(tmp_path, "", "--only=a", prepare=True)
+    assert (code, started) == (130, []) and "Traceback" not in errors
+
+
+def test_suites_and_runs_may_be_links_to_other_disks(tmp_path):
+    out, disk = tmp_path / "out", tmp_path / "disk"
+    for name in ("suite", "runs"):
+        (disk / "far" / name).mkdir(parents=True)
+        out.mkdir(exist_ok=True)
+        (out / name).symlink_to(disk / "far" / name)
+    suite = suites.Suite("?", {"a": ("--config=configs/any_order.py",)}, (0,))
+    for _ in range(2):
+        run = ablate.place(suite, "a", 0, out / "suite")
+        assert run.is_dir() and (out / "suite" / "a" / "0").resolve() == run.resolve()
+    assert os.listdir(out / "suite" / "a") == ["0"]

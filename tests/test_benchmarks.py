@@ -1,4 +1,4 @@
-"""The benchmarks that need a GPU or PyTorch run here at a small size."""
+"""The benchmark that needs PyTorch runs here at a small size (those of a GPU: `test_gpu_report.py`)."""
 
 import os
 import re
@@ -18,28 +18,6 @@ def run(*arguments):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
-
-
-@pytest.mark.parametrize(
-    ("arguments", "num_parts"),
-    [
-        ([], 7),
-        (["--config.train.objective=block_diffusion", "--only=block diffusion"], 1),
-        (["--torch", "--only=head"], 1),
-    ],
-    ids=["every part", "block diffusion", "torch"],
-)
-def test_the_step_of_a_recipe(arguments, num_parts):
-    if "--torch" in arguments:
-        pytest.importorskip("torch")
-    out = run(
-        "benchmarks/gpu_step.py", "--config=configs/any_order.py", "--num_layers=2", "--config.train.batch_size=1",
-        "--config.data.row_length=64", "--peak_size=64", "--repeats=1", *arguments,
-    )  # fmt: skip
-    rate = re.search(r"step of 64 tokens: ([\d.]+) ms, ([\d,]+) tokens/s, .* of the measured peak", out)
-    assert float(rate[2].replace(",", "")) == pytest.approx(64e3 / float(rate[1]), rel=0.05)
-    assert out.count("ms forward and backward, once") == num_parts and "a whole layer" in out
-    assert ("the same layer in PyTorch" in out) == ("--torch" in arguments)
 
 
 def test_our_step_beside_pytorch():

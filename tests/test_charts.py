@@ -8,7 +8,7 @@ from matplotlib.text import Text
 
 from anyorder_jax.config import MaskingConfig
 from anyorder_jax.evaluation import charts
-from anyorder_jax.evaluation.statistics import Estimate
+from anyorder_jax.statistics import Estimate
 
 
 @pytest.fixture()

@@ -7,11 +7,12 @@ import jax
 import numpy as np
 import pytest
 
+from anyorder_jax import statistics
 from anyorder_jax.config import Config, MaskingConfig
 from anyorder_jax.data import units
 from anyorder_jax.data.tokenization import Vocabulary
 from anyorder_jax.environments import registry
-from anyorder_jax.evaluation import acting, baselines, policy, questions, rollout, statistics, world_model
+from anyorder_jax.evaluation import acting, baselines, policy, questions, rollout, world_model
 from anyorder_jax.evaluation.likelihood import Model
 from anyorder_jax.evaluation.measures import CellWords, measure
 from anyorder_jax.evaluation.targets import Prediction, collect_targets

@@ -24,6 +24,7 @@ from anyorder_jax.config import (
     TrainConfig,
 )
 from anyorder_jax.model import presets
+from small_run import ROOT
 
 
 @pytest.mark.parametrize(
@@ -272,12 +273,34 @@ def test_a_network_between_hosts_bounds_a_step_of_its_own():
     ],
     ids=["measured", "refused", "small"],
 )
-def test_the_command_exits_1_when_a_step_does_not_fit(monkeypatch, capsys, answer, said, exit_code):
+def test_the_command_exits_1_when_a_step_does_not_fit(monkeypatch, capsys, tmp_path, answer, said, exit_code):
     """Whether the compiler gives the size or gives up."""
     monkeypatch.setattr(fit, "compile_apart", lambda config, machine: answer)
-    assert fit.main(["fit", "--config=configs/any_order.py", "--target=h200x1"]) == exit_code
+    output = tmp_path / "fit" / "numbers.json"
+    arguments = ["fit", "--config=configs/any_order.py", "--target=h200x1", f"--output={output}"]
+    assert fit.main(arguments) == exit_code
+    if answer[0]:
+        written = json.loads(output.read_text())
+        assert written["found"]["parameters"] == answer[0]["parameters"] and written["target"] == "h200x1"
+        assert written["weighed"]["is_fitting"] == (exit_code == 0)
     printed = capsys.readouterr()
     assert all(part in printed.out + printed.err for part in said)
+
+
+def gone(*arguments, file=None, **keywords):
+    """In the place of `print`: standard output has no reader."""
+    if file in (None, sys.stdout):
+        raise BrokenPipeError(32, "Broken pipe")
+
+
+def test_the_numbers_are_written_before_they_are_printed(monkeypatch, tmp_path):
+    monkeypatch.setattr(fit, "compile_apart", lambda config, machine: (TOO_LARGE, 0, ""))
+    monkeypatch.setattr(fit, "print", gone, raising=False)
+    arguments = ["fit", f"--config={ROOT}/configs/any_order.py", "--target=h200x1"]
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BrokenPipeError):
+        fit.main(arguments)
+    assert json.loads((tmp_path / "runs/fit/any_order-h200x1.json").read_text())["weighed"]["peak_gib"] == 203
 
 
 @pytest.mark.parametrize(
@@ -355,6 +378,29 @@ def test_no_dense_expansion_on_an_h200():
     done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=True)
     used = json.loads(done.stdout.splitlines()[-1])
     assert used["mosaic"] < used["dense"] / 4 and used["ragged"] > used["dense"]
+
+
+ODD = """
+import jax, jax.numpy as jnp
+from anyorder_jax import hardware
+from anyorder_jax.model import grouped
+
+place = jax.sharding.SingleDeviceSharding(hardware.devices(hardware.target("h200x1"))[0])
+array = lambda *shape, dtype=jnp.bfloat16: jax.ShapeDtypeStruct(shape, dtype, sharding=place)
+run = lambda x, w, sizes: grouped.grouped_dot(x, w, sizes, backend="mosaic").astype(jnp.float32).sum()
+for rows in (1000, 65, 8):
+    arrays = array(rows, 192), array(7, 192, 320), array(7, dtype=jnp.int32)
+    jax.jit(jax.grad(run, argnums=(0, 1))).lower(*arrays).compile()
+    print(rows)
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("jax_cuda13_plugin") is None, reason="extra fit-gpu")
+def test_experts_take_any_number_of_rows_on_an_h200():
+    """Tokamax's gradient refuses 1,000 rows: rows of 125 tokens, eight experts each, could not be trained on."""
+    environment = {**os.environ, **hardware.environment(hardware.target("h200x1"))}
+    done = subprocess.run([sys.executable, "-c", ODD], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and done.stdout.split() == ["1000", "65", "8"], done.stderr[-2000:]
 
 
 STACK = """

@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import pty
+import shlex
 import signal
 import subprocess
 import sys
@@ -301,7 +302,9 @@ def test_the_command_line_says_errors_in_one_sentence(tmp_path, capsys):
     assert "required: --output_dir" in capsys.readouterr().err
     main([f"--input={log}", f"--output_dir={tmp_path / 'my out'}"])
     printed = capsys.readouterr().out
-    assert f"--config.data.path='{tmp_path / 'my out'}'" in printed and "give the records a task_id" in printed
+    assert (
+        shlex.quote(f"--config.data.path={tmp_path / 'my out'}") in printed and "give the records a task_id" in printed
+    )
 
 
 def test_a_terminal_gets_a_bar_and_a_full_disk_one_sentence(tmp_path):

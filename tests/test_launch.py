@@ -14,7 +14,10 @@ import jobset_schema
 from small_run import ROOT
 
 SCRIPTS = sorted(
-    path for folder in ("launch", "tests") for path in (ROOT / folder).rglob("*") if path.suffix in (".sh", ".sbatch")
+    path
+    for folder in ("launch", "tests", "benchmarks")
+    for path in (ROOT / folder).rglob("*")
+    if path.suffix in (".sh", ".sbatch")
 )
 ZONE = "--zone=europe-west4-b"
 TRAIN = ("--config=configs/any_order.py", "--config.checkpoint.remote=gs://bucket/a b")
@@ -148,6 +151,38 @@ def test_a_step_in_a_container_is_asked_for_like_this(tmp_path, container, expec
     assert done.returncode == 3, done.stderr  # the step's own
     recorded = (tmp_path / "record").read_text().splitlines()
     assert recorded == [*expected, "python", "-m", "anyorder_jax.train", "--workdir=a b"]
+
+
+def sourced(checkout, *wrapper, **environment):
+    """What sourcing job.sh in a checkout prints."""
+    script = "set -euo pipefail; . launch/slurm/job.sh; echo sourced"
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("ANYORDER_")}
+    return subprocess.run(
+        [*wrapper, "bash", "-c", script], cwd=checkout, env={**plain, **environment}, capture_output=True, text=True,
+        check=False, timeout=60,
+    )  # fmt: skip
+
+
+def test_a_job_writes_nothing_into_the_checkout(tmp_path):
+    """With an environment of one's own; where one is there already; and where the checkout cannot be written."""
+    checkout = tmp_path / "checkout"
+    shutil.copytree(ROOT / "launch", checkout / "launch")
+    (checkout / "pyproject.toml").touch()
+    files = sorted(checkout.rglob("*"))
+    done = sourced(checkout, ANYORDER_VENV=str(tmp_path))
+    assert done.stdout == "sourced\n" and sorted(checkout.rglob("*")) == files, done.stderr
+    read_only = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && cd "$0" && exec "$@"'
+    wrapper = ("unshare", "--mount", "bash", "-c", read_only, str(checkout))
+    if subprocess.run([*wrapper, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("mounting needs root")
+    assert sourced(checkout, *wrapper, ANYORDER_VENV=str(tmp_path)).stdout == "sourced\n"
+    done = sourced(checkout, *wrapper)
+    assert done.returncode == 1 and "cannot be written and has no finished .venv: set ANYORDER_VENV" in done.stderr
+    (checkout / ".venv" / "bin").mkdir(parents=True)
+    for name in ("bin/activate", "bin/python", "installed-babyai,report,dev"):
+        (checkout / ".venv" / name).touch(0o755)
+    done = sourced(checkout, *wrapper, JAX_PLATFORMS="cpu")
+    assert done.stdout == "sourced\n", done.stderr
 
 
 @pytest.fixture

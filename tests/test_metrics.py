@@ -8,6 +8,7 @@ import resource
 import struct
 import sys
 import termios
+import types
 from contextlib import contextmanager
 
 import jax.numpy as jnp
@@ -210,6 +211,71 @@ def test_wandb_asked_for_and_not_installed(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)  # importing it fails, installed or not
     with pytest.raises(ValueError, match=r"anyorder-jax\[wandb\]"):
         logger(tmp_path, wandb_project="project")
+
+
+class WandbError(Exception):
+    """Stands for `wandb.Error`."""
+
+
+def wandb_that_raises(monkeypatch, name, text, base=WandbError):
+    """A W&B whose `init` fails with an error of this name, as its own are called."""
+    error = type(name, (base,), {})
+
+    def init(**settings):
+        raise error(text)
+
+    module = types.ModuleType("wandb")
+    module.init, module.Error = init, WandbError
+    monkeypatch.setitem(sys.modules, "wandb", module)
+
+
+@pytest.mark.parametrize(
+    ("name", "base"),
+    [("CommError", WandbError), ("WandbServiceConnectionError", WandbError), ("ConnectionResetError", OSError),
+     ("WandbCoreNotAvailableError", WandbError), ("MailboxClosedError", Exception)],
+)  # fmt: skip
+def test_wandb_that_cannot_be_reached_is_told_once_and_training_goes_on(tmp_path, monkeypatch, name, base):
+    wandb_that_raises(monkeypatch, name, "timed out\nafter 90 s", base)
+    stream = io.StringIO()
+    with_logger = logger(tmp_path, wandb_project="project", stream=stream)
+    for step in (1, 2):
+        with_logger.log(step, {"loss": 1.0})
+    with_logger.close()
+    assert steps(tmp_path) == [1, 2]
+    (line,) = [line for line in stream.getvalue().splitlines() if "W&B" in line]
+    assert f"{name}: timed out after 90 s" in line and "Training goes on" in line
+    assert all(word in line for word in ("wandb login", "WANDB_MODE=offline", "config.log.wandb_project"))
+
+
+@pytest.mark.parametrize(
+    ("name", "base"), [("UsageError", WandbError), ("AuthenticationError", WandbError), ("BadKey", ValueError)]
+)
+def test_wandb_that_refuses_is_one_sentence_that_says_what_to_do(tmp_path, monkeypatch, name, base):
+    wandb_that_raises(monkeypatch, name, "api_key not configured", base)
+    with pytest.raises(ValueError, match=r"'project' .*api_key not configured.*wandb login.*WANDB_MODE=offline.*empty"):
+        logger(tmp_path, wandb_project="project")
+
+
+def test_wandb_that_fails_later_is_told_once(tmp_path, monkeypatch):
+    class Run:
+        def define_metric(self, *_, **__):
+            pass
+
+        def log(self, _):
+            raise RuntimeError("the service is gone")
+
+        def finish(self):
+            self.log({})
+
+    module = types.ModuleType("wandb")
+    module.init = lambda **settings: Run()
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    stream = io.StringIO()
+    with_logger = logger(tmp_path, wandb_project="project", stream=stream)
+    for step in (1, 2):
+        with_logger.log(step, {"loss": 1.0})
+    with_logger.close()
+    assert steps(tmp_path) == [1, 2] and stream.getvalue().count("the service is gone") == 1
 
 
 def test_plain_lines_where_there_is_no_terminal(tmp_path):

@@ -4,6 +4,8 @@ import contextlib
 import datetime
 import json
 import re
+import socket
+import struct
 import threading
 import urllib.error
 import urllib.request
@@ -335,6 +337,94 @@ def test_the_demo_is_for_this_machine_only(server):
             post(server, body, **headers)
         assert caught.value.code == status
         assert b"Traceback" not in caught.value.read()
+
+
+class NoReader:
+    """A demo's windows and model, where neither is asked."""
+
+    def described(self):
+        return [{"title": "x" * 3_000_000, "units": []}]
+
+    def answer(self, questions):
+        raise AssertionError("asked")
+
+
+@pytest.fixture
+def bare():
+    with demo.Server(NoReader(), "bare", 0) as started:
+        thread = threading.Thread(target=started.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        thread.start()
+        yield started
+        started.shutdown()
+        thread.join()
+
+
+def raw(server, head, body=b""):
+    """The status line's number for bytes as they are; 0: no answer."""
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=20) as connection:
+        connection.sendall(head.replace("\n", "\r\n").encode("latin-1") + b"\r\n\r\n")
+        with contextlib.suppress(OSError):
+            connection.sendall(body)
+            connection.shutdown(socket.SHUT_WR)
+        data = b"".join(iter(lambda: connection.recv(100_000), b""))
+    return int(data.split()[1]) if data else 0
+
+
+POST = "POST /answer HTTP/1.1\nHost: localhost\nContent-Type: application/json"
+DEEP = b'{"window": 0, "holes": ' + b"[" * 50_000
+
+
+@pytest.mark.parametrize(
+    ("head", "body", "status"),
+    [
+        (f"{POST}\nContent-Length: abc", b"", 400),
+        (f"{POST}\nContent-Length: 1e3", b"", 400),
+        (f"{POST}\nContent-Length: ²", b"", 400),
+        (f"{POST}\nContent-Length: +2", b"{}", 400),
+        (f"{POST}\nContent-Length: -1", b"x" * 1_000_000, 400),
+        (POST, b"{}", 411),
+        (f"{POST}\nContent-Length: 1000000", b"x" * 1_000_000, 413),
+        (f"{POST}\nContent-Length: {'9' * 5000}", b"", 413),
+        (f"{POST}\nContent-Length: 50", b"{}", 400),
+        (f"{POST}\nContent-Length: {len(DEEP)}", DEEP, 400),
+        (f"{POST}\nContent-Length: 3", b"\xff\xfe\xfd", 400),
+        (f"{POST}\nContent-Length: 4", b"null", 400),
+        ("GET / HTTP/1.1\nHost: evil.example", b"", 403),
+        ("GET / HTTP/1.1\nHost: evil.example:localhost", b"", 403),
+        ("GET / HTTP/1.1\nHost: localhost.evil.example", b"", 403),
+        ("GET / HTTP/1.1", b"", 403),
+        ("GET / HTTP/1.1\nHost: localhost", b"", 200),
+        ("GET / HTTP/1.1\nHost: LocalHost:8100", b"", 200),
+        ("GET / HTTP/1.1\nHost: 127.0.0.1", b"", 200),
+    ],
+    ids=lambda value: value.split("\n")[-1][:40] if isinstance(value, str) else "",
+)
+def test_odd_requests_are_answered_and_the_terminal_stays_quiet(bare, head, body, status, capfd):
+    assert raw(bare, head, body) == status
+    assert "".join(capfd.readouterr()) == ""
+
+
+def test_a_tab_that_is_closed_while_the_page_loads_says_nothing(bare, capfd):
+    for _ in range(3):
+        connection = socket.create_connection(("127.0.0.1", bare.server_port))
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset, at once
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        connection.recv(10)
+        connection.close()
+    assert raw(bare, "GET / HTTP/1.1\nHost: localhost") == 200
+    assert "".join(capfd.readouterr()) == ""
+
+
+def test_a_taken_port_is_told_before_the_model_is_loaded(bare, tmp_path, monkeypatch, capsys):
+    (tmp_path / "checkpoints" / "1").mkdir(parents=True)
+    monkeypatch.setattr(weights, "load_for_inference", lambda path: pytest.fail("loaded"))
+    with pytest.raises(SystemExit) as caught:
+        demo.main([f"--checkpoint={tmp_path}", f"--port={bare.server_port}"])
+    assert f"port {bare.server_port} of 127.0.0.1 cannot be used" in caught.value.code
+    for wrong in ("--port=70000", "--idle_minutes=nan"):
+        with pytest.raises(SystemExit) as caught:
+            demo.main([f"--checkpoint={tmp_path}", wrong])
+        assert caught.value.code == 2 and "expected" in capsys.readouterr().err
 
 
 def test_the_demo_stops_by_itself(run):  # noqa: F811

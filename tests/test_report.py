@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+import os
 import shutil
-from pathlib import Path
+import sys
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -19,8 +21,8 @@ from anyorder_jax.data.tokenization import Vocabulary
 from anyorder_jax.environments import registry
 from anyorder_jax.evaluation import film, held_out, policy, questions, report, rollout, strip
 from anyorder_jax.evaluation.measures import CellWords
-from anyorder_jax.evaluation.statistics import Estimate
 from anyorder_jax.model import presets
+from anyorder_jax.statistics import Estimate
 from anyorder_jax.types import Field, Trajectory
 
 LEVEL = "BabyAI-GoToObjS4-v0"
@@ -228,14 +230,37 @@ def test_a_run_is_not_evaluated_beside_other_training_data(run, data, tmp_path):
     held = held_out.open_held_out(*weights.load_for_inference(run)[::3], 2, None)
     evaluate._refuse_other_data(str(run), held)  # a run that did not store what it was trained on
     meta = copy / "checkpoints" / "0" / "meta" / run_directory.META_NAME
-    content = json.loads(meta.read_text())
+    content = run_directory.verified(json.loads(meta.read_text()))
     files = held.task.fingerprint["files"]
     for other, is_same in ((files, True), ({**files, "train/shard-00000.jsonl": "0"}, False)):
-        meta.write_text(json.dumps({**content, "data": {"files": other}}))
+        meta.write_text(json.dumps(run_directory.sealed({**content, "data": {"files": other}})))
         if is_same:
             evaluate._refuse_other_data(str(copy), held)
     with pytest.raises(ValueError, match=r"not the data .* trained on \(train/shard-00000\.jsonl has other contents"):
         evaluate._refuse_other_data(str(copy), held)
+
+
+@pytest.mark.parametrize("suite", ["likelihood", "robustness", "decoding", "report"])
+def test_what_was_computed_is_written_before_it_is_printed(suite, run, tmp_path, monkeypatch):
+    """Nobody reads standard output any more; how it is computed does not matter here."""
+
+    def gone(*arguments, file=None, **keywords):
+        if file in (None, sys.stdout):
+            raise BrokenPipeError(32, "Broken pipe")
+
+    found = {"forward": {}}
+    monkeypatch.setattr(evaluate, "print", gone, raising=False)
+    monkeypatch.setattr(evaluate.sequence_nll, "evaluate", lambda *a, **k: found)
+    monkeypatch.setattr(evaluate.calibration, "evaluate", lambda *a, **k: found)
+    monkeypatch.setattr(evaluate.robustness, "evaluate", lambda *a, **k: found)
+    monkeypatch.setattr(evaluate.planning, "evaluate", lambda *a, **k: found)
+    monkeypatch.setattr(evaluate.world_model, "evaluate", lambda *a, **k: found)
+    monkeypatch.setattr(evaluate.acting, "evaluate", lambda *a, **k: SimpleNamespace(summaries=found))
+    for table in ("likelihood_table", "robustness_table", "acting_table", "text"):
+        monkeypatch.setattr(evaluate.report, table, lambda *a: "table")
+    with pytest.raises(BrokenPipeError):
+        evaluate.evaluate(str(run), num_episodes=2, suites=(suite,), output_dir=str(tmp_path))
+    assert json.loads((tmp_path / f"{suite}.json").read_text()).keys() > {"about"}
 
 
 # -- pictures --------------------------------------------------------------------------------------
@@ -339,13 +364,13 @@ def test_write_is_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "report.json"
     report.write_json(path, {"a": 1})
 
-    def full(self, data):
+    def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(ValueError, match=r"report\.json: could not be written \(No space left on device\)"):
         report.write_json(path, {"a": 2})
-    assert json.loads(path.read_text()) == {"a": 1}
+    assert json.loads(path.read_text()) == {"a": 1} and os.listdir(tmp_path) == ["report.json"]
 
 
 def test_tiles_differ():

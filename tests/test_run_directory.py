@@ -8,7 +8,7 @@ import pytest
 
 import checkpoints
 from anyorder_jax import run_directory, train, weights
-from anyorder_jax.config import Config, DataConfig, ModelSelection
+from anyorder_jax.config import Config, DataConfig, ModelSelection, with_absolute_paths
 from anyorder_jax.data.tokenization import Vocabulary
 from anyorder_jax.task import tokenizer_of_model
 from conversion.__main__ import main
@@ -64,11 +64,11 @@ def test_a_description_with_another_byte_is_refused(tmp_path):
 def test_places_are_recorded_so_that_they_are_found_from_anywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = Config(data=DataConfig(path="gs://bucket/episodes", tokenizer="mini"), model=ModelSelection(path="runs/a"))
-    found = run_directory.with_absolute_places(config)
+    found = with_absolute_paths(config)
     assert (found.model.path, found.data.tokenizer) == (f"{tmp_path}/runs/a", f"{tmp_path}/mini")
     assert (found.data.path, found.data.cache_dir) == ("gs://bucket/episodes", f"{tmp_path}/data")
-    assert run_directory.with_absolute_places(found) == found
-    assert run_directory.with_absolute_places(Config()).model.path == ""
+    assert with_absolute_paths(found) == found
+    assert with_absolute_paths(Config()).model.path == ""
 
 
 def test_a_run_goes_on_where_its_places_were_relative_or_were_moved(tmp_path, monkeypatch):
@@ -81,7 +81,7 @@ def test_a_run_goes_on_where_its_places_were_relative_or_were_moved(tmp_path, mo
         now = dataclasses.replace(saved, model=ModelSelection(path=str(path)))
         meta = run_directory.describe(saved, weights.load.read_model_config(write_model(tmp_path / "m")), {})
         shutil.rmtree(tmp_path / "m")
-        train.refuse_other_run(run_directory.with_absolute_places(now), meta, {}, tmp_path / "run")
+        train.refuse_other_run(with_absolute_paths(now), meta, {}, tmp_path / "run")
 
     resume("models/a")  # an earlier version recorded it as it was typed
     with pytest.raises(ValueError, match=r"model\.path: 'models/a' -> '.*/models/b'"):

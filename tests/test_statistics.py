@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from anyorder_jax.evaluation import report, statistics
-from anyorder_jax.evaluation.statistics import (
+from anyorder_jax import statistics
+from anyorder_jax.evaluation import report
+from anyorder_jax.statistics import (
     adjusted,
     holm,
     over_seeds,
@@ -158,6 +159,6 @@ def test_an_interval_of_one_run_says_that_it_is_over_episodes():
 
 def test_one_episode_has_no_interval():
     alone = statistics.mean(np.array([3.0]))
-    assert report.interval(alone) == "-" and report.as_json(alone)["low"] is report.as_json(alone)["high"] is None
+    assert report.interval(alone) == "-" and alone.as_json()["low"] is alone.as_json()["high"] is None
     solved = statistics.success_rate(np.array([True]))  # Wilson's, which is wide
-    assert report.as_json(solved)["low"] == pytest.approx(0.2065, abs=1e-4) and report.interval(solved) != "-"
+    assert solved.as_json()["low"] == pytest.approx(0.2065, abs=1e-4) and report.interval(solved) != "-"

@@ -9,6 +9,11 @@ compared with the parts' manifests while it is counted which held-out episodes a
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from anyorder_jax import command
+
+    command.begin("join")  # imports take seconds
+
 import argparse
 import dataclasses
 import os
@@ -17,6 +22,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from anyorder_jax import command, paths, terminal
 from anyorder_jax.data import overlap, sources
 
 
@@ -85,16 +91,18 @@ def link(source: Path, target: Path) -> None:
 
 def main() -> None:
     """The command."""
+    terminal.accept_any_letter()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="+", type=Path, help="directories of collections")
-    parser.add_argument("--output_dir", required=True, type=Path)
+    parser.add_argument("parts", nargs="+", type=paths.typed, help="directories of collections")
+    parser.add_argument("--output_dir", required=True, type=paths.typed)
     options = parser.parse_args()
     try:
-        manifest = join(options.parts, options.output_dir)
+        with command.door("join"):
+            manifest = join(options.parts, options.output_dir)
     except (ValueError, OSError) as error:
         sys.exit(f"join: {error}")
     for split, count in manifest.settings["num_episodes"].items():
-        print(f"{options.output_dir / split}: {count} episodes of {len(options.parts)} collections")
+        print(f"{paths.shown(Path(options.output_dir, split))}: {count} episodes of {len(options.parts)} collections")
     for split, counts in manifest.overlap.items():
         print(f"Held out by seed: {overlap.sentence(split, counts)}.")
 

@@ -6,12 +6,19 @@ It is run, never imported: the rooms it shows (environments, masking) are strang
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from anyorder_jax import command
+
+    command.begin("show")  # imports take seconds
+
 import argparse
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from anyorder_jax import paths, terminal
 from anyorder_jax.types import Field, Hidden, Kind, Tokenised
 
 if TYPE_CHECKING:
@@ -22,11 +29,13 @@ WIDTH = 108
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m anyorder_jax.data.show", description=__doc__)
-    parser.add_argument("file", metavar="FILE", help="a shard of trajectories (.jsonl or .jsonl.zst)")
+    parser.add_argument("file", metavar="FILE", type=paths.typed, help="a shard of trajectories (.jsonl or .jsonl.zst)")
     parser.add_argument("--record", type=int, default=0, help="line of the file, from 0")
     parser.add_argument("--window", type=int, default=0, help="the last so many steps (0: the whole trajectory)")
     parser.add_argument("--profile", default="joint", help="joint or attributes")
-    parser.add_argument("--tokenizer", default="", help="a Hugging Face model directory (default: the built-in one)")
+    parser.add_argument(
+        "--tokenizer", type=paths.typed, default="", help="a model directory (default: the built-in one)"
+    )
     parser.add_argument("--order", default="any_order")
     parser.add_argument("--granularity", default="unit")
     parser.add_argument("--rate", type=float, default=0.5)
@@ -57,18 +66,23 @@ def _seen_words(example: Tokenised, hidden: Hidden, vocabulary: Vocabulary, unit
 def main() -> None:
     """Prints one record of a file."""
     from anyorder_jax import keys
-    from anyorder_jax.config import MaskingConfig
+    from anyorder_jax.config import DataConfig, MaskingConfig
     from anyorder_jax.data import sources, units
     from anyorder_jax.data.tokenization import Vocabulary
     from anyorder_jax.environments import registry
     from anyorder_jax.masking.sampler import AnyOrderMaskSampler
+    from anyorder_jax.task import trained_vocabulary
 
+    terminal.accept_any_letter()
     arguments = _arguments()
     try:
         trajectory = sources.read_record(arguments.file, arguments.record)
         codec = registry.make_codec(trajectory.source.get("environment", ""), arguments.profile)
         if arguments.tokenizer:
             vocabulary = Vocabulary.from_directory(arguments.tokenizer, codec)
+        elif codec.is_running_text:  # the one that `train` would make
+            directory = Path(arguments.file).absolute().parents[1]
+            vocabulary = trained_vocabulary(directory, codec, DataConfig(num_episodes=0))
         else:
             vocabulary = Vocabulary.builtin(codec)
         example: Tokenised = units.tokenise(trajectory, codec, vocabulary)

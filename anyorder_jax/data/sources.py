@@ -27,7 +27,6 @@ import dataclasses
 import hashlib
 import itertools
 import json
-import os
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,7 +34,9 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
+from anyorder_jax import files
 from anyorder_jax.data.lines import Lines, open_lines
+from anyorder_jax.paths import command
 from anyorder_jax.types import Kind, Trajectory, Unit
 
 SCHEMA_VERSION = 1
@@ -97,28 +98,6 @@ def _manifest_path(directory: Path | str) -> Path:
     return epath.Path(directory) / "manifest.json"
 
 
-def _write_whole(path: Path, chunks: Iterable[bytes]) -> None:
-    """Writes under a temporary name, then renames: a reader sees the old file or the new, never a part."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            for chunk in chunks:
-                file.write(chunk)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException as error:  # also when the chunks stop coming: leave no part behind
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        if not isinstance(error, OSError):
-            raise
-        raise OSError(
-            error.errno,
-            f"{path}: could not be written ({error.strerror}). Make room or choose another directory.",
-        ) from error
-
-
 def write_manifest(directory: Path | str, manifest: Manifest) -> None:
     """Writes `manifest.json`. Raises OSError with the path when the disk refuses."""
     splits = {}
@@ -138,7 +117,11 @@ def write_manifest(directory: Path | str, manifest: Manifest) -> None:
         "overlap": {split: dict(counts) for split, counts in manifest.overlap.items()},
         "splits": splits,
     }
-    _write_whole(_manifest_path(directory), [json.dumps(content, indent=2).encode() + b"\n"])
+    files.write_whole(_manifest_path(directory), [json.dumps(content, indent=2).encode() + b"\n"])
+
+
+def _collect_command(directory: Path | str) -> str:
+    return command("anyorder_jax.collect", "--env=LEVEL", "--num_episodes=NUMBER", f"--output_dir={directory}")
 
 
 def read_manifest(directory: Path | str) -> Manifest:
@@ -151,13 +134,13 @@ def read_manifest(directory: Path | str) -> Manifest:
     path = _manifest_path(directory)
     if not path.parent.is_dir():
         raise FileNotFoundError(
-            f"{path.parent}: no such directory. Collect episodes there with "
-            "`python -m anyorder_jax.collect --env=... --output_dir=...`."
+            f"{path.parent}: no such directory. Collect episodes there "
+            f"(`{_collect_command(path.parent)}`), or name the directory that holds them."
         )
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path}: not found, so {path.parent} is no directory of trajectories. Collect into it with "
-            "`python -m anyorder_jax.collect`, or describe your own shards with `sources.write_manifest`."
+            f"{path}: not found, so {path.parent} is no directory of trajectories. Collect into it "
+            f"(`{_collect_command(path.parent)}`), or describe your own shards with `sources.write_manifest`."
         )
     try:
         content = json.loads(path.read_bytes())
@@ -220,7 +203,7 @@ def write_shard(path: Path | str, lines: Iterable[bytes]) -> tuple[int, str]:
             num_bytes += len(ended)
             yield ended
 
-    _write_whole(Path(path), counted())
+    files.write_whole(Path(path), counted())
     return num_bytes, digest.hexdigest()
 
 

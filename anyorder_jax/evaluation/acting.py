@@ -11,7 +11,7 @@ from anyorder_jax.environments.base import Environment
 from anyorder_jax.evaluation import policy
 from anyorder_jax.evaluation.policy import ActionLogits, Episode, Framer, Policy, RulePolicy
 from anyorder_jax.evaluation.rollout import Outcomes, play_all, summarise
-from anyorder_jax.evaluation.statistics import Estimate
+from anyorder_jax.statistics import Estimate
 
 EXPERT, RANDOM = "expert", "random"
 

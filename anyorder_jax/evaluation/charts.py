@@ -18,9 +18,9 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFor
 
 from anyorder_jax.config import MaskingConfig
 from anyorder_jax.evaluation import acting, report
-from anyorder_jax.evaluation.statistics import Estimate
 from anyorder_jax.evaluation.world_model import MODEL, Results
 from anyorder_jax.metrics import read_jsonl
+from anyorder_jax.statistics import Estimate
 
 MODEL_COLOR, CONTROL_COLOR, EXPERT_COLOR = "#2563a8", "#b8bec7", "#3f8f4f"
 PANELS = (

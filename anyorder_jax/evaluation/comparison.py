@@ -24,9 +24,9 @@ from typing import Any
 import numpy as np
 
 from anyorder_jax.environments.disturbances import CLEAN, ON_ACTIONS
-from anyorder_jax.evaluation.statistics import Difference, adjusted, over_seeds, paired_over_seeds
 from anyorder_jax.evaluation.suite import Suite, compare, find
 from anyorder_jax.metrics import read_jsonl
+from anyorder_jax.statistics import Difference, adjusted, over_seeds, paired_over_seeds
 
 Reports = Mapping[str, Sequence[Mapping[str, Any]]]
 """variant -> what `suite.read_reports` found of every seed."""

@@ -23,10 +23,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from anyorder_jax import statistics
 from anyorder_jax.data.tokenization import Vocabulary
-from anyorder_jax.evaluation import statistics
-from anyorder_jax.evaluation.statistics import Estimate
 from anyorder_jax.evaluation.targets import Group, Prediction, Targets
+from anyorder_jax.statistics import Estimate
 from anyorder_jax.types import Codec, Field, Kind, Unit
 
 BACKGROUND = ("unseen", "empty", "wall", "floor")

@@ -30,9 +30,9 @@ from anyorder_jax.evaluation.comparison import (
     plus_minus,
     seeds_text,
 )
-from anyorder_jax.evaluation.statistics import over_seeds
 from anyorder_jax.evaluation.suite import Suite
 from anyorder_jax.metrics import read_jsonl
+from anyorder_jax.statistics import over_seeds
 
 TEMPLATE = Path(__file__).with_name("page.html")
 DIAGRAMS = (("any_order@0.5", "observation"), ("forward", "observation"), ("causal", "action"))

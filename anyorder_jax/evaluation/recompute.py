@@ -9,15 +9,21 @@ nothing and fails where a file would change.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from anyorder_jax import command
+
+    command.begin("recompute")
+
 import argparse
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
+from anyorder_jax import command, paths, terminal
 from anyorder_jax.evaluation.comparison import compare_points, pairs
-from anyorder_jax.evaluation.statistics import over_seeds
-from anyorder_jax.run_directory import write_text
+from anyorder_jax.files import write_whole
+from anyorder_jax.statistics import over_seeds
 
 DIGITS = 6
 
@@ -74,20 +80,22 @@ def rewrite(path: Path, check: bool = False) -> bool:
         raise ValueError(f"{path}: {error}") from error
     new = json.dumps(_rounded(found), indent=1 if "\n" in old.strip() else None, allow_nan=False) + "\n"
     if new != old and not check:
-        write_text(path, new)
+        write_whole(path, new)
     return new != old
 
 
 def main() -> None:
     """The command."""
+    terminal.accept_any_letter()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("files", nargs="+", type=Path)
+    parser.add_argument("files", nargs="+", type=lambda text: Path(paths.typed(text)))
     parser.add_argument("--check", action="store_true", help="write nothing; exit status 1 where a file would change")
     options = parser.parse_args()
-    try:
-        changed = [path for path in options.files if rewrite(path, options.check)]
-    except ValueError as error:
-        sys.exit(f"recompute: {error}")
+    with command.door("recompute"):
+        try:
+            changed = [path for path in options.files if rewrite(path, options.check)]
+        except ValueError as error:
+            sys.exit(f"recompute: {error}")
     says = "would change" if options.check else "rewritten"
     print("\n".join(f"{path}: {says if path in changed else 'as it was'}" for path in options.files))
     sys.exit(1 if options.check and changed else 0)

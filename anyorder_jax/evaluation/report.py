@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from anyorder_jax.evaluation.statistics import Estimate
+from anyorder_jax import files, paths
+from anyorder_jax.asking.tables import interval, table
 from anyorder_jax.evaluation.world_model import MODEL, Results
+from anyorder_jax.statistics import Estimate
 
 SHOWN = (
     ("any_order@0.5", "cell_accuracy"),
@@ -38,16 +39,10 @@ SHOWN = (
 """The rows of the terminal's table; report.json has all of them."""
 
 
-def as_json(estimate: Estimate) -> dict[str, float | None]:
-    """{value, low, high, count, episodes}; low and high are over episodes, and None for one alone."""
-    found = {name: value for name, value in vars(estimate).items() if name != "parts"}
-    return found if estimate.has_interval else found | {"low": None, "high": None}
-
-
 def encoded(found: Any) -> Any:
     """Nested mappings and lists with `Estimate`s in them, as JSON."""
     if isinstance(found, Estimate):
-        return as_json(found)
+        return found.as_json()
     if isinstance(found, Mapping):
         return {name: encoded(value) for name, value in found.items()}
     return [encoded(value) for value in found] if isinstance(found, list | tuple) else found
@@ -72,31 +67,23 @@ def by_episode(results: Mapping[str, Mapping[str, Mapping[str, Estimate]]]) -> d
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Writes beside, then renames, so that nobody reads half a file.
-
-    Raises:
-      ValueError: when the disk refuses, with the path.
-    """
-    temporary = path.with_name(path.name + ".tmp")
-    with _explained(path):
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
+    """Writes so that nobody reads half a file. Raises ValueError when the disk refuses, with the path."""
+    with _explained():
+        files.write_whole(path, content)
 
 
 def make_directory(path: Path) -> None:
     """Makes the report's directory, before hours of rollouts. Raises ValueError when the disk refuses."""
-    with _explained(path):
-        path.mkdir(parents=True, exist_ok=True)
+    with _explained():
+        files.make_directory(path)
 
 
 @contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def _explained() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ValueError(
-            f"{path}: could not be written ({error.strerror or error}). Make room, or give another --output_dir."
-        ) from error
+        raise ValueError(error.strerror or str(error)) from error
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -107,20 +94,6 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 def write_compact(path: Path, content: Mapping[str, Any]) -> None:
     """Writes JSON on one line: for many numbers."""
     write_whole(path, json.dumps(content, separators=(",", ":"), allow_nan=False).encode() + b"\n")
-
-
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as their widest entry; the first is aligned left, the others right. A row of "" is a
-    gap."""
-    widths = [max(len(row[c]) for row in rows) for c in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [
-            text.ljust(width) if c == 0 else text.rjust(width)
-            for c, (text, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
 
 
 def world_model_table(results: Results) -> str:
@@ -183,19 +156,12 @@ def robustness_table(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     return table(rows)
 
 
-def interval(estimate: Estimate) -> str:
-    """[low, high], over the run's test episodes; "-" for one episode."""
-    if not estimate.has_interval:
-        return "-"
-    return f"[{estimate.low:.3f}, {estimate.high:.3f}]"
-
-
 def text(
     about: Mapping[str, Any], world_model: Results, acting: Mapping[str, Mapping[str, Estimate]], overlap: str
 ) -> str:
     """All that is printed. overlap: the sentence about held-out episodes that were trained on."""
     parts: Iterable[str] = (
-        f"{about['checkpoint']} on {about['environment']}",
+        f"{paths.shown(about['checkpoint'])} on {about['environment']}",
         f"World model on {about['num_test_episodes']} test episodes, windows of {about['window']} steps "
         "(nll in nats; accuracies: argmax over the whole vocabulary)",
         world_model_table(world_model),

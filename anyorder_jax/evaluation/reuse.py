@@ -18,16 +18,17 @@ from absl import flags
 from etils import epath
 from ml_collections import config_flags
 
-from anyorder_jax.config import Config, freeze
+from anyorder_jax import paths, recipes
+from anyorder_jax.config import Config, freeze, freeze_typed, path_keys
 from anyorder_jax.data import sources
-from anyorder_jax.run_directory import read_meta, write_text
+from anyorder_jax.files import write_whole
+from anyorder_jax.run_directory import read_meta
 from anyorder_jax.task import differences, directory_of
 
 ASKED = "asked.json"
 """Beside the files of an evaluation: name of the file -> the arguments that it was made with."""
 
 _FREE = ("mesh", "log", "checkpoint")  # sections that do not change what is learned
-_PLACES = (("data", "path"), ("data", "cache_dir"), ("data", "tokenizer"), ("model", "path"))
 
 
 def configuration(arguments: Sequence[str]) -> Config:
@@ -36,11 +37,11 @@ def configuration(arguments: Sequence[str]) -> Config:
     Raises:
       ValueError: for a recipe that cannot be read, or settings that it does not have.
     """
-    values, argv = flags.FlagValues(), ["train", *arguments]
+    values, argv = flags.FlagValues(), ["train", *recipes.in_arguments(arguments)]
     try:
         config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
         values(argv, known_only=True)
-        return freeze(values["config"].value)
+        return freeze_typed(values["config"].value)
     except (AttributeError, KeyError, TypeError, ValueError, OSError, flags.Error) as error:
         raise ValueError(f"--config: {error}") from error
 
@@ -48,10 +49,12 @@ def configuration(arguments: Sequence[str]) -> Config:
 def learned(config: Config, has_places: bool = True) -> dict[str, Any]:
     """The settings that decide what is learned; without `has_places` also without paths."""
     content = {name: value for name, value in dataclasses.asdict(config).items() if name not in _FREE}
-    for section, name in _PLACES:
-        path = content[section].pop(name)
-        if has_places:
-            content[section][name] = os.path.abspath(path) if path and "://" not in path else path
+    for key in path_keys():
+        section, _, name = key.partition(".")
+        if section in content:
+            path = content[section].pop(name)
+            if has_places:
+                content[section][name] = paths.absolute(path)
     return content
 
 
@@ -128,7 +131,7 @@ def remember(command: Sequence[str]) -> None:
     """Writes down what an `evaluate` command that has ended was asked."""
     folder, names, arguments = question_of(command)
     asked = {**_read(folder / ASKED), **dict.fromkeys(names, arguments)}
-    write_text(folder / ASKED, json.dumps(asked, indent=1) + "\n")
+    write_whole(folder / ASKED, json.dumps(asked, indent=1) + "\n")
 
 
 def is_answered(folder: Path, name: str, arguments: Sequence[str]) -> bool:

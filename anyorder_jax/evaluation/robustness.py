@@ -26,8 +26,8 @@ from anyorder_jax.evaluation.measures import measure
 from anyorder_jax.evaluation.policy import ModelScorer, Policy, RandomPolicy, RulePolicy
 from anyorder_jax.evaluation.questions import Ask, Question
 from anyorder_jax.evaluation.rollout import Outcomes, play_all, summarise
-from anyorder_jax.evaluation.statistics import Estimate
 from anyorder_jax.evaluation.targets import collect_targets
+from anyorder_jax.statistics import Estimate
 
 ASKED = (Question("causal", "causal", 1.0), Question("forward", "forward", 1.0))
 SHOWN = ("action_nll", "action_accuracy", "nll_per_cell", "cell_accuracy", "nll_per_target")

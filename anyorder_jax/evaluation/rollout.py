@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from anyorder_jax import statistics
 from anyorder_jax.environments.base import Environment
-from anyorder_jax.evaluation import statistics
 from anyorder_jax.evaluation.policy import Episode, Policy
-from anyorder_jax.evaluation.statistics import Estimate
+from anyorder_jax.statistics import Estimate
 
 MAX_PARALLEL = 256
 """Environments that are open at once."""

@@ -27,18 +27,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from anyorder_jax import keys
+from anyorder_jax import keys, statistics
 from anyorder_jax.data import units
 from anyorder_jax.data.units import TokenisedTrajectory
-from anyorder_jax.evaluation import statistics
 from anyorder_jax.evaluation.baselines import SlotMarginals
 from anyorder_jax.evaluation.measures import CellWords, measure
 from anyorder_jax.evaluation.questions import Ask
-from anyorder_jax.evaluation.statistics import Estimate
 from anyorder_jax.evaluation.targets import Prediction, Targets, collect_targets
 from anyorder_jax.evaluation.world_model import MODEL, MOST_FREQUENT, Predictor, Results
 from anyorder_jax.masking import holes
 from anyorder_jax.masking.granularity import slots_of
+from anyorder_jax.statistics import Estimate
 from anyorder_jax.types import Field, Hidden
 
 NUM_DRAWS = 32

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from anyorder_jax.evaluation.statistics import over_seeds
+from anyorder_jax.statistics import over_seeds
 
 MEASURES = {
     "greedy success": "acting.model/greedy.success",
@@ -47,6 +47,8 @@ class Suite:
     levels: name -> arguments of one more evaluation (e.g. `--env=`), whose report stands under `levels.NAME`. at_steps:
     checkpoints that are evaluated too, under `steps.STEP`. measures: column title -> path in the reports. heatmap: the
     same, shown relative to the column's best. against: variant -> the one it is compared with instead of the first.
+    file: where the suite was read from (`ablate` sets it): recipes and other relative paths in arguments are looked for
+    beside it first.
     """
 
     question: str
@@ -60,6 +62,7 @@ class Suite:
     at_steps: Sequence[int] = ()
     heatmap: Mapping[str, str] = field(default_factory=dict)
     against: Mapping[str, str] = field(default_factory=dict)
+    file: str = ""
 
     def __post_init__(self) -> None:
         if not self.variants or len(set(self.seeds)) != len(self.seeds) or not self.seeds:

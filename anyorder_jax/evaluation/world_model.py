@@ -10,8 +10,8 @@ from anyorder_jax.evaluation import baselines
 from anyorder_jax.evaluation.baselines import SlotMarginals
 from anyorder_jax.evaluation.measures import CellWords, measure
 from anyorder_jax.evaluation.questions import QUESTIONS, Ask, Question, ask
-from anyorder_jax.evaluation.statistics import Estimate
 from anyorder_jax.evaluation.targets import Prediction, Targets, collect_targets
+from anyorder_jax.statistics import Estimate
 from anyorder_jax.types import Kind
 
 Results = dict[str, dict[str, dict[str, Estimate]]]

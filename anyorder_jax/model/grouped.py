@@ -12,6 +12,8 @@ from jax import lax
 from jax.experimental.layout import Layout, with_layout_constraint
 
 BACKENDS = ("pieces", "tiles", "ragged", "mosaic")
+MOSAIC_ROWS = 64
+"""The gradient of Tokamax's Hopper kernel refuses a number of rows that is above this and no multiple of it."""
 
 
 def best_backend(platform: str, dtype: Any) -> str:
@@ -56,7 +58,9 @@ def grouped_dot(
         case "mosaic":
             import tokamax  # imported where it is used: nobody else needs it
 
-            return tokamax.ragged_dot(x_RD, _pinned(w_EDF), group_sizes_E, implementation="mosaic_gpu")
+            rows = x_RD.shape[0]
+            x_RD = jnp.pad(x_RD, ((0, -rows % MOSAIC_ROWS), (0, 0)))  # behind the last group
+            return tokamax.ragged_dot(x_RD, _pinned(w_EDF), group_sizes_E, implementation="mosaic_gpu")[:rows]
     raise ValueError(f"grouped_dot: unknown back-end {backend!r}; known: {', '.join(BACKENDS)}.")
 
 

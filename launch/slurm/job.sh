@@ -18,8 +18,12 @@ inside=()  # what stands before `python` in a step
 options=() # what srun is told
 case "${ANYORDER_CONTAINER:-}" in
   "")
-    exec 9> .setup.lock
-    flock 9 # the tasks of an array start together; one of them sets up
+    # The tasks of an array start together; one of them sets up. An environment of yours, or a checkout that cannot be
+    # written, needs no lock; a file system without flock has none.
+    if [ -z "${ANYORDER_VENV:-}" ] && [ -w . ]; then
+      exec 9> .setup.lock
+      flock 9 || true
+    fi
     # shellcheck source=launch/setup.sh
     . launch/setup.sh
     exec 9>&-

@@ -9,6 +9,7 @@ compared over seeds alone, whatever the number of episodes, and a single seed ha
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import math
 from collections.abc import Hashable, Mapping, Sequence
@@ -44,6 +45,11 @@ class Estimate:
 
     def __str__(self) -> str:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+    def as_json(self) -> dict[str, float | None]:
+        """{value, low, high, count, episodes}; low and high are over episodes, and None for one alone."""
+        found = {name: value for name, value in vars(self).items() if name != "parts"}
+        return found if self.has_interval else found | {"low": None, "high": None}
 
 
 def wilson(successes: int, trials: int) -> tuple[float, float]:
@@ -101,10 +107,66 @@ def ratio(
     if is_proportion and value in (0.0, 1.0):
         low, high = wilson(num_episodes * int(value), num_episodes)
         return Estimate(value, low, high, count, num_episodes, parts)
-    rng = keys.generator(0, "bootstrap", num_episodes)
-    draws_RE = rng.multinomial(num_episodes, np.full(num_episodes, 1 / num_episodes), size=num_resamples)
+    draws_RE = _redrawn("bootstrap", num_episodes, num_resamples)
     low, high = np.percentile((draws_RE @ numerator_E) / (draws_RE @ denominator_E), [2.5, 97.5])
     return Estimate(value, min(float(low), value), max(float(high), value), count, num_episodes, parts)
+
+
+@functools.lru_cache(maxsize=8)
+def _redrawn(purpose: str, num_episodes: int, num_resamples: int) -> np.ndarray:
+    """int [R, E]: how often each resample draws each episode; the same for every number of a report."""
+    rng = keys.generator(0, purpose, num_episodes)
+    return rng.multinomial(num_episodes, np.full(num_episodes, 1 / num_episodes), size=num_resamples)
+
+
+NUM_BINS = 15
+"""Of a reliability diagram."""
+
+
+def reliability(
+    confidence_T: np.ndarray, is_right_T: np.ndarray, episode_T: np.ndarray, num_resamples: int = 500
+) -> dict[str, Any]:
+    """Is a token right as often as the model says?
+
+        ECE = sum_b  n_b / n  |accuracy_b - confidence_b|         bins b of equal width over the confidence in (0, 1]
+
+    (Guo et al. 2017, 1706.04599, eq. 3). Confidence: the probability of the most probable token, over all tokens.
+
+    Args:
+      confidence_T: float [T], in (0, 1].
+      is_right_T: bool [T].
+      episode_T: int [T], the episode of each token, from 0.
+      num_resamples: of the episodes, for the interval.
+
+    Returns:
+      {"ece", "low", "high": 95% interval over episodes, "count", "bins": [{"confidence", "accuracy", "count"}]}; empty
+      bins are left out. {} for no token.
+    """
+    if not len(confidence_T):
+        return {}
+    bin_T = np.clip(np.ceil(confidence_T * NUM_BINS).astype(int) - 1, 0, NUM_BINS - 1)
+    cell_T = episode_T * NUM_BINS + bin_T
+    shape = (int(episode_T.max()) + 1, NUM_BINS)
+    count_EB, right_EB, confidence_EB = (
+        np.bincount(cell_T, weights=w, minlength=np.prod(shape)).reshape(shape)
+        for w in (np.ones(len(cell_T)), is_right_T, confidence_T)
+    )
+    gap_EB = right_EB - confidence_EB
+    asked_E = np.flatnonzero(count_EB.any(1))
+    draws_RE = _redrawn("bootstrap calibration", len(asked_E), num_resamples)
+    drawn_R = np.abs(draws_RE @ gap_EB[asked_E]).sum(1) / (draws_RE @ count_EB[asked_E].sum(1))
+    low, high = np.percentile(drawn_R, [2.5, 97.5])
+    count_B = count_EB.sum(0)
+    ece = float(np.abs(gap_EB.sum(0)).sum() / count_B.sum())
+    bins = [
+        {"confidence": confidence / count, "accuracy": right / count, "count": int(count)}
+        for count, right, confidence in zip(count_B, right_EB.sum(0), confidence_EB.sum(0), strict=True)
+        if count
+    ]
+    return {
+        "ece": ece, "low": min(float(low), ece), "high": max(float(high), ece),
+        "count": int(count_B.sum()), "bins": bins,
+    }  # fmt: skip
 
 
 def mean(values_E: np.ndarray) -> Estimate | None:

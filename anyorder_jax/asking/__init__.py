@@ -1,0 +1,1 @@
+"""Asking: what a model knows of held-out text, of any world or none. Start at `run`."""

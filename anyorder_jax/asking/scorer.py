@@ -1,0 +1,208 @@
+"""Scorer: the model's probabilities of asked tokens, in batches of a few shapes, on a mesh.
+
+    tokens       [B, L] rows over the mesh     one forward pass, hidden states [B, L, D]
+    asked        [B, C] places at a time       C of a row's asked places go through the head together: [B, C, V]
+
+So logits of a whole row, [B, L, V], never exist; a chunk of places without an asked one is not computed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from anyorder_jax import sharding
+from anyorder_jax.asking.questions import Ask
+from anyorder_jax.asking.targets import Prediction, Targets
+from anyorder_jax.config import Config, MeshConfig
+from anyorder_jax.data.tokenization import Vocabulary
+from anyorder_jax.loss import argmax, cross_entropy
+from anyorder_jax.model import transformer
+from anyorder_jax.model.attention import Segments
+from anyorder_jax.model.config import ModelConfig
+
+ROW_TOKENS, MAX_ROWS = 2**13, 16
+"""Tokens, and rows, that each part of the mesh computes together."""
+
+MAX_CHUNK, LOGIT_BYTES = 32, 2**28
+"""Places of a chunk at most, and the size of its logits on one device."""
+
+LENGTH_STEP = 64
+"""Rows are padded to multiples of this, longer ones than 8 of it to an eighth of the next power of two, so that few
+shapes are compiled."""
+
+
+def padded_length(length: int) -> int:
+    """What a row of `length` tokens is padded to."""
+    step = max(LENGTH_STEP, 2 ** math.ceil(math.log2(max(length, 1))) // 8)
+    return -(-length // step) * step
+
+
+def chunk_of(num_rows: int, length: int, vocab_size: int) -> int:
+    """C: how many places of each row go through the head together; it divides a padded length."""
+    room = max(1, LOGIT_BYTES // (4 * num_rows * vocab_size))
+    return math.gcd(min(MAX_CHUNK, 2 ** int(math.log2(room))), length)
+
+
+def make_score(config: Config, model_config: ModelConfig, mesh: Mesh, num_rows: int) -> Callable[..., Any]:
+    """The scoring function, to be jitted.
+
+    Args:
+      config: of the run (its compute type and LoRA).
+      model_config: the model's shape.
+      mesh: where the weights lie and rows are split.
+      num_rows: B that one part of the mesh gets (it sets the size of a chunk).
+
+    Returns:
+      score(params, tokens_BL, lengths_B, place_BL, truth_BL, count_B) -> (nll_BL, chosen_BL, confidence_BL), in the
+      order of `place_BL`: the first `count` entries of each row are its asked places; what follows them means nothing.
+      chosen: the likeliest token of the whole vocabulary; confidence: its probability.
+    """
+    dtype = jnp.dtype(config.model.compute_dtype)
+
+    def score(
+        params: Any, tokens_BL: jax.Array, lengths_B: jax.Array, place_BL: jax.Array, truth_BL: jax.Array,
+        count_B: jax.Array,
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:  # fmt: skip
+        B, L = tokens_BL.shape
+        positions_BL = jnp.broadcast_to(jnp.arange(L, dtype=jnp.int32), (B, L))
+        is_row_BL = positions_BL < lengths_B[:, None]
+        is_entry_BL = positions_BL < count_B[:, None]
+        is_asked_BL = jnp.zeros((B, L), bool).at[jnp.arange(B)[:, None], place_BL].max(is_entry_BL)
+        hidden_BLD, _, _ = transformer.hidden(
+            model_config, params, tokens_BL, positions_BL, Segments(is_row_BL.astype(jnp.int32)),
+            compute_dtype=dtype, mesh=mesh, lora_config=config.lora, is_asked_BL=is_asked_BL,
+        )  # fmt: skip
+        chunk = chunk_of(num_rows, L, model_config.vocab_size)
+
+        def one_chunk(i: jax.Array, carry: Any) -> Any:
+            def mine(x_BL: jax.Array) -> jax.Array:
+                return jax.lax.dynamic_slice_in_dim(x_BL, i * chunk, chunk, axis=1)
+
+            hidden_BCD = jnp.take_along_axis(hidden_BLD, mine(place_BL)[..., None], axis=1)
+            logits_BCV = transformer.head(params, hidden_BCD)
+            chosen_BC = argmax(logits_BCV)
+            found = (
+                cross_entropy(logits_BCV, mine(truth_BL)),
+                chosen_BC,
+                jnp.exp(-cross_entropy(logits_BCV, chosen_BC)),
+            )
+            return tuple(
+                jax.lax.dynamic_update_slice_in_dim(all_BL, x_BC, i * chunk, axis=1)
+                for all_BL, x_BC in zip(carry, found, strict=True)
+            )
+
+        nothing = jnp.zeros((B, L), jnp.float32)
+        return jax.lax.fori_loop(0, -(-count_B.max() // chunk), one_chunk, (nothing, place_BL, nothing))
+
+    return score
+
+
+class Scorer:
+    """A trained model that answers questions.
+
+    Args:
+      config: of the run.
+      model_config, params: the model, its weights on `mesh`.
+      vocabulary: its tokenizer.
+      mesh: see `mesh_of`; None: the first device.
+
+    Raises:
+      ValueError: when the vocabulary does not belong to the model.
+    """
+
+    def __init__(
+        self, config: Config, model_config: ModelConfig, params: Any, vocabulary: Vocabulary, mesh: Mesh | None = None
+    ) -> None:
+        if vocabulary.size > model_config.vocab_size:
+            raise ValueError(
+                f"asking: the tokenizer needs {vocabulary.size} embedding rows, but the checkpoint's model has "
+                f"{model_config.vocab_size}: they do not belong together. Use the tokenizer saved beside the model."
+            )
+        self._mesh = sharding.make_mesh(MeshConfig(), jax.local_devices()[:1]) if mesh is None else mesh
+        self._config, self._model_config = config, model_config
+        self._params, self._vocabulary = params, vocabulary
+        self._score: dict[int, Any] = {}
+
+    def predict(self, targets: Targets) -> Prediction:
+        """-log p, the likeliest token and its probability of every target, all hidden tokens at once."""
+        nll_T, confidence_T = np.zeros((2, len(targets.truth_T)))
+        chosen_T = np.zeros(len(targets.truth_T), np.int64)
+        start_A = np.searchsorted(targets.ask_T, np.arange(len(targets.asks) + 1))
+        for length, members in self._batches(targets.asks):
+            found = self._score_batch([targets.asks[a] for a in members], targets, members, length, start_A)
+            for a, nll_L, chosen_L, confidence_L in zip(members, *found, strict=False):
+                mine = slice(start_A[a], start_A[a + 1])
+                num = mine.stop - mine.start
+                nll_T[mine], chosen_T[mine], confidence_T[mine] = nll_L[:num], chosen_L[:num], confidence_L[:num]
+        return Prediction(nll_T, chosen_T, confidence_T)
+
+    def _score_batch(
+        self, asks: Sequence[Ask], targets: Targets, members: Sequence[int], length: int, start_A: np.ndarray
+    ) -> Any:
+        """(nll, chosen, confidence) [B, L] each of one batch, on the host."""
+        per_shard = _rows_per_shard(length)
+        num_rows = per_shard * sharding.num_row_shards(self._mesh)
+        tokens_BL = np.full((num_rows, length), self._vocabulary.pad_id, np.int32)
+        place_BL, truth_BL = np.zeros((2, num_rows, length), np.int32)
+        lengths_B, count_B = np.zeros((2, num_rows), np.int32)
+        for b, (ask, a) in enumerate(zip(asks, members, strict=True)):
+            own, mine = len(ask.example), slice(start_A[a], start_A[a + 1])
+            tokens_BL[b, :own] = np.where(ask.hidden.is_hidden_L, self._vocabulary.mask_id, ask.example.tokens_L)
+            lengths_B[b], count_B[b] = own, mine.stop - mine.start
+            place_BL[b, : count_B[b]], truth_BL[b, : count_B[b]] = targets.position_T[mine], targets.truth_T[mine]
+        if per_shard not in self._score:
+            self._score[per_shard] = jax.jit(make_score(self._config, self._model_config, self._mesh, per_shard))
+        rows = sharding.place_batch((tokens_BL, lengths_B, place_BL, truth_BL, count_B), self._mesh)
+        return jax.device_get(self._score[per_shard](self._params, *rows))
+
+    def _batches(self, asks: Sequence[Ask]) -> Iterator[tuple[int, list[int]]]:
+        """(L, which asks) of every batch; rows of a like length go together."""
+        by_length: dict[int, list[int]] = {}
+        for a, ask in enumerate(asks):
+            by_length.setdefault(padded_length(len(ask.example)), []).append(a)
+        for length, members in sorted(by_length.items()):
+            num_rows = _rows_per_shard(length) * sharding.num_row_shards(self._mesh)
+            for first in range(0, len(members), num_rows):
+                yield length, members[first : first + num_rows]
+
+
+def _rows_per_shard(length: int) -> int:
+    return max(1, min(MAX_ROWS, ROW_TOKENS // length))
+
+
+def mesh_of(config: Config, text: str = "") -> Mesh:
+    """Where a run is evaluated.
+
+    Args:
+      config: of the run.
+      text: sizes of mesh axes, "data:2,expert:4", the others 1; empty: the run's own mesh where the devices for it are
+        there, else the first device.
+
+    Raises:
+      ValueError: for a text that names no mesh of these devices.
+    """
+    devices = jax.local_devices()
+    if not text:
+        try:
+            return sharding.make_mesh(config.mesh, devices)
+        except ValueError:
+            return sharding.make_mesh(MeshConfig(), devices[:1])
+    sizes = dict.fromkeys(sharding.AXES, 1)
+    for part in text.split(","):
+        name, _, size = part.strip().partition(":")
+        if name not in sizes or not size.isdigit() or int(size) < 1:
+            raise ValueError(
+                f"--mesh: expected AXIS:SIZE of {', '.join(sharding.AXES)}, e.g. data:2,expert:4, got {text!r}."
+            )
+        sizes[name] = int(size)
+    num = math.prod(sizes.values())
+    if num > len(devices):
+        raise ValueError(f"--mesh: {text!r} needs {num} devices, and there are {len(devices)}.")
+    return sharding.make_mesh(MeshConfig(**sizes), devices[:num])

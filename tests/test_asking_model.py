@@ -1,0 +1,197 @@
+"""A model is asked about running text: the scorer on one device and on several, its memory, the command."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import shop
+from anyorder_jax import evaluate, keys, run_directory, sharding, state, task
+from anyorder_jax.asking import evaluation, measures, rows, scorer
+from anyorder_jax.asking.baselines import BASELINES
+from anyorder_jax.asking.questions import QUESTIONS, ask
+from anyorder_jax.asking.targets import collect_targets
+from anyorder_jax.checkpoint import Checkpointer
+from anyorder_jax.config import CheckpointConfig, Config, DataConfig, MeshConfig, defaults, freeze
+from anyorder_jax.data import sources, units
+from anyorder_jax.data.tokenization import Vocabulary
+from anyorder_jax.model import presets, transformer
+from anyorder_jax.model.attention import Segments
+from anyorder_jax.rendering.text import TextRenderer
+from anyorder_jax.types import Field
+from runs import Trainer, tiny_config, tiny_model
+
+RENDERER = TextRenderer()
+EPISODES = [shop.make_trajectory(n) for n in range(6)]
+VOCABULARY = Vocabulary.trained([unit.text for e in EPISODES for unit in e.units], RENDERER, 400)
+WHOLE = [units.tokenise(e, RENDERER, VOCABULARY) for e in EPISODES]
+BY_NAME = {question.name: question for question in QUESTIONS}
+DATA = DataConfig(context_tokens=160)
+
+
+def asks_of(name, data=DATA):
+    return ask(BY_NAME[name], WHOLE, data, limit=3, seed=0)
+
+
+MODEL = dataclasses.replace(
+    tiny_model(), vocab_size=400, pad_token_id=VOCABULARY.pad_id, mask_token_id=VOCABULARY.mask_id
+)
+
+
+@pytest.fixture(scope="module")
+def params():
+    return jax.jit(lambda key: transformer.init(MODEL, key, "float32"))(keys.key(0, "init"))
+
+
+@pytest.fixture(scope="module")
+def targets():
+    asks = asks_of("any_order@0.5") + asks_of("decision") + asks_of("future", data=DataConfig())
+    assert len({scorer.padded_length(len(one.example)) for one in asks}) > 1
+    found = collect_targets(asks, VOCABULARY)
+    assert np.bincount(found.ask_T).max() > 2 * scorer.MAX_CHUNK
+    return found
+
+
+@pytest.fixture(scope="module")
+def on_one_device(params, targets):
+    return scorer.Scorer(Config(), MODEL, params, VOCABULARY).predict(targets)
+
+
+def test_the_scorer_says_what_all_logits_say(params, targets, on_one_device):
+    apply = jax.jit(lambda *x: transformer.apply(MODEL, params, *x[:2], Segments(x[2])).logits_BLV)
+    for a in range(0, len(targets.asks), 5):
+        one, mine = targets.asks[a], targets.ask_T == a
+        seen = np.where(one.hidden.is_hidden_L, VOCABULARY.mask_id, one.example.tokens_L)
+        row = np.pad(seen, (0, 512 - len(seen)))[None]
+        places = np.arange(512)[None]
+        log_p = np.asarray(jax.nn.log_softmax(apply(row, places, (places < len(seen)).astype(np.int32))[0]))
+        places = np.flatnonzero(one.hidden.is_target_L & (one.example.field_L != Field.END))
+        nll = -log_p[places, one.example.tokens_L[places]]
+        np.testing.assert_allclose(on_one_device.nll_T[mine], nll, rtol=1e-4, atol=1e-5)
+        np.testing.assert_array_equal(on_one_device.chosen_T[mine], log_p[places].argmax(-1))
+        np.testing.assert_allclose(on_one_device.confidence_T[mine], np.exp(log_p[places].max(-1)), rtol=1e-4)
+
+
+@pytest.mark.parametrize("text", ["data:2,expert:2,tensor:2", "fsdp:4,data:2"])
+def test_eight_devices_say_what_one_says(params, targets, on_one_device, text):
+    mesh = scorer.mesh_of(Config(), text)
+    assert mesh.size == 8
+    shapes = state.abstract_params(MODEL, mesh, "float32")
+    placed = jax.device_put(params, jax.tree.map(lambda s: s.sharding, shapes))
+    found = scorer.Scorer(Config(), MODEL, placed, VOCABULARY, mesh).predict(targets)
+    np.testing.assert_allclose(found.nll_T, on_one_device.nll_T, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found.confidence_T, on_one_device.confidence_T, rtol=1e-4)
+    assert (found.chosen_T == on_one_device.chosen_T).mean() > 0.999
+
+
+def test_where_a_run_is_evaluated(devices):
+    assert scorer.mesh_of(Config()).size == len(devices)  # its mesh takes all that there are
+    assert scorer.mesh_of(Config(mesh=MeshConfig(data=64))).size == 1
+    for text, message in [
+        ("data", "expected AXIS:SIZE"), ("rows:2", "expected AXIS:SIZE of data, fsdp"), ("data:0", "expected"),
+        ("data:64", "needs 64 devices, and there are 8"),
+    ]:  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            scorer.mesh_of(Config(), text)
+
+
+def temporaries(model):
+    """GiB beside the weights, of a row of 4,096 tokens; read off the compiled program. All in float32: in bfloat16 a
+    CPU's compiler keeps a copy of the weights in float32, which no accelerator does."""
+    mesh = sharding.make_mesh(MeshConfig(), jax.devices()[:1])
+
+    def whole(*shape):
+        return jax.ShapeDtypeStruct(shape, jnp.int32, sharding=sharding.rows(mesh))
+
+    rows_BL, shapes = whole(1, 4096), state.abstract_params(model, mesh, "float32")
+    score = jax.jit(scorer.make_score(Config(), model, mesh, 1))
+    compiled = score.lower(shapes, rows_BL, whole(1), rows_BL, rows_BL, whole(1)).compile()
+    return compiled.memory_analysis().temp_size_in_bytes / 2**30
+
+
+def test_mini_is_scored_beside_its_weights(monkeypatch):
+    """The logits of all places are 2.4 GiB: with mini's vocabulary on smaller layers they would be most of it."""
+    mini = presets.get("llada2_mini")
+    assert temporaries(mini) < 6
+    few = {"num_hidden_layers": 2, "num_experts": 8, "n_group": 1, "topk_group": 1, "num_experts_per_tok": 1}
+    small = dataclasses.replace(mini, **few, num_attention_heads=1, num_key_value_heads=1)
+    assert temporaries(small) < 1
+    monkeypatch.setattr(scorer, "chunk_of", lambda num_rows, length, vocab_size: length)
+    assert temporaries(small) > 2.4
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run of text that learned nothing, with its data."""
+    directory = tmp_path_factory.mktemp("asking")
+    shop.write(directory / "data", num_train=12, num_others=4)
+    config = defaults()
+    config.data.path, config.data.num_episodes, config.data.num_tokens = str(directory / "data"), 0, 400
+    config.data.context_tokens = config.data.row_length = 128
+    config = freeze(config)
+    opened = task.open_task(config)
+    trainer = Trainer(dataclasses.replace(tiny_config(), data=config.data), model_config=MODEL)
+    writer = Checkpointer(directory / "run", CheckpointConfig())
+    meta = run_directory.describe(config, MODEL, opened.fingerprint)
+    writer.save(trainer.state, {"batches": {"next_index": 0}}, meta)
+    writer.close()
+    opened.vocabulary.save(directory / "run" / "tokenizer")
+    (directory / "run" / "metrics").mkdir()
+    (directory / "run" / "metrics" / "train.jsonl").write_text('{"step": 1, "loss": 6.0}\n', encoding="utf-8")
+    return directory / "run"
+
+
+def test_the_command_on_eight_devices_and_on_one(run, tmp_path, capsys):
+    evaluate.main([f"--checkpoint={run}", "--num_episodes=3", "--num_windows=2"])
+    out = capsys.readouterr().out
+    assert "Acting is left out: the data have no environment." in out and "any_order@0.3/line" in out
+    report = run / "report"
+    assert {path.name for path in report.iterdir()} == {"report.json", "rows.jsonl", "loss.png"}
+    content = json.loads((report / "report.json").read_text(encoding="utf-8"))
+    assert content["about"]["num_test_episodes"] == 3 and content["about"]["mesh"]["data"] == 8
+    table = rows.read(report / "rows.jsonl")
+    assert {r.question for r in table} == set(BY_NAME) and {r.predictor for r in table} == {"model", *BASELINES}
+    assert {r.task for r in table} == {"shop-16", "shop-17", "shop-18"} and {r.run for r in table} == {"run"}
+    found = rows.summarise(table, by=("question", "role", "measure", "predictor"))
+    assert len(content["summary"]) == len(found) and {r.measure for r in table} == set(measures.MEASURES)
+    for entry in content["summary"]:
+        estimate = found[entry["question"], entry["role"], entry["measure"], entry["predictor"]]
+        assert entry["value"] == estimate.value
+    assert content["calibration"]["decision"]["action"]["count"] > 0
+
+    evaluate.main([
+        f"--checkpoint={run}", "--num_episodes=3", "--num_windows=2", "--mesh=data:1", f"--output_dir={tmp_path}"
+    ])  # fmt: skip
+    other = rows.read(tmp_path / "rows.jsonl")
+    assert [r[:-2] for r in other] == [r[:-2] for r in table]
+    for ours, theirs in zip(table, other, strict=True):
+        if "nll" in ours.measure:
+            np.testing.assert_allclose(ours.numerator, theirs.numerator, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--suite=report,viewer", "--suite=report,viewer and .* are for grids"),
+        ("--env=BabyAI-GoToObj-v0", "are for grids"),
+        ("--goals=a spaceship", "no episode with a goal that holds a spaceship"),
+        ("--mesh=data:99", "needs 99 devices"),
+    ],
+)
+def test_what_a_run_of_text_cannot_answer_is_refused(run, flag, message):
+    with pytest.raises(SystemExit, match=message):
+        evaluate.main([f"--checkpoint={run}", flag])
+
+
+def test_data_without_a_test_split_are_refused(tmp_path):
+    shop.write(tmp_path)
+    splits = sources.read_manifest(tmp_path).splits
+    sources.write_manifest(tmp_path, sources.Manifest("", {}, {"train": splits["train"]}))
+    config = defaults()
+    config.data.path, config.data.num_episodes, config.data.num_tokens = str(tmp_path), 0, 400
+    config = freeze(config)
+    with pytest.raises(ValueError, match="no test split, whose episodes would be asked about"):
+        evaluation.open_held_out(config, task.open_task(config), 3)
