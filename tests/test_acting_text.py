@@ -1,6 +1,7 @@
 """Acting in worlds of text: sessions that break, actions that are none, repair, batches, what is counted."""
 
 import dataclasses
+import json
 import os
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import faulty_world
 import shop
 import shop_world
 from anyorder_jax import collect, task
-from anyorder_jax.acting import generator, policy
+from anyorder_jax.acting import evaluation, generator, policy
 from anyorder_jax.acting.episode import Decision, Episode
 from anyorder_jax.acting.rollout import play
 from anyorder_jax.config import defaults, freeze
@@ -25,7 +26,6 @@ from anyorder_jax.environments import registry
 from anyorder_jax.environments.base import Branching, HasExpert, HasValidActions, take
 from anyorder_jax.environments.play import play_text_episode
 from anyorder_jax.environments.server import Server, SessionError, WorldError
-from anyorder_jax.evaluation import text_acting
 from anyorder_jax.model import transformer
 from anyorder_jax.types import Kind, Unit
 from runs import tiny_model
@@ -225,7 +225,7 @@ def test_counts_of_a_rollout():
         assert episode.num_steps == 6 and not episode.is_success and episode.reason == "no end within 6 steps"
         # after the first one the evidence is the same answer of the user, again and again
         assert (episode.num_repeated, episode.num_invalid) == ((1, 3) if n % 2 else (3, 1))
-    measures = text_acting.measures(episodes)
+    measures = evaluation.measures(episodes)
     assert measures["invalid"].value == 8 / 24 and measures["repeated"].value == 8 / 24
     assert measures["success"].value == 0 and measures["steps"].value == 6 and measures["cut_off"].value == 1
 
@@ -266,7 +266,7 @@ def opened(data):
 
 def test_collected_episodes_name_their_tasks(data):
     (first, *_) = sources.read_trajectories(data, "test", 6)
-    assert text_acting.tasks_of(data, "test", 2) == [first.source["task"], str(int(first.source["task"]) + 1)]
+    assert evaluation.tasks_of(data, "test", 2) == [first.source["task"], str(int(first.source["task"]) + 1)]
     assert first.source["task"] == str(shop_world.HELD_OUT + 10**6)
     assert sources.read_manifest(data).settings["expert"] == "clerk"
 
@@ -274,7 +274,7 @@ def test_collected_episodes_name_their_tasks(data):
 def test_baselines_and_the_expert(data):
     every, first = policy.frequent_actions(sources.read_trajectories(data, "train", 20))
     assert every == first == shop.call("ask")
-    tasks = text_acting.tasks_of(data, "test")
+    tasks = evaluation.tasks_of(data, "test")
     with Server(WORLD, 6, 2) as server:
         expert = play(server, tasks, policy.Advised())
         assert all(e.is_success and e.num_steps == 3 for e in expert)
@@ -354,11 +354,18 @@ def test_repairs_are_written_from_left_to_right(opened):
 def test_every_policy_plays_the_same_tasks(opened, data):
     opened_task, writer = opened
     lines = []
-    tasks = text_acting.tasks_of(data, "test", 2)
-    found = text_acting.evaluate(opened_task, writer, WORLD, tasks, say=lines.append)
+    tasks = evaluation.tasks_of(data, "test", 2)
+    found = evaluation.evaluate(opened_task, writer, WORLD, tasks, say=lines.append)
     assert set(found["policies"]) == {"model", "random_valid", "most_frequent", "repeat_last", "expert"}
     assert found["tasks"] == tasks and len(lines) == 5
     expert, model = (found["policies"][name] for name in ("expert", "model"))
     assert expert["measures"]["success"].value == 1 and expert["measures"]["invalid"].value == 0
     assert model["measures"]["invalid"].value == 1 and model["reasons"] == {"no end within 6 steps": 2}
     assert model["measures"]["passes_per_action"].value > 1
+    content = json.loads(json.dumps(evaluation.as_json(found), allow_nan=False))
+    assert content["measures"]["expert"]["success"]["value"] == 1
+    assert [e["task"] for e in content["episodes"]["model"]] == tasks
+    assert content["reasons"]["model"] == model["reasons"]
+    lines = evaluation.table(found).split("\n")
+    assert lines[1].startswith("success ") and lines[1].count("1.00 [") == 1
+    assert "model: 2 x no end within 6 steps" in lines

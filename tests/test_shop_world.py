@@ -14,10 +14,10 @@ import pytest
 
 import shop_world
 from anyorder_jax import weights
+from anyorder_jax.acting import evaluation
 from anyorder_jax.acting.generator import Generator
 from anyorder_jax.data import sources
 from anyorder_jax.environments import registry
-from anyorder_jax.evaluation import text_acting
 from anyorder_jax.task import open_task
 from anyorder_jax.types import Kind
 
@@ -75,8 +75,8 @@ def test_it_is_solved_with_arguments_copied_from_the_page(trained):
     config, model_config, params, tokenizer = weights.load_for_inference(run)
     task = open_task(config, tokenizer)
     assert task.decision() == (Kind.ACTION,)
-    tasks = text_acting.tasks_of(data, "test")
-    found = text_acting.evaluate(task, Generator(config, model_config, params, task), WORLD, tasks)["policies"]
+    tasks = evaluation.tasks_of(data, "test")
+    found = evaluation.evaluate(task, Generator(config, model_config, params, task), WORLD, tasks)["policies"]
     measures = {name: policy["measures"] for name, policy in found.items()}
     assert measures["model"]["success"].value >= 0.95, {m: str(e) for m, e in measures["model"].items()}
     assert measures["expert"]["success"].value == 1

@@ -8,15 +8,12 @@ What goes wrong in a session is an answer (`SessionError`, with the reason), and
 world, a process that dies, an answer that does not come in time. A dead or silent process is replaced; its other
 sessions are put where they were by the same task and actions, for a world is a function of these.
 
-The lines are JSON. A process ends when its stdin closes (its parent was killed), even in an endless loop: a thread
-watches, and one of the C library's level (`faulthandler`) where Python itself hangs.
+The processes' side is `serving`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import faulthandler
-import importlib
 import json
 import os
 import queue
@@ -24,24 +21,16 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 from anyorder_jax.environments import registry
-from anyorder_jax.environments.base import (
-    ExpertError,
-    HasExpert,
-    HasValidActions,
-    Start,
-    TextEnvironment,
-    TextStep,
-    parse_error,
-    take,
-)
+from anyorder_jax.environments.base import Start, TextStep
 from anyorder_jax.environments.pool import worker_variables
-from anyorder_jax.types import Kind, Unit
+from anyorder_jax.environments.serving import unit_from_json, unit_to_json
+from anyorder_jax.types import Unit
 
 VERBS = ("reset", "step", "parse_error", "advice", "valid_actions")
 START_SECONDS = 120.0
@@ -75,7 +64,7 @@ class _Process:
     def __init__(self, environment_id: str, timeout_seconds: float) -> None:
         arguments = [environment_id, repr(timeout_seconds)]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "anyorder_jax.environments.server", *arguments],
+            [sys.executable, "-m", "anyorder_jax.environments.serving", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C is the parent's; and what a world starts is killed with it
@@ -220,7 +209,7 @@ class Server:
             session.requests, session.answers, session.lost = [], [], ""
         elif session.lost:
             raise SessionError(session.lost)
-        sent = _unit_to_json(argument) if isinstance(argument, Unit) else argument
+        sent = unit_to_json(argument) if isinstance(argument, Unit) else argument
         process = self._processes[number % len(self._threads)]
         assert process is not None
         try:
@@ -252,8 +241,7 @@ class Server:
                     self._replay(process, number + place * len(self._threads), session)
         except (_DeadError, WorldError) as error:
             for session in mine:
-                session.lost = session.lost or f"{self._environment_id}: its process was lost with another session's, "
-                session.lost += f" ({error})" if session.lost.endswith(" ") else ""
+                session.lost = session.lost or f"{self._environment_id}: its process was lost with another's ({error})"
 
     def _replay(self, process: _Process, number: int, session: _Session) -> None:
         try:
@@ -269,85 +257,8 @@ def _ending(code: int) -> str:
     return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 
-def _unit_to_json(unit: Unit) -> list[Any]:
-    return [int(unit.kind), unit.step, unit.text, None if unit.data is None else dict(unit.data)]
-
-
-def _unit(found: Sequence[Any]) -> Unit:
-    return Unit(Kind(found[0]), *found[1:])
-
-
 def _answer(verb: str, answer: Any) -> Any:
     if verb in ("reset", "step"):
         made = Start if verb == "reset" else TextStep
-        return made(tuple(map(_unit, answer[0])), *answer[1:])
-    return tuple(map(_unit, answer)) if verb == "advice" else answer
-
-
-# -- the process's side ------------------------------------------------------------------------------
-
-
-def _do(session: TextEnvironment, verb: str, argument: Any) -> Any:
-    match verb:
-        case "reset":
-            units = list(map(_unit_to_json, session.reset(argument)))
-            return [units, int(session.max_steps)]
-        case "step":
-            step = take(session, _unit(argument))
-            units = list(map(_unit_to_json, step.units))
-            return [units, float(step.reward), bool(step.is_done), bool(step.is_success), step.is_invalid]
-        case "parse_error":
-            return parse_error(session, argument)
-        case "advice":
-            if not isinstance(session, HasExpert):
-                raise ExpertError(f"{session.id} has no expert")
-            return list(map(_unit_to_json, session.advice()))
-    if not isinstance(session, HasValidActions):
-        raise ExpertError(f"{session.id} does not tell which actions are valid")
-    return list(session.valid_actions())
-
-
-def _serve(environment_id: str, timeout_seconds: float) -> None:
-    """Answers the requests on stdin until it closes."""
-    replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a world prints must not reach the replies
-    requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-
-    def watch() -> None:
-        for line in sys.stdin.buffer:
-            requests.put(line)
-        os._exit(0)  # the parent is gone, or wants no more
-
-    def reply(content: dict[str, Any]) -> None:
-        replies.write(json.dumps(content).encode() + b"\n")
-        replies.flush()
-
-    threading.Thread(target=watch, daemon=True).start()
-    sessions: dict[int, TextEnvironment] = {}
-    try:
-        registry.make_session(environment_id).close()
-    except Exception as error:
-        reply({"error": f"{environment_id} does not open: {type(error).__name__}: {error}"})
-        return
-    reply({"answer": "ready"})
-    while True:
-        asked = json.loads(requests.get())
-        number, verb = asked["session"], asked["verb"]
-        faulthandler.dump_traceback_later(timeout_seconds + 5, exit=True)  # the parent gave up before
-        try:
-            if number not in sessions:
-                sessions[number] = registry.make_session(environment_id)
-            reply({"answer": _do(sessions[number], verb, asked["argument"])})
-        except ExpertError as error:
-            reply({"error": str(error)})
-        except Exception as error:
-            reply({"error": f"{environment_id}: {verb} failed: {type(error).__name__}: {error}"})
-            with contextlib.suppress(Exception):
-                sessions.pop(number).close()
-        finally:
-            faulthandler.cancel_dump_traceback_later()
-
-
-if __name__ == "__main__":
-    # A module that runs as __main__ would have classes of its own beside those that its world imports.
-    importlib.import_module("anyorder_jax.environments.server")._serve(sys.argv[1], float(sys.argv[2]))
+        return made(tuple(map(unit_from_json, answer[0])), *answer[1:])
+    return tuple(map(unit_from_json, answer)) if verb == "advice" else answer

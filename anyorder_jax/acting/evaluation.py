@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import collections
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from anyorder_jax import statistics
 from anyorder_jax.acting.episode import Episode
 from anyorder_jax.acting.generator import Generator
 from anyorder_jax.acting.policy import Advised, Frequent, Generated, Policy, Random, Repeated, frequent_actions
 from anyorder_jax.acting.rollout import play
 from anyorder_jax.data import sources
 from anyorder_jax.environments.server import Server
-from anyorder_jax.evaluation import statistics
-from anyorder_jax.evaluation.statistics import Estimate
+from anyorder_jax.statistics import Estimate
 from anyorder_jax.task import Task
 
 MODEL, EXPERT = "model", "expert"
@@ -111,6 +111,44 @@ def evaluate(
     return {"tasks": list(tasks), "policies": found}
 
 
+def as_json(found: Mapping[str, Any]) -> dict[str, Any]:
+    """What `evaluate` found, for a report: {"measures": {policy: {measure: {"value", "low", "high", ...}}}, "reasons":
+    {policy: {reason: episodes}}, "episodes": {policy: [{"task", "success", "return", "steps", "invalid", "reason"}]}}.
+    """
+    policies = found["policies"]
+    return {
+        "measures": {n: {m: e.as_json() for m, e in one["measures"].items()} for n, one in policies.items()},
+        "reasons": {n: one["reasons"] for n, one in policies.items()},
+        "episodes": {
+            n: [
+                {"task": e.task, "success": e.is_success, "return": e.total_reward, "steps": e.num_steps,
+                 "invalid": e.num_invalid, "reason": e.reason}
+                for e in one["episodes"]
+            ]
+            for n, one in policies.items()
+        },
+    }  # fmt: skip
+
+
+def table(found: Mapping[str, Any]) -> str:
+    """A line for every measure, a column for every policy, and the reasons of episodes cut off, for a terminal."""
+    policies = found["policies"]
+    lines = [f"{'acting':18}" + "".join(f"{name:>20}" for name in policies)]
+    for measure in MEASURES:
+        cells = (one["measures"].get(measure) for one in policies.values())
+        shown = ("-" if e is None else f"{e.value:.2f} [{e.low:.2f}, {e.high:.2f}]" for e in cells)
+        lines.append(f"{measure:18}" + "".join(f"{cell:>20}" for cell in shown))
+    for name, one in policies.items():
+        lines += [f"{name}: {count} x {reason}" for reason, count in one["reasons"].items()]
+    return "\n".join(lines)
+
+
+MEASURES = (
+    "success", "return", "steps", "cut_off", "invalid", "repeated", "repaired", "passes_per_action",
+    "tokens_per_action",
+)  # fmt: skip
+
+
 def measures(episodes: Sequence[Episode]) -> dict[str, Estimate]:
     """What came of episodes.
 
@@ -130,7 +168,7 @@ def measures(episodes: Sequence[Episode]) -> dict[str, Estimate]:
     def per_action(count: Callable[[Episode], float], is_share: bool = True) -> Estimate | None:
         return statistics.ratio(np.array([count(e) for e in episodes], float), steps_E, is_proportion=is_share)
 
-    found = {
+    found: dict[str, Estimate | None] = {
         "success": statistics.success_rate(np.array([e.is_success for e in episodes])),
         "return": statistics.mean(np.array([e.total_reward for e in episodes])),
         "steps": statistics.mean(steps_E),
@@ -141,4 +179,4 @@ def measures(episodes: Sequence[Episode]) -> dict[str, Estimate]:
         "passes_per_action": per_action(lambda e: sum(d.num_passes for d in e.decisions), False),
         "tokens_per_action": per_action(lambda e: sum(d.num_tokens for d in e.decisions), False),
     }
-    return {name: estimate for name, estimate in found.items() if estimate is not None}
+    return {name: found[name] for name in MEASURES if found[name] is not None}  # type: ignore[misc]
