@@ -210,7 +210,10 @@ def test_processes_end_with_a_killed_parent(tmp_path):
     until = time.monotonic() + 60
     while any(map(is_alive, pids)) and time.monotonic() < until:
         time.sleep(0.1)
-    assert not any(map(is_alive, pids))
+    left = [pid for pid in pids if is_alive(pid)]
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert not left
 
 
 # -- policies and rollouts ----------------------------------------------------------------------------
