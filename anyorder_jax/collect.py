@@ -39,10 +39,11 @@ from tqdm import tqdm
 
 from anyorder_jax import command, files, paths, terminal
 from anyorder_jax.data import overlap, sources
-from anyorder_jax.environments.base import Environment, ExpertError
-from anyorder_jax.environments.play import play_episode
+from anyorder_jax.environments import registry
+from anyorder_jax.environments.base import Environment, ExpertError, HasExpert, TextEnvironment
+from anyorder_jax.environments.play import play_episode, play_text_episode
 from anyorder_jax.environments.pool import Pool, serve
-from anyorder_jax.environments.registry import make_environment
+from anyorder_jax.types import Trajectory
 
 # A level that fails so often in a row is beyond the expert. The weakest usable one solves 29% of its seeds.
 _MAX_FAILURES_IN_A_ROW = 50
@@ -57,12 +58,21 @@ def _on_alarm(signum: int, frame: FrameType | None) -> None:
     raise _OutOfTimeError
 
 
-def _attempt(environment: Environment, seed: int, noise: float, max_seconds: float) -> tuple[bool, bytes]:
+def _open(environment_id: str, noise: float) -> tuple[Environment | TextEnvironment, Callable[[int], Trajectory]]:
+    """The environment, and what plays the episode of a seed in it; a world of text takes the seed as task."""
+    if registry.is_text(environment_id):
+        session = registry.make_session(environment_id)
+        return session, lambda seed: play_text_episode(session, str(seed), noise)
+    environment = registry.make_environment(environment_id)
+    return environment, lambda seed: play_episode(environment, seed, noise)
+
+
+def _attempt(play: Callable[[int], Trajectory], seed: int, max_seconds: float) -> tuple[bool, bytes]:
     """(solved, the line of a shard or the reason why not). Needs `_on_alarm` to be in place."""
     try:
         signal.setitimer(signal.ITIMER_REAL, max_seconds)
         try:
-            return True, sources.encode(play_episode(environment, seed, noise))
+            return True, sources.encode(play(seed))
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
     except _OutOfTimeError:
@@ -77,8 +87,8 @@ def _attempt(environment: Environment, seed: int, noise: float, max_seconds: flo
 def _work(environment_id: str, noise: float, max_seconds: float) -> None:
     """The worker process: plays the seeds that the parent asks for."""
     signal.signal(signal.SIGALRM, _on_alarm)
-    environment = make_environment(environment_id)
-    serve(lambda seed: _attempt(environment, seed, noise, max_seconds))
+    environment, play = _open(environment_id, noise)
+    serve(lambda seed: _attempt(play, seed, max_seconds))
     environment.close()
 
 
@@ -272,11 +282,14 @@ def collect(
     ):
         if not is_good:
             raise ValueError(f"collect: {name}: expected {expected}, got {value}.")
-    played = make_environment(environment)  # here, so that an unknown id fails before anything is written
+    played, _ = _open(environment, noise)  # here, so that an unknown id fails before anything is written
+    expert = getattr(played, "expert_name", "")
+    if registry.is_text(environment) and not isinstance(played, HasExpert):
+        raise ValueError(f"collect: {environment} has no expert who could play. Ingest logs of an agent instead.")
     settings = {
         "seed": seed,
         "noise": float(noise),
-        "expert": played.expert_name,
+        "expert": expert,
         "version": played.version,
         "episodes_per_shard": episodes_per_shard,
         "num_episodes": counts,

@@ -29,11 +29,13 @@ LENGTH_STEP, HOLE_STEP = 64, 32
 
 
 class Decoding(NamedTuple):
-    """How holes are filled: threshold and temperature of `decode.make_fill`, and the seed of the draws."""
+    """How holes are filled: threshold and temperature of `decode.make_fill`, the seed of the draws, and whether units
+    are written token by token from left to right."""
 
     threshold: float = 0.95
     temperature: float = 0.0
     seed: int = 0
+    is_left_to_right: bool = False
 
 
 SURE = Decoding()
@@ -93,6 +95,11 @@ class Generator:
         vocabulary = task.vocabulary
         self._is_word_V = np.zeros(model_config.vocab_size, bool)
         self._is_word_V[sorted(set(vocabulary.tokenizer.get_vocab().values()) - vocabulary.reserved_ids)] = True
+
+    @property
+    def decoding(self) -> Decoding:
+        """How holes are filled."""
+        return self._decoding
 
     def write(self, episodes: Sequence[Trajectory], kinds: Sequence[Sequence[Kind]]) -> list[Written]:
         """The next units of each episode, of the kinds given for it, all of an episode together.
@@ -191,7 +198,8 @@ class Generator:
         shown = contexts.choose_for(contexts.lengths_of(example), len(kinds), self._budget)
         example = contexts.select(example, shown)
         is_hidden_L = example.slots_GL[0] >= len(example.kind_U) - len(kinds)
-        return Question(example, is_hidden_L, min(layout.blocks[kind] for kind in kinds))
+        block_size = 1 if self._decoding.is_left_to_right else min(layout.blocks[kind] for kind in kinds)
+        return Question(example, is_hidden_L, block_size)
 
     def _spans(self, example: Tokenised, num: int) -> list[np.ndarray]:
         """bool [L] of each of the last `num` units."""

@@ -1,4 +1,4 @@
-"""Play: an expert plays one episode, with wrong actions among its own when asked."""
+"""Play: an expert plays one episode, with wrong actions among its own when asked; in a grid or in a world of text."""
 
 from __future__ import annotations
 
@@ -6,7 +6,14 @@ import zlib
 
 import numpy as np
 
-from anyorder_jax.environments.base import Environment, ExpertError
+from anyorder_jax.environments.base import (
+    Environment,
+    ExpertError,
+    HasExpert,
+    HasValidActions,
+    TextEnvironment,
+    take,
+)
 from anyorder_jax.types import Kind, Trajectory, Unit
 
 
@@ -32,8 +39,7 @@ def play_episode(environment: Environment, seed: int, noise: float = 0.0) -> Tra
     Raises:
       ExpertError: when the expert gives up, or the episode ends without success.
     """
-    # keys.generator's way to seed; importing it would bring JAX into every process that plays.
-    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, zlib.crc32(b"wrong action")])))
+    rng = _draws(seed)
     units = environment.reset(seed)
     expert = environment.expert()
     action: str | None = None
@@ -61,3 +67,58 @@ def play_episode(environment: Environment, seed: int, noise: float = 0.0) -> Tra
                 },
             )
     raise ExpertError(f"no end within {environment.max_steps} steps")
+
+
+def play_text_episode(environment: TextEnvironment, task: str, noise: float = 0.0) -> Trajectory:
+    """`play_episode` for a world of text: the expert's thoughts and actions, and what they led to.
+
+    Args:
+      environment: with an expert, and for noise with valid actions; an injected one comes without thoughts.
+      task: of the episode.
+      noise: probability of a wrong action, in [0, 1); the draws depend on the task alone.
+
+    Returns:
+      What `reset` gave, then each decision and its consequences.
+
+    Raises:
+      ExpertError: when there is no expert, it gives up, or the episode ends without success.
+      ValueError: noise in a world that does not tell which actions are valid.
+    """
+    if not isinstance(environment, HasExpert):
+        raise ExpertError(f"{environment.id} has no expert")
+    if noise and not isinstance(environment, HasValidActions):
+        raise ValueError(f"play: {environment.id} does not tell which actions are valid, so noise must be 0.")
+    rng = _draws(*task.encode())
+    units = list(environment.reset(task))
+    total_reward = 0.0
+    for index in range(environment.max_steps):
+        decision = list(environment.advice())
+        if noise and rng.random() < noise:
+            assert isinstance(environment, HasValidActions)
+            wrong = [text for text in environment.valid_actions() if text != decision[-1].text]
+            if wrong:
+                text = wrong[int(rng.integers(len(wrong)))]
+                decision = [Unit(Kind.ACTION, decision[-1].step, text=text, is_expert=False)]
+        step = take(environment, decision[-1])
+        total_reward += step.reward
+        units += [*decision, *step.units]
+        if step.is_done:
+            if not step.is_success:
+                raise ExpertError(f"the episode ended without success after {index + 1} steps")
+            return Trajectory(
+                id=f"{environment.id}/{task}",
+                units=tuple(units),
+                outcome={"success": True, "return": total_reward, "num_steps": index + 1},
+                source={
+                    "environment": environment.id,
+                    "task": task,
+                    "expert": environment.expert_name,
+                    "version": environment.version,
+                },
+            )
+    raise ExpertError(f"no end within {environment.max_steps} steps")
+
+
+def _draws(*seed: int) -> np.random.Generator:
+    """keys.generator's way to seed; importing it would bring JAX into every process that plays."""
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([*seed, zlib.crc32(b"wrong action")])))

@@ -34,6 +34,13 @@ class Result(NamedTuple):
     line: bytes
 
 
+def worker_variables() -> dict[str, str]:
+    """The variables of a worker process: ours, what can be imported here can be there, and one thread."""
+    package_root = str(Path(__file__).resolve().parents[2])
+    path = os.pathsep.join(dict.fromkeys((package_root, *filter(os.path.isdir, sys.path))))
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
 class _Worker:
     """A process that plays blocks of seeds.
 
@@ -42,14 +49,12 @@ class _Worker:
     """
 
     def __init__(self, arguments: Sequence[str]):
-        package_root = str(Path(__file__).resolve().parents[2])
-        path = os.pathsep.join(filter(None, (package_root, os.environ.get("PYTHONPATH"))))
         self._process = subprocess.Popen(
             [sys.executable, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C is the parent's to handle
-            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            env=worker_variables(),
         )
         assert self._process.stdin is not None and self._process.stdout is not None
         self._requests, self._replies = self._process.stdin, self._process.stdout

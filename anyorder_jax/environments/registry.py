@@ -1,46 +1,90 @@
-"""Registry: from an environment's id to its file. A new environment is one file and one line here."""
+"""Registry: from an environment's id to its file. A new environment is one file and one line here, or, for a world
+that lives outside the package, a line in the variable
+
+    ANYORDER_JAX_WORLDS="Shop-=my_worlds.shop Maze-=my_worlds.maze"       prefix of the ids = module, blanks between
+
+which every command and every process that it starts reads.
+"""
 
 from __future__ import annotations
 
 import difflib
 import importlib
+import os
 from types import ModuleType
 from typing import Any
 
-from anyorder_jax.environments.base import Environment
+from anyorder_jax.environments.base import Environment, TextEnvironment
 from anyorder_jax.rendering.text import TextRenderer
 from anyorder_jax.types import Codec
 
-# prefix of the ids -> (module, extra that installs what it needs). A module offers `ids()`, `environment(id,
-# profile)` and `codec(profile)`; it is imported on first use, so that training needs no simulator it does
-# not use.
+# prefix of the ids -> (module, extra that installs what it needs). A module offers `ids()`, and `environment(id,
+# profile)` with `codec(profile)`, or, for a world of text, `session(id)`. It is imported on first use, so that training
+# needs no simulator it does not use.
 _FAMILIES = {"BabyAI-": ("anyorder_jax.environments.babyai", "babyai")}
+
+WORLDS = "ANYORDER_JAX_WORLDS"
+"""The variable with worlds from outside the package."""
+
+
+def register(prefix: str, module: str, extra: str = "") -> None:
+    """Makes a world known to this process and to those that it starts.
+
+    Args:
+      prefix: of its ids, e.g. "Shop-".
+      module: that offers them, as it is imported.
+      extra: of this package, that installs what it needs; "" for a module with needs of its own.
+
+    Raises:
+      ValueError: for a prefix that another module has, or a name with a blank or "=" in it.
+    """
+    known = _families().get(prefix)
+    if known == (module, extra):
+        return
+    if known is not None or not prefix or not module or any(c in prefix + module for c in "= "):
+        taken = f"{prefix!r} belongs to {known[0]}" if known else f"{prefix!r} and {module!r} cannot be used"
+        raise ValueError(f"environments: {taken}. Register a prefix of its own, without blanks and '='.")
+    if extra:
+        _FAMILIES[prefix] = (module, extra)
+    else:
+        os.environ[WORLDS] = f"{os.environ.get(WORLDS, '')} {prefix}={module}".strip()
+
+
+def _families() -> dict[str, tuple[str, str]]:
+    """Those of this file, and those that the variable names."""
+    named = {}
+    for entry in os.environ.get(WORLDS, "").split():
+        prefix, _, module = entry.partition("=")
+        if not prefix or not module:
+            raise ValueError(f"{WORLDS}: expected PREFIX=MODULE with blanks between them, got {entry!r}.")
+        named[prefix] = (module, "")
+    return named | _FAMILIES
 
 
 def _family(name: str, extra: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
+        mend = f"Run `pip install 'anyorder-jax[{extra}]'`." if extra else "Install it, or put it on PYTHONPATH."
         raise ModuleNotFoundError(
-            f"environments: {name} needs {error.name!r}, which is not installed. "
-            f"Run `pip install 'anyorder-jax[{extra}]'`."
+            f"environments: {name} needs {error.name!r}, which is not installed. {mend}"
         ) from error
 
 
 def environment_ids() -> tuple[str, ...]:
-    """Every id that `make_environment` accepts, sorted."""
-    return tuple(sorted(i for family in _FAMILIES.values() for i in _family(*family).ids()))
+    """Every id of a registered environment, sorted."""
+    return tuple(sorted(i for family in _families().values() for i in _family(*family).ids()))
 
 
 def _find(environment_id: str) -> Any:
-    for prefix, family in _FAMILIES.items():
+    for prefix, family in _families().items():
         if environment_id.startswith(prefix):
             module = _family(*family)
             if environment_id in module.ids():
                 return module
     lower = {i.lower(): i for i in environment_ids()}
     near = [lower[n] for n in difflib.get_close_matches(environment_id.lower(), lower, n=5, cutoff=0.5)]
-    hint = f"Did you mean {', '.join(near)}?" if near else f"Ids begin with {', '.join(_FAMILIES)}."
+    hint = f"Did you mean {', '.join(near)}?" if near else f"Ids begin with {', '.join(_families())}."
     raise ValueError(f"environments: unknown environment {environment_id!r}. {hint}")
 
 
@@ -55,12 +99,28 @@ def make_environment(environment_id: str, profile: str = "joint") -> Environment
       ValueError: for an unknown id (with near matches) or profile.
       ModuleNotFoundError: when the simulator is not installed; names the extra.
     """
-    return _find(environment_id).environment(environment_id, profile)
+    module = _find(environment_id)
+    if not hasattr(module, "environment"):
+        raise ValueError(f"environments: {environment_id} is a world of text; `make_session` opens it.")
+    return module.environment(environment_id, profile)
+
+
+def make_session(environment_id: str) -> TextEnvironment:
+    """Opens a session of a world of text. Errors as `make_environment`."""
+    module = _find(environment_id)
+    if not hasattr(module, "session"):
+        raise ValueError(f"environments: {environment_id} is no world of text; `make_environment` opens it.")
+    return module.session(environment_id)
+
+
+def is_text(environment_id: str) -> bool:
+    """Whether the id is of a registered world of text, which `make_session` opens. Imports the world's module."""
+    return is_registered(environment_id) and hasattr(_find(environment_id), "session")
 
 
 def is_registered(environment_id: str) -> bool:
     """Whether the id is of a family that is registered here: else its episodes are text, and nobody can act in it."""
-    return any(environment_id.startswith(prefix) for prefix in _FAMILIES)
+    return any(environment_id.startswith(prefix) for prefix in _families())
 
 
 def make_codec(environment_id: str, profile: str) -> Codec:
@@ -68,4 +128,5 @@ def make_codec(environment_id: str, profile: str) -> Codec:
 
     Arguments and errors as `make_environment`.
     """
-    return _find(environment_id).codec(profile) if is_registered(environment_id) else TextRenderer()
+    module: Any = _find(environment_id) if is_registered(environment_id) else None
+    return module.codec(profile) if hasattr(module, "codec") else TextRenderer()

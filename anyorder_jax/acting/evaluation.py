@@ -1,0 +1,182 @@
+"""Acting in a world of text: the model beside the expert and policies without a model, on the same tasks."""
+
+from __future__ import annotations
+
+import collections
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from anyorder_jax import statistics
+from anyorder_jax.acting.episode import Episode
+from anyorder_jax.acting.generator import Generator
+from anyorder_jax.acting.policy import Advised, Frequent, Generated, Policy, Random, Repeated, frequent_actions
+from anyorder_jax.acting.rollout import play
+from anyorder_jax.data import sources
+from anyorder_jax.environments.server import Server
+from anyorder_jax.statistics import Estimate
+from anyorder_jax.task import Task
+
+MODEL, EXPERT = "model", "expert"
+MAX_COUNTED = 2000
+"""Training episodes whose actions are counted."""
+
+
+@dataclass(frozen=True)
+class Sessions:
+    """How many episodes are played at a time, in how many processes, and the limit for each answer of a world."""
+
+    num_sessions: int = 32
+    num_processes: int = 2
+    timeout_seconds: float = 30.0
+
+
+def tasks_of(directory: Any, split: str, limit: int = 0) -> list[str]:
+    """The tasks of a split's episodes (`source.task`, or the number in `source.seed`), the first `limit` (0: all).
+
+    Raises:
+      ValueError: for an episode that names none.
+    """
+    tasks = []
+    for trajectory in itertools.islice(sources.iterate_trajectories(directory, split), limit or None):
+        task = trajectory.source.get("task", trajectory.source.get("seed"))
+        if task is None:
+            raise ValueError(
+                f"acting: {split} episode {trajectory.id} names no task (source.task), so none is replayed."
+            )
+        tasks.append(str(task))
+    return tasks
+
+
+def policies_of(task: Task, generator: Generator, seed: int = 0) -> dict[str, Policy]:
+    """The model, three policies without one, and the expert, by name.
+
+    Args:
+      task: of the run; the baselines count the actions of its training split.
+      generator: of the checkpoint.
+      seed: of random actions.
+    """
+    episodes = sources.iterate_trajectories(task.directory, "train", on_bad=lambda sentence: None)
+    every, first = frequent_actions(itertools.islice(episodes, MAX_COUNTED))
+    return {
+        MODEL: Generated(generator, task.decision()),
+        "random_valid": Random(seed),
+        "most_frequent": Frequent(every),
+        "repeat_last": Repeated(first),
+        EXPERT: Advised(),
+    }
+
+
+def evaluate(
+    task: Task,
+    generator: Generator,
+    environment_id: str,
+    tasks: Sequence[str],
+    *,
+    sessions: Sessions = Sessions(),
+    seed: int = 0,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Plays the same tasks with every policy.
+
+    Args:
+      task: the run's data: what a decision is, and the actions that the baselines count.
+      generator: the checkpoint, and how its holes are filled.
+      environment_id: a registered world of text.
+      tasks: one an episode (`tasks_of`).
+      sessions: how they are played.
+      seed: of random actions.
+      say: told which policy plays.
+
+    Returns:
+      {"tasks": [...], "policies": {policy: {"measures": {measure: Estimate}, "reasons": {reason: episodes}, "episodes":
+      [Episode]}}}; measures as `measures` says.
+
+    Raises:
+      ValueError, WorldError: an unknown world, no task, or a world that does not open.
+    """
+    if not tasks:
+        raise ValueError("acting: no task to play.")
+    found = {}
+    with Server(environment_id, min(sessions.num_sessions, len(tasks)), sessions.num_processes,
+                sessions.timeout_seconds) as server:  # fmt: skip
+        for name, policy in policies_of(task, generator, seed).items():
+            say(f"acting: {name}, {len(tasks)} episodes")
+            episodes = play(server, tasks, policy)
+            reasons = collections.Counter(e.reason for e in episodes if e.reason)
+            found[name] = {"measures": measures(episodes), "reasons": dict(reasons.most_common()), "episodes": episodes}
+    return {"tasks": list(tasks), "policies": found}
+
+
+def as_json(found: Mapping[str, Any]) -> dict[str, Any]:
+    """What `evaluate` found, for a report: {"measures": {policy: {measure: {"value", "low", "high", ...}}}, "reasons":
+    {policy: {reason: episodes}}, "episodes": {policy: [{"task", "success", "return", "steps", "invalid", "reason"}]}}.
+    """
+    policies = found["policies"]
+    return {
+        "measures": {n: {m: e.as_json() for m, e in one["measures"].items()} for n, one in policies.items()},
+        "reasons": {n: one["reasons"] for n, one in policies.items()},
+        "episodes": {
+            n: [
+                {"task": e.task, "success": e.is_success, "return": e.total_reward, "steps": e.num_steps,
+                 "invalid": e.num_invalid, "reason": e.reason}
+                for e in one["episodes"]
+            ]
+            for n, one in policies.items()
+        },
+    }  # fmt: skip
+
+
+def table(found: Mapping[str, Any]) -> str:
+    """A line for every measure, a column for every policy, and the reasons of episodes cut off, for a terminal."""
+    policies = found["policies"]
+    lines = [f"{'acting':18}" + "".join(f"{name:>20}" for name in policies)]
+    for measure in MEASURES:
+        cells = (one["measures"].get(measure) for one in policies.values())
+        shown = ("-" if e is None else f"{e.value:.2f} [{e.low:.2f}, {e.high:.2f}]" for e in cells)
+        lines.append(f"{measure:18}" + "".join(f"{cell:>20}" for cell in shown))
+    for name, one in policies.items():
+        lines += [f"{name}: {count} x {reason}" for reason, count in one["reasons"].items()]
+    return "\n".join(lines)
+
+
+MEASURES = (
+    "success", "return", "steps", "cut_off", "invalid", "repeated", "repaired", "passes_per_action",
+    "tokens_per_action",
+)  # fmt: skip
+
+
+def measures(episodes: Sequence[Episode]) -> dict[str, Estimate]:
+    """What came of episodes.
+
+    success             share of episodes solved (Wilson's interval; the others are bootstrapped over episodes)
+    return              mean sum of rewards
+    steps               mean number of actions
+    cut_off             share of episodes that the world did not end: out of steps, a session that crashed or hung, a
+                        policy that gave up (the reasons are counted beside)
+    invalid             share of actions that the world did not take
+    repeated            share of actions that were done before at the same evidence
+    repaired            share of actions that did not parse and were written anew
+    passes_per_action   forward passes
+    tokens_per_action   tokens written, thoughts and first ends included
+    """
+    steps_E = np.array([e.num_steps for e in episodes], float)
+
+    def per_action(count: Callable[[Episode], float], is_share: bool = True) -> Estimate | None:
+        return statistics.ratio(np.array([count(e) for e in episodes], float), steps_E, is_proportion=is_share)
+
+    found: dict[str, Estimate | None] = {
+        "success": statistics.success_rate(np.array([e.is_success for e in episodes])),
+        "return": statistics.mean(np.array([e.total_reward for e in episodes])),
+        "steps": statistics.mean(steps_E),
+        "cut_off": statistics.success_rate(np.array([bool(e.reason) for e in episodes])),
+        "invalid": per_action(lambda e: e.num_invalid),
+        "repeated": per_action(lambda e: e.num_repeated),
+        "repaired": per_action(lambda e: sum(d.num_repairs for d in e.decisions)),
+        "passes_per_action": per_action(lambda e: sum(d.num_passes for d in e.decisions), False),
+        "tokens_per_action": per_action(lambda e: sum(d.num_tokens for d in e.decisions), False),
+    }
+    return {name: found[name] for name in MEASURES if found[name] is not None}  # type: ignore[misc]

@@ -1,0 +1,139 @@
+"""Policies of worlds of text: what to write in each of several episodes, from what has been seen so far.
+
+Generated    the model writes the decision (thought, action); an action that does not parse is hidden once more and
+             written from left to right; what then does not parse either is told the agent as an outcome
+Random       an action out of those that the world says are valid now
+Frequent     the most frequent action of the training data, always
+Repeated     the last action again; at the start the most frequent first one of the training data
+Advised      the world's own expert
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import zlib
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from anyorder_jax import keys
+from anyorder_jax.acting.episode import Decision, Episode, answers
+from anyorder_jax.acting.generator import SURE, Decoding, Generator, Written, with_decoding
+from anyorder_jax.environments.server import SessionError
+from anyorder_jax.types import Kind, Trajectory, Unit
+
+
+class Policy(Protocol):
+    """Writes the next decision of each episode, in order. A decision depends on its episode alone, not on what else is
+    played."""
+
+    def act(self, episodes: Sequence[Episode]) -> Sequence[Decision]: ...
+
+
+class Generated:
+    """The model writes.
+
+    Args:
+      generator: of the checkpoint.
+      kinds: what a decision is made of, the action last (`Task.decision`).
+    """
+
+    def __init__(self, generator: Generator, kinds: Sequence[Kind]) -> None:
+        assert kinds[-1] == Kind.ACTION, kinds
+        self._generator, self._kinds = generator, tuple(kinds)
+        self._carefully = with_decoding(generator, generator.decoding._replace(is_left_to_right=True))
+
+    def act(self, episodes: Sequence[Episode]) -> list[Decision]:
+        """Decisions; the actions that do not parse are repaired together."""
+        seen = [episode.trajectory() for episode in episodes]
+        written = self._generator.write(seen, [self._kinds] * len(seen))
+        decisions = [Decision(w.units, w.num_passes, _num_tokens(w)) for w in written]
+        reasons = answers(episodes, "parse_error", [d.units[-1].text for d in decisions])
+        broken = [i for i, reason in enumerate(reasons) if reason]
+        thought = [dataclasses.replace(seen[i], units=seen[i].units + decisions[i].units[:-1]) for i in broken]
+        again = self._carefully.write(thought, [self._kinds[-1:]] * len(broken)) if broken else []
+        for i, w in zip(broken, again, strict=True):
+            units, passes, tokens, *_ = decisions[i]
+            new = (*units[:-1], *w.units)
+            decisions[i] = Decision(new, passes + w.num_passes, tokens + _num_tokens(w), num_repairs=1)
+        return decisions
+
+
+def _num_tokens(written: Written) -> int:
+    return sum(map(len, written.ids))
+
+
+class Random:
+    """Uniform over the actions that the world says are valid. A draw depends on (seed, task, step) alone."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def act(self, episodes: Sequence[Episode]) -> list[Decision]:
+        return [
+            _gives_up(valid) if isinstance(valid, SessionError) else _action(episode, self._draw(episode, valid))
+            for episode, valid in zip(episodes, answers(episodes, "valid_actions"), strict=True)
+        ]
+
+    def _draw(self, episode: Episode, valid: Sequence[str]) -> str:
+        task = zlib.crc32(episode.task.encode())
+        return valid[int(keys.generator(self._seed, "random action", task, episode.num_steps).integers(len(valid)))]
+
+
+class Frequent:
+    """Always the same action."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def act(self, episodes: Sequence[Episode]) -> list[Decision]:
+        return [_action(episode, self._text) for episode in episodes]
+
+
+class Repeated:
+    """The last action again."""
+
+    def __init__(self, first: str) -> None:
+        self._first = first
+
+    def act(self, episodes: Sequence[Episode]) -> list[Decision]:
+        return [_action(episode, episode.last_action() or self._first) for episode in episodes]
+
+
+class Advised:
+    """The world's expert, thoughts and all. It gives up where it does not know how to go on."""
+
+    def act(self, episodes: Sequence[Episode]) -> list[Decision]:
+        found = answers(episodes, "advice")
+        return [_gives_up(advice) if isinstance(advice, SessionError) else Decision(advice) for advice in found]
+
+
+def frequent_actions(trajectories: Iterable[Trajectory]) -> tuple[str, str]:
+    """The most frequent action of all, and of the first of each episode; ties go to the first in the alphabet.
+
+    Raises:
+      ValueError: without any action.
+    """
+    every: collections.Counter[str] = collections.Counter()
+    first: collections.Counter[str] = collections.Counter()
+    for trajectory in trajectories:
+        texts = [unit.text or "" for unit in trajectory.units if unit.kind == Kind.ACTION]
+        every.update(texts)
+        first.update(texts[:1])
+    if not every:
+        raise ValueError("policy: the training split has no action, so none is the most frequent.")
+    return min(every, key=lambda text: (-every[text], text)), min(first, key=lambda text: (-first[text], text))
+
+
+def _action(episode: Episode, text: str) -> Decision:
+    return Decision((Unit(Kind.ACTION, episode.step, text=text),))
+
+
+def _gives_up(error: SessionError) -> Decision:
+    return Decision((), reason=str(error))
+
+
+__all__ = [
+    "SURE", "Advised", "Decision", "Decoding", "Frequent", "Generated", "Policy", "Random", "Repeated",
+    "frequent_actions",
+]  # fmt: skip

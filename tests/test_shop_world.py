@@ -1,0 +1,92 @@
+"""A world of text from collection to acting: a small model solves it, and copies what it buys from the page.
+
+The real commands (a minute or two of two cores): collect, train, then the checkpoint plays the held-out tasks, whose
+codes no training episode has.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import shop_world
+from anyorder_jax import weights
+from anyorder_jax.acting import evaluation
+from anyorder_jax.acting.generator import Generator
+from anyorder_jax.data import sources
+from anyorder_jax.environments import registry
+from anyorder_jax.task import open_task
+from anyorder_jax.types import Kind
+
+ROOT = Path(__file__).parents[1]
+WORLD, NUM_TASKS = "Shop-v0", 100
+COLLECT = [f"--env={WORLD}", "--num_episodes=2000", "--num_validation_episodes=50", f"--num_test_episodes={NUM_TASKS}"]
+TRAIN = [
+    "--config=configs/own_data.py",
+    "--config.data.num_tokens=400",
+    "--config.data.context_tokens=96",
+    "--config.data.row_length=192",
+    "--config.data.blocks=action:16",
+    "--config.masking.granularity=unit:0.6,token:0.4",
+    "--config.masking.rates=observation:0,goal:0,system:0",
+    "--config.masking.rate=0.3",
+    "--config.masking.rate_max=0.9",
+    "--config.optimizer.learning_rate=4e-3",
+    "--config.optimizer.warmup_steps=50",
+    "--config.train.batch_size=8",
+    "--config.train.num_steps=1200",
+    "--config.log.validate_every_steps=1200",
+]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The run's directory and the data's."""
+    folder = tmp_path_factory.mktemp("shop_world")
+    patch = pytest.MonkeyPatch()
+    patch.setenv(registry.WORLDS, "")
+    shop_world.register()
+    left_out = ("JAX_DISABLE_MOST_OPTIMIZATIONS", "XLA_FLAGS")  # it computes more than it compiles
+    environment = {name: value for name, value in os.environ.items() if name not in left_out}
+    environment |= {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]), "JAX_PLATFORMS": "cpu"}
+
+    def run(name, *arguments):
+        command = [sys.executable, "-m", f"anyorder_jax.{name}", *arguments]
+        done = subprocess.run(command, cwd=ROOT, env=environment, text=True, capture_output=True, check=False)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+
+    run("collect", f"--output_dir={folder / 'data'}", *COLLECT)
+    run("train", *TRAIN, f"--config.data.path={folder / 'data'}", f"--workdir={folder / 'run'}")
+    yield folder / "run", folder / "data"
+    patch.undo()
+
+
+def code_of(text):
+    """The code in a text, or None."""
+    found = re.search(rf"[{shop_world.UPPER}][{shop_world.DIGITS}][{shop_world.LOWER}]", text or "")
+    return found and found[0]
+
+
+def test_it_is_solved_with_arguments_copied_from_the_page(trained):
+    run, data = trained
+    config, model_config, params, tokenizer = weights.load_for_inference(run)
+    task = open_task(config, tokenizer)
+    assert task.decision() == (Kind.ACTION,)
+    tasks = evaluation.tasks_of(data, "test")
+    found = evaluation.evaluate(task, Generator(config, model_config, params, task), WORLD, tasks)["policies"]
+    measures = {name: policy["measures"] for name, policy in found.items()}
+    assert measures["model"]["success"].value >= 0.95, {m: str(e) for m, e in measures["model"].items()}
+    assert measures["expert"]["success"].value == 1
+    for name in ("random_valid", "most_frequent", "repeat_last"):
+        assert measures[name]["success"].high < 0.1, name
+    bought = {code_of(e.last_action()) for e in found["model"]["episodes"] if e.is_success}
+    seen = {
+        code_of(unit.text)
+        for episode in sources.read_trajectories(data, "train", 2000)
+        for unit in episode.units
+        if unit.kind in (Kind.ACTION, Kind.OBSERVATION)
+    }
+    assert len(bought) >= 15 and not bought & seen and len(seen) > 100  # never seen in training, not learned by heart
