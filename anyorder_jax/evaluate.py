@@ -190,6 +190,7 @@ def evaluate(
         "window": held_out.num_steps, "num_episodes": len(held_out.seeds), "first_seed": held_out.seeds[0],
         "num_test_episodes": len(held_out.examples), "num_windows": num_windows, "seed": seed,
         "goals": list(which.goals), "visit_penalty": policy.VISIT_PENALTY, "overlap": held_out.overlap._asdict(),
+        "held_out": held_out.overlap.sentence(),
         "data": {"directory": str(held_out.task.directory), "files": dict(held_out.task.fingerprint["files"])},
     }  # fmt: skip
     contents: dict[str, Any] = {}
@@ -274,7 +275,7 @@ def _report(
     report.write_json(
         directory / "report.json", {"about": about, **report.encoded(content)}
     )  # before all that may fail
-    print(report.text(about, known, played.summaries, held_out.overlap.sentence()))
+    print(report.text(about, known, played.summaries))
     draw(directory, run, model, held_out, known, played, rules[0], seed)
     return content
 

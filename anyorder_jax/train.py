@@ -506,7 +506,7 @@ def main(argv: list[str]) -> None:
             config = freeze_typed(CONFIG.value)
             process.prepare(flops.cpu_devices(config, presets.get(config.model.preset)))
             process.join_others()
-            is_done = train(config, workdir, EXTEND.value)
+            is_done = train(config, workdir, is_extending=True) if EXTEND.value else train(config, workdir)
         except (ValueError, FloatingPointError, OSError) as error:  # one sentence for people; the trace with --debug
             if DEBUG.value:
                 raise

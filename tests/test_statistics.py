@@ -150,7 +150,7 @@ def test_what_cannot_be_paired_is_refused():
 def test_an_interval_of_one_run_says_that_it_is_over_episodes():
     played = {"success": statistics.success_rate(np.array([True, True, False]))}
     lines = report.text(
-        {"checkpoint": "x", "environment": "y", "num_test_episodes": 3, "num_episodes": 3, "window": 2},
+        {"checkpoint": "x", "environment": "y", "num_test_episodes": 3, "num_episodes": 3, "window": 2, "held_out": ""},
         {}, {"model/greedy": played},
     ).splitlines()  # fmt: skip
     assert any("95%, episodes" in line for line in lines)

@@ -79,7 +79,8 @@ def viewer_page(run: str, windows: Sequence[Mapping[str, Any]]) -> str:
       windows: as `viewer.Reader.described` says them, one at least.
     """
     title = f"What “{run}” puts into a hole"
-    about = f"{len(windows)} windows of the test split of {windows[0]['environment']}."
+    places = ", ".join(dict.fromkeys(window["environment"] for window in windows))
+    about = f"{len(windows)} windows of the test split of {places or 'nothing'}."
     content = f"<h1>{html.escape(title)}</h1><p>{html.escape(about)}</p>{VIEWER.format(note=LIVE)}"
     return fill_template(title, content, {"viewer": {"live": True, "models": [{"name": run, "windows": windows}]}})
 

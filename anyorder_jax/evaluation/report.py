@@ -156,10 +156,8 @@ def robustness_table(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     return table(rows)
 
 
-def text(
-    about: Mapping[str, Any], world_model: Results, acting: Mapping[str, Mapping[str, Estimate]], overlap: str
-) -> str:
-    """All that is printed. overlap: the sentence about held-out episodes that were trained on."""
+def text(about: Mapping[str, Any], world_model: Results, acting: Mapping[str, Mapping[str, Estimate]]) -> str:
+    """All that is printed."""
     parts: Iterable[str] = (
         f"{paths.shown(about['checkpoint'])} on {about['environment']}",
         f"World model on {about['num_test_episodes']} test episodes, windows of {about['window']} steps "
@@ -168,8 +166,8 @@ def text(
         f"Acting on {about['num_episodes']} held-out seeds "
         "(no_model: the same rule on the training data's action frequencies)",
         acting_table(acting),
+        about["held_out"],
         "Intervals are over the episodes of this one run; runs from other training seeds differ by more "
         "(anyorder_jax.ablate repeats over seeds).",
-        overlap,
     )
     return "\n\n".join(parts)
