@@ -23,7 +23,8 @@ every report counts them. --held_out=layout leaves out what begins like a traini
 observation) and writes to RUN/report/layout.
 
 A run of text (docs/own_data.md) is asked about its test episodes (asking/), and leaves report.json, rows.jsonl (every
-number, episode by episode) and loss.png.
+number, episode by episode) and loss.png; where its world is registered it also acts there, on the test episodes' tasks,
+and leaves acting.json.
 """
 
 from __future__ import annotations
@@ -43,8 +44,10 @@ from types import ModuleType
 from typing import Any
 
 from anyorder_jax import command, paths, process, run_directory, terminal, weights
+from anyorder_jax.acting import evaluation as playing
+from anyorder_jax.acting.generator import Generator
 from anyorder_jax.asking.run import evaluate_text, is_of_text
-from anyorder_jax.config import freeze
+from anyorder_jax.config import Config, freeze
 from anyorder_jax.environments import registry
 from anyorder_jax.evaluation import (
     acting,
@@ -59,7 +62,7 @@ from anyorder_jax.evaluation import (
 )
 from anyorder_jax.evaluation.held_out import HELD_OUT, HeldOut, Which, open_held_out
 from anyorder_jax.evaluation.likelihood import Model
-from anyorder_jax.task import collect, differences, directory_of, is_collected, with_data_of
+from anyorder_jax.task import collect, differences, directory_of, is_collected, open_task, with_data_of
 
 CONSTANT_ACTION = "forward"
 """What the constant baseline does, where the environment has such an action; else its first action."""
@@ -163,9 +166,13 @@ def evaluate(
             path, directory, num_episodes=num_episodes, num_windows=num_windows, seed=seed or 0, goals=which.goals,
             mesh_text=mesh, say=say,
         )  # fmt: skip
+        known = {"report": content}
+        world = content["about"]["environment"]
+        if world and registry.is_registered(world):
+            known["acting"] = _act_in_text(path, config, directory, num_episodes, seed or 0)
         _charts(directory).loss_curves(run / "metrics", directory / "loss.png", config.masking)
         print(f"\nWritten to {paths.shown(directory)}")
-        return {"report": content}
+        return known
     if mesh:
         raise ValueError("--mesh: only runs of text are evaluated on a mesh; leave it out.")
     config, model_config, params, tokenizer = weights.load_for_inference(path)
@@ -209,6 +216,19 @@ def evaluate(
             print(held_out.overlap.sentence())
     print(f"\nWritten to {paths.shown(directory)}")
     return contents
+
+
+def _act_in_text(path: str, config: Config, directory: Path, num_episodes: int, seed: int) -> dict[str, Any]:
+    """Plays the test episodes' tasks in the run's world of text, with the model and the baselines."""
+    run_config, model_config, params, tokenizer = weights.load_for_inference(path)
+    task = open_task(config, tokenizer)
+    generator = Generator(run_config, model_config, params, task)
+    tasks = playing.tasks_of(task.directory, "test", num_episodes)
+    found = playing.evaluate(task, generator, task.environment, tasks, seed=seed, say=say)
+    content = playing.as_json(found)
+    report.write_json(directory / "acting.json", content)  # before it is printed: nobody may be there
+    print("\n" + playing.table(found))
+    return content
 
 
 def _refuse_other_data(path: str, held_out: HeldOut) -> None:

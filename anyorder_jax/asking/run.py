@@ -57,13 +57,14 @@ def evaluate_text(
     say(f"asking about {len(held_out.ids)} test episodes, on {mesh.size} device(s)")
     scorer = Scorer(config, model_config, params, task.vocabulary, mesh)
     found = evaluate(run, config, task, scorer, held_out, num_windows=num_windows, seed=seed, say=say)
-    why = f"this asks about episodes of {task.environment}" if task.environment else "the data have no environment"
+    is_world = bool(task.environment) and registry.is_registered(task.environment)
+    told = "Acting: acting.json." if is_world else "Acting is left out: the data have no environment."
     about = {
         "checkpoint": str(path), "step": step, "environment": task.environment, "seed": seed, "goals": list(goals),
         "num_test_episodes": len(held_out.ids), "num_windows": num_windows,
         "context_tokens": config.data.context_tokens, "num_counted_episodes": held_out.counts.num_episodes,
         "num_skipped": len(task.skipped or ()), "mesh": dict(mesh.shape),
-        "acting": f"Acting is left out: {why}.", "seconds": round(time.perf_counter() - start, 1),
+        "acting": told, "seconds": round(time.perf_counter() - start, 1),
     }  # fmt: skip
     content, text = report.write(directory, about, found)
     print(text)
