@@ -8,6 +8,7 @@ test looks at one when it has ended.
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,8 @@ import pytest
 
 from anyorder_jax import process
 from anyorder_jax.data import sources
+from anyorder_jax.data.tokenization import Vocabulary
+from anyorder_jax.environments import registry
 from small_run import ROOT, SMALL, compiled_in, finish, learned, lines, start, wait_for_step
 
 pytestmark = pytest.mark.xdist_group("slurm")  # one cluster, also when pytest runs on several processes
@@ -194,7 +197,9 @@ def set_up(slurm):
         **slurm.environment, "ANYORDER_SBATCH": "--gres=none", "ANYORDER_TESTS": "tests/test_config.py",
         "ROW_LENGTH": "240",
     }  # fmt: skip
-    model, output = ROOT / "tests" / "golden" / "a" / "merged_bf16", slurm.folder / "set_up"
+    model, output = slurm.folder / "model", slurm.folder / "set_up"
+    shutil.copytree(ROOT / "tests" / "golden" / "a" / "merged_bf16", model)
+    Vocabulary.builtin(registry.make_codec("BabyAI-GoToObj-v0", "joint")).save(model)
     command = ["bash", "launch/setup_and_test.sh", model, output]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1200, check=False)
     return done, output
