@@ -416,7 +416,7 @@ def test_a_tab_that_is_closed_while_the_page_loads_says_nothing(bare, capfd):
 
 
 def test_a_taken_port_is_told_before_the_model_is_loaded(bare, tmp_path, monkeypatch, capsys):
-    (tmp_path / "checkpoints" / "1").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "1" / "params").mkdir(parents=True)
     monkeypatch.setattr(weights, "load_for_inference", lambda path: pytest.fail("loaded"))
     with pytest.raises(SystemExit) as caught:
         demo.main([f"--checkpoint={tmp_path}", f"--port={bare.server_port}"])

@@ -79,8 +79,8 @@ def viewer_page(run: str, windows: Sequence[Mapping[str, Any]]) -> str:
       windows: as `viewer.Reader.described` says them, one at least.
     """
     title = f"What “{run}” puts into a hole"
-    places = ", ".join(dict.fromkeys(window["environment"] for window in windows))
-    about = f"{len(windows)} windows of the test split of {places or 'nothing'}."
+    places = ", ".join(dict.fromkeys(window["environment"] for window in windows if "environment" in window))
+    about = f"{len(windows)} windows of the test split of {places or 'the run'}."
     content = f"<h1>{html.escape(title)}</h1><p>{html.escape(about)}</p>{VIEWER.format(note=LIVE)}"
     return fill_template(title, content, {"viewer": {"live": True, "models": [{"name": run, "windows": windows}]}})
 
