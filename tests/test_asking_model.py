@@ -175,7 +175,7 @@ def test_the_command_on_eight_devices_and_on_one(run, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        ("--suite=report,viewer", "--suite=report,viewer and .* are for grids"),
+        ("--suite=report,viewer", "--suite=report,viewer, .* are for grids"),
         ("--env=BabyAI-GoToObj-v0", "are for grids"),
         ("--goals=a spaceship", "no episode with a goal that holds a spaceship"),
         ("--mesh=data:99", "needs 99 devices"),

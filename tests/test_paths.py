@@ -92,7 +92,8 @@ def test_every_path_of_a_configuration_is_settled(here):
     frozen = freeze_typed(config)
     for key in configuration.path_keys():
         section, name = key.split(".")
-        assert getattr(getattr(frozen, section), name) == str(here / "home" / key)
+        weight = ":1.0" if key == "data.sources" else ""  # folders with their shares
+        assert getattr(getattr(frozen, section), name) == str(here / "home" / key) + weight
     assert freeze_typed(defaults()).data.cache_dir == str(here / "here" / "data")
     for section, name in (("checkpoint", "remote"), ("data", "path")):
         config[section][name] = "gs://bucket/x"
@@ -111,7 +112,7 @@ def test_no_path_of_a_configuration_is_forgotten():
         for section in dataclasses.fields(Config)
         if dataclasses.is_dataclass(getattr(Config(), section.name))
         for field in dataclasses.fields(getattr(Config(), section.name))
-        if set(field.name.split("_")) & {"path", "dir", "tokenizer", "remote", "file", "folder"}
+        if set(field.name.split("_")) & {"path", "dir", "tokenizer", "remote", "file", "folder", "sources"}
     }
     assert named == set(configuration.path_keys())
 
@@ -315,7 +316,7 @@ def test_every_command_accepts_any_letter():
     mains = {str(file.relative_to(ROOT).with_suffix("")).replace("/", ".").removesuffix(".__main__")
              for room in ("anyorder_jax", "conversion") for file in (ROOT / room).rglob("*.py")
              if '\nif __name__ == "__main__":' in file.read_text(encoding="utf-8")}  # fmt: skip
-    assert mains == set(DOORS)
+    assert mains - {"anyorder_jax.environments.serving"} == set(DOORS)  # that one the server starts, nobody types it
 
 
 def test_a_name_that_is_no_text_of_the_locale_is_written_with_its_bytes(tmp_path):

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from anyorder_jax import ablate
-from anyorder_jax.config import Config, MaskingConfig, to_json
+from anyorder_jax.config import Config, MaskingConfig, to_json, with_absolute_paths
 from anyorder_jax.evaluation import reuse
 from anyorder_jax.evaluation.suite import Suite
 
@@ -103,4 +103,5 @@ def test_a_run_that_was_moved_here_is_checked(tmp_path, recipe):
         ablate.place(suite, "a", 0, tmp_path / "out")
     with pytest.raises(ValueError, match="--config: "):
         reuse.configuration([f"--config={tmp_path}/nowhere.py"])
-    assert reuse.configuration([f"--config={recipe(0.2)}"]) == Config(masking=MaskingConfig(rate=0.2))
+    expected = with_absolute_paths(Config(masking=MaskingConfig(rate=0.2)))
+    assert reuse.configuration([f"--config={recipe(0.2)}"]) == expected
