@@ -3,7 +3,6 @@
 action_only     the current action, nothing after it (`policy.RulePolicy`, greedy)
 plan_K          holes for K actions and the observations between them, all filled in one pass; the K actions are done
                 before the next look at the model
-plan_K_careful  the same holes filled a few at a time, most confident first (`decode.fill`, THRESHOLD)
 goal_state      the last observation of the expert's own episode stands K steps ahead, for every K that the window
                 holds; the most confident first action is done. It is told what success looks like: an oracle's hint
 """
