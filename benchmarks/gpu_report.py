@@ -44,25 +44,29 @@ class Part(NamedTuple):
     seconds: int
     options: dict[str, Any] = {}  # noqa: RUF012  (never changed)
     memory: float = 0.0
+    is_ahead: bool = False
+    is_tuned: bool = True
 
 
 PARTS = (
     Part("machine", "machine", 45),
-    Part("kernels", "kernels", 100),
-    Part("golden", "golden", 75),
-    Part("step_few", "steps", 75, {"num_layers": 2}, 0.95),
-    Part("step_all", "steps", 110, {}, 0.95),
-    Part("layer", "layer", 75),
+    Part("kernels", "kernels", 120, is_tuned=False),
+    Part("golden", "golden", 75, is_tuned=False),
+    Part("step_all", "steps", 110, {}, 0.95, is_ahead=True),
     Part("trace", "trace", 60, {}, 0.95),
-    Part("block_diffusion", "steps", 90, {"objective": "block_diffusion"}, 0.95),
+    Part("block_diffusion", "steps", 90, {"objective": "block_diffusion"}, 0.95, is_ahead=True),
+    Part("decoding", "decoding", 75, {}, 0.9, is_ahead=True),
     Part("babyai", "babyai", 75),
     Part("saving", "saving", 60, {}, 0.95),
+    Part("layer", "layer", 90),
+    Part("step_few", "steps", 90, {"num_layers": 2}, 0.95),
 )
 NAMES = tuple(part.name for part in PARTS)
 
 
-def environment(part: Part, folder: Path, is_rehearsal: bool) -> dict[str, str]:
+def environment(part: Part, folder: Path, is_rehearsal: bool, is_compiling: bool = False) -> dict[str, str]:
     """Variables of a part's process. What the caller has set stays, but for the memory that JAX takes."""
+    memory = 0.0 if is_compiling else part.memory
     own = {
         "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3",
@@ -73,9 +77,11 @@ def environment(part: Part, folder: Path, is_rehearsal: bool) -> dict[str, str]:
     forced = {
         "PYTHONPATH": os.pathsep.join(place for place in places if place),
         "PYTHONUNBUFFERED": "1",
-        "XLA_PYTHON_CLIENT_PREALLOCATE": "true" if part.memory else "false",
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "true" if memory else "false",
         "XLA_PYTHON_CLIENT_MEM_FRACTION": str(part.memory or 0.9),
     }
+    if not part.is_tuned:
+        forced["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_autotune_level=0".strip()
     if is_rehearsal:
         forced |= {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # it compiles much, computes little
     return {**own, **os.environ, **forced}
@@ -95,25 +101,32 @@ def processor_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def run_part(part: Part, options: argparse.Namespace, seconds: float) -> str:
-    """Runs one part to its end or its limit; adds the row that says how it ended, and returns that."""
-    start, busy = time.monotonic(), processor_seconds()
-    rows, log = options.out / "rows.jsonl", options.out / f"{part.name}.log"
+def start_part(part: Part, options: argparse.Namespace, is_compiling: bool = False) -> subprocess.Popen[bytes]:
+    """A part's process, its output in a log."""
     command = [sys.executable, str(Path(__file__).resolve()), f"--part={part.name}", f"--out={options.out}"]
     command += ["--rehearse"] if options.rehearse else []
     command += [f"--recipe={options.recipe}"] if options.recipe else []
     command += [f"--break={kind}:{name}" for kind, name in options.breakages if name == part.name]
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            command, cwd=ROOT, env=environment(part, options.out, options.rehearse), stdout=file,
+    command += ["--only_compile"] if is_compiling else []
+    name = f"{part.name}-compiling.log" if is_compiling else f"{part.name}.log"
+    with (options.out / name).open("wb") as file:
+        return subprocess.Popen(
+            command, cwd=ROOT, env=environment(part, options.out, options.rehearse, is_compiling), stdout=file,
             stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
-        try:
-            code = process.wait(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            code = None
-        finally:
-            end_group(process)  # also what an ended part left running
+
+
+def run_part(part: Part, options: argparse.Namespace, seconds: float) -> str:
+    """Runs one part to its end or its limit; adds the row that says how it ended, and returns that."""
+    start, busy = time.monotonic(), processor_seconds()
+    rows, log = options.out / "rows.jsonl", options.out / f"{part.name}.log"
+    process = start_part(part, options)
+    try:
+        code = process.wait(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        code = None
+    finally:
+        end_group(process)  # also what an ended part left running
     own = [row for row in read(rows) if row["part"] == part.name]
     failed = [f"{row['name']}: {row['measure']}" for row in own if row["verdict"] == "fail"]
     if code is None:
@@ -155,7 +168,11 @@ def run_inside(part: Part, options: argparse.Namespace) -> int:
 
     module = importlib.import_module(f"gpu_parts.{part.module}")
     try:
-        module.run(rows, Size(options.rehearse, folder, options.recipe), **part.options)
+        size = Size(options.rehearse, folder, options.recipe)
+        if options.only_compile:
+            module.compile_ahead(size, **part.options)
+        else:
+            module.run(rows, size, **part.options)
     except Skip as reason:
         print(reason, file=sys.stderr, flush=True)
         return SKIPPED
@@ -176,8 +193,17 @@ def run_all(options: argparse.Namespace) -> int:
     if rows.exists():
         raise ValueError(f"--out={options.out}: expected a new folder, this one has rows.jsonl. Choose another.")
     is_stopped = False
-    for part in (part for part in PARTS if part.name in options.parts):
+    chosen = [part for part in PARTS if part.name in options.parts]
+    compiling: dict[str, subprocess.Popen[bytes]] = {}
+    for part in chosen:
         left = deadline - time.monotonic()
+        if part.name != "machine" and not compiling and not is_stopped and not options.rehearse:
+            compiling = {p.name: start_part(p, options, is_compiling=True) for p in chosen if p.is_ahead}
+        if part.name in compiling:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                compiling[part.name].wait(timeout=max(min(90, left - 30), 1))
+            end_group(compiling[part.name])
+            left = deadline - time.monotonic()
         if left < 5 or is_stopped:
             note = "JAX sees no GPU here" if is_stopped else f"{options.seconds:.0f} s were over"
             add_end(rows, part, "not started", 0.0, note)
@@ -186,6 +212,8 @@ def run_all(options: argparse.Namespace) -> int:
         limit = options.limits.get(part.name, part.seconds)
         run_part(part, options, min(limit, left))
         is_stopped = part.name == "machine" and not options.rehearse and page.word(read(rows), "platform") == "cpu"
+    for process in compiling.values():
+        end_group(process)
     record = page.record(read(rows), begin, options.command)
     path = options.out / page.file_name(record)
     page.write(path, record)
@@ -241,6 +269,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--page", type=Path, metavar="FILE", help="print a result (.json; a cut run's rows.jsonl), fill docs/gpu.md")
     add("--docs", type=Path, default=ROOT / "docs" / "gpu.md", help="the page that --page fills")
     add("--part", choices=NAMES, help=argparse.SUPPRESS)
+    add("--only_compile", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     options.command = " ".join(["python benchmarks/gpu_report.py", *(sys.argv[1:] if argv is None else argv)])
     if options.page:

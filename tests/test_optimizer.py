@@ -95,7 +95,8 @@ def test_our_adam_in_float32_is_optaxs():
 def test_eight_bits_are_near_and_zero_stays_zero(seed, width, power):
     x = np.random.default_rng(seed).normal(size=(3, width)).astype(np.float32)
     x[0, 0] = 0
-    back = np.asarray(optimizer.dequantise(optimizer.quantise(jnp.asarray(x), power, jax.random.key(seed)), power))
+    bits = optimizer.noise(x.shape, jax.random.key(seed))
+    back = np.asarray(optimizer.dequantise(optimizer.quantise(jnp.asarray(x), power, bits), power))
     assert back[0, 0] == 0 and (np.sign(back) * np.sign(x) >= 0).all()
     blocks = x.reshape(3, -1, 64) if width % 64 == 0 else x[:, None]
     largest = np.broadcast_to(np.abs(blocks).max(-1, keepdims=True), blocks.shape).reshape(x.shape)
@@ -111,4 +112,24 @@ def test_stochastic_rounding_keeps_updates_that_plain_rounding_loses():
         rounded = optimizer.apply_updates([rounded], [update], jax.random.key(n))[0]
     assert (plain == 1).all()
     np.testing.assert_allclose(rounded.astype(jnp.float32).mean(), 1.01, atol=1e-3)
-    assert optimizer.round_stochastically(jnp.array([jnp.inf, 1.0]), jax.random.key(0)).tolist() == [jnp.inf, 1.0]
+    bits = optimizer.noise((2,), jax.random.key(0))
+    assert optimizer.round_stochastically(jnp.array([jnp.inf, 1.0]), bits).tolist() == [jnp.inf, 1.0]
+
+
+@pytest.mark.parametrize("shape", [(1 << 16,), (3, 64, 512), (4, 2, 8, 1024), (1, 65536)])
+def test_noise_is_even_and_of_every_element_layer_and_key_its_own(shape):
+    """Every bit is set half of the time; no two neighbours, layers, halves or keys go together (|r| within 5 deviations
+    of independent draws)."""
+    draws = [np.asarray(optimizer.noise(shape, jax.random.key(n))) for n in range(2)]
+    bound = 5 / np.sqrt(draws[0].size)
+    for draw in draws:
+        for bit in range(32):
+            assert abs((draw >> bit & 1).mean() - 0.5) <= bound / 2 * 1.5, bit
+    halves = [(draw & 0xFFFF).ravel() / 65536 for draw in draws] + [(draw >> 16).ravel() / 65536 for draw in draws]
+    for n, one in enumerate(halves):
+        pairs = [
+            (one[:-step], one[step:]) for step in (1, 2, shape[-1], one.size // shape[0]) if 0 < step < one.size // 2
+        ]
+        for a, b in [*pairs, *((one, other) for other in halves[n + 1 :])]:
+            assert abs(np.corrcoef(a, b)[0, 1]) <= 5 / np.sqrt(a.size)
+    assert np.unique(draws[0]).size > 0.99 * draws[0].size

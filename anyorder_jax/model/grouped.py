@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental.layout import Layout, with_layout_constraint
 
+from anyorder_jax.model import mosaic
+
 BACKENDS = ("pieces", "tiles", "ragged", "mosaic")
-MOSAIC_ROWS = 64
-"""The gradient of Tokamax's Hopper kernel refuses a number of rows that is above this and no multiple of it."""
 
 
 def best_backend(platform: str, dtype: Any) -> str:
@@ -32,7 +32,7 @@ def grouped_dot(
                   times the work.
         "pieces"  the same with small tiles, as products of 8, 4, 2 and 1 of them. For a CPU: a tenth faster.
         "ragged"  `lax.ragged_dot`: a kernel on a TPU, E masked products elsewhere (on a GPU a dense [E, R, D] buffer).
-        "mosaic"  Tokamax's kernel for Hopper (16 bit), by name: its default falls back to the dense expansion silently.
+        "mosaic"  kernels for Hopper, 16 bit (`mosaic.py`).
 
     Args:
       x_RD: rows sorted by expert; R a multiple of `tile`.
@@ -56,11 +56,9 @@ def grouped_dot(
         case "ragged":
             return lax.ragged_dot(x_RD, _pinned(w_EDF), group_sizes_E)
         case "mosaic":
-            import tokamax  # imported where it is used: nobody else needs it
-
             rows = x_RD.shape[0]
-            x_RD = jnp.pad(x_RD, ((0, -rows % MOSAIC_ROWS), (0, 0)))  # behind the last group
-            return tokamax.ragged_dot(x_RD, _pinned(w_EDF), group_sizes_E, implementation="mosaic_gpu")[:rows]
+            x_RD = jnp.pad(x_RD, ((0, -rows % mosaic.BLOCK_ROWS), (0, 0)))  # behind the last group
+            return mosaic.mosaic_dot(x_RD, _pinned(w_EDF), group_sizes_E)[:rows]
     raise ValueError(f"grouped_dot: unknown back-end {backend!r}; known: {', '.join(BACKENDS)}.")
 
 

@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from anyorder_jax import digest, sharding
+from anyorder_jax import sharding
 from anyorder_jax.model import attention, moe, transformer
 from anyorder_jax.pretrained.load import load_params, read_model_config
 from gpu_parts.kernels import grouped_backends
-from gpu_parts.measuring import ROOT, Size, error_of
+from gpu_parts.measuring import ROOT, Size, are_bits_equal, error_of
 from gpu_parts.rows import Rows
 
 BLOCK = 4
@@ -28,6 +28,8 @@ MEDIAN = {"a": 0.1, "b": 2 * 0.0168}
 near ties: some tokens meet other experts (0.054 on a CPU)."""
 GRADIENT = 0.2
 """Of the head's gradient, as a norm, likewise (0.12 and 0.07 on a CPU)."""
+EXPERTS = 0.3
+"""Of the last layer's gate projections, likewise."""
 
 
 @contextlib.contextmanager
@@ -100,7 +102,7 @@ def check(rows: Rows, name: str, dtype: str, precision: str, backend: str, flash
         compute = program(config, expected, dtype)
         found = compute(params)
         again = compute(params)
-    rows.judge(what, "bits of two runs are equal", digest.of_arrays(found) == digest.of_arrays(again))
+    rows.judge(what, "bits of two runs are equal", are_bits_equal(found, again))
     away = np.abs(np.asarray(found["logits"], np.float64) - expected["full_logits"])
     is_exact = dtype == "float32" and precision == "highest"
     if is_exact:
@@ -111,3 +113,6 @@ def check(rows: Rows, name: str, dtype: str, precision: str, backend: str, flash
     rows.add(what, "error of the loss", abs(float(found["loss"]) / loss - 1), at_most=1e-5 if is_exact else 2e-2)
     error = error_of(found["gradient"]["head"].T, expected["grad_same:lm_head.weight"])
     rows.add(what, "norm of the error of the head's gradient", error.norm, at_most=2e-5 if is_exact else GRADIENT)
+    own = np.asarray(found["gradient"]["moe"]["expert_gate_up"], np.float32)[3 - config.first_k_dense_replace, :, :, 0]
+    error = error_of(own.swapaxes(1, 2), expected["grad_same:model.layers.3.mlp.experts.gate_proj"])
+    rows.add(what, "norm of the error of the experts' gradient", error.norm, at_most=2e-5 if is_exact else EXPERTS)

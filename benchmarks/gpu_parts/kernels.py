@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from anyorder_jax import digest, sharding
+from anyorder_jax import sharding
 from anyorder_jax.model import attention, grouped, kernels
-from gpu_parts.measuring import Error, Size, error_of, seconds_of, worst
+from gpu_parts.measuring import Error, Size, are_bits_equal, error_of, seconds_of, worst
 from gpu_parts.rows import Rows
 
 BOUNDS = {"bfloat16": Error(2e-2, 1e-2), "float32": Error(2e-3, 1e-3)}
@@ -25,9 +25,8 @@ GRADIENTS = ("gradient of q", "gradient of k", "gradient of v")
 def judge(rows: Rows, name: str, dtype: str, run: Callable[[], Any], expected: dict[str, Any]) -> None:
     """Runs twice (the bits must be equal) and compares every array with its reference, by name."""
     found = run()
-    again = digest.of_arrays(run())
-    rows.judge(name, "bits of two runs are equal", digest.of_arrays(found) == again)
-    errors = {key: error_of(found[key].astype(jnp.float32), reference) for key, reference in expected.items()}
+    rows.judge(name, "bits of two runs are equal", are_bits_equal(found, run()))
+    errors = {key: error_of(found[key], reference) for key, reference in expected.items()}
     which, error = worst(errors)
     rows.add(name, "largest error", error.largest, at_most=BOUNDS[dtype].largest, note=f"of {which}")
     rows.add(name, "norm of the error", error.norm, at_most=BOUNDS[dtype].norm)
@@ -47,17 +46,35 @@ def loads(kind: str, num_experts: int, num_rows: int, rng: np.random.Generator) 
     return (rng.multinomial(tiles, share) * TILE).astype(np.int32)
 
 
-def grouped_reference(x: np.ndarray, w: np.ndarray, sizes: np.ndarray, grad: np.ndarray) -> dict[str, np.ndarray]:
-    """The definition, expert by expert, in float64 on the host: y, and the gradients of x and w."""
-    y, grad_x = np.zeros((len(x), w.shape[2])), np.zeros(x.shape)
-    grad_w = np.zeros(w.shape, np.float32)
-    start = 0
-    for e, number in enumerate(sizes):
-        part = slice(start, start + number)
-        own_x, own_w, own_grad = (a.astype(np.float64) for a in (x[part], w[e], grad[part]))
-        y[part], grad_x[part], grad_w[e] = own_x @ own_w, own_grad @ own_w.T, own_x.T @ own_grad
-        start += number
-    return {"y": y[:start], "gradient of x": grad_x[:start], "gradient of w": grad_w}
+@functools.partial(jax.jit, static_argnames="largest")
+def grouped_definition(x: Any, w: Any, start: Any, sizes: Any, grad: Any, largest: int) -> tuple[Any, Any, Any]:
+    """Expert by expert, in the inputs' float64: y, the gradients of x and w (float32, 0 where nobody's)."""
+    x, grad = (jnp.pad(a, ((0, largest), (0, 0))) for a in (x, grad))
+
+    def one(found: tuple[Any, Any], expert: tuple[Any, Any, Any]) -> tuple[tuple[Any, Any], Any]:
+        own_w, first, number = expert
+        is_own = (jnp.arange(largest) < number)[:, None]
+        own_x, own_grad = (jnp.where(is_own, jax.lax.dynamic_slice_in_dim(a, first, largest), 0) for a in (x, grad))
+        rows = own_x @ own_w, own_grad @ own_w.T
+        kept = [jax.lax.dynamic_slice_in_dim(a, first, largest) for a in found]
+        new = [jnp.where(is_own, row.astype(jnp.float32), old) for row, old in zip(rows, kept, strict=True)]
+        found = tuple(jax.lax.dynamic_update_slice_in_dim(a, n, first, 0) for a, n in zip(found, new, strict=True))
+        return found, (own_x.T @ own_grad).astype(jnp.float32)
+
+    empty = jnp.zeros((len(x), w.shape[2]), jnp.float32), jnp.zeros(x.shape, jnp.float32)
+    (y, grad_x), grad_w = jax.lax.scan(one, empty, (w, start, sizes))
+    return y, grad_x, grad_w
+
+
+def grouped_reference(x: Any, w: Any, sizes: np.ndarray, grad: Any) -> dict[str, jax.Array]:
+    """`grouped_definition` in float64 on the device."""
+    filled = int(sizes.sum())
+    with jax.enable_x64(True):
+        wide = [jnp.asarray(np.asarray(a.astype(jnp.float32)), jnp.float64) for a in (x, w, grad)]
+        start = jnp.asarray(np.cumsum(sizes) - sizes, jnp.int32)
+        largest = 1 << max(int(sizes.max()) - 1, 1).bit_length()
+        y, grad_x, grad_w = grouped_definition(wide[0], wide[1], start, jnp.asarray(sizes), wide[2], largest)
+        return {"y": y[:filled], "gradient of x": grad_x[:filled], "gradient of w": grad_w}
 
 
 @functools.partial(jax.jit, static_argnames=("backend", "num_filled"))
@@ -87,7 +104,6 @@ def check_grouped(rows: Rows, size: Size, platform: str) -> None:
             rng = np.random.default_rng(0)
             normal = lambda *s: jnp.asarray(rng.standard_normal(s, np.float32)).astype(dtype)  # noqa: B023, E731
             x, w, grad = normal(R, D), normal(E, D, F), normal(R, F)
-            host = [np.asarray(a.astype(jnp.float32)) for a in (x, w, grad)]
             kinds = ("even", "one expert takes all", "empty experts") if what != "down" else ("even",)
             for kind in kinds:
                 name = f"grouped {backend} {dtype}, {what}, {kind}"
@@ -95,7 +111,7 @@ def check_grouped(rows: Rows, size: Size, platform: str) -> None:
                     sizes = loads(kind, E, R - (R // 10 if what == "odd" else 0), rng)
                     filled = int(sizes.sum())
                     once = lambda: grouped_ours(x, w, jnp.asarray(sizes), grad, backend, filled)  # noqa: B023, E731
-                    judge(rows, name, dtype, once, grouped_reference(host[0], host[1], sizes, host[2]))
+                    judge(rows, name, dtype, once, grouped_reference(x, w, sizes, grad))
                     if kind == "even":
                         rate = 6 * filled * D * F / seconds_of(once, size.of(10, toy=1)) / 1e12
                         rows.add(name, "rate", rate, "TFLOP/s", note="forward and both gradients")

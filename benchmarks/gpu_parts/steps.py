@@ -19,19 +19,27 @@ FLOORS = {"full": (20_000, "goal 30,000, stretch 40,000"), "block_diffusion": (1
 """Tokens/s (clean ones) of full fine-tuning of mini, all layers, rows of 4,096, on an H200."""
 
 
+def compiled_step(config: Config, model: ModelConfig, mesh: Any) -> Any:
+    """The recipe's step, compiled ahead as `fit` does."""
+    dtype, options = config.model.param_dtype, (config.lora, config.optimizer.offload)
+    shapes = state.abstract_params(model, mesh, dtype, config.lora)
+    optimizer, _ = make_optimizer(config.optimizer, config.train.num_steps, shapes)
+    abstract, placed = state.state_shardings(model, optimizer, mesh, dtype, *options)
+    train_step: Any = step.make_train_step(config, model, optimizer, mesh, placed)
+    return train_step.lower(abstract, fit.abstract_batch(config, mesh)).compile()
+
+
 class Step:
-    """A recipe's step, compiled ahead as `fit` does, and a state of random weights."""
+    """A recipe's compiled step, and a state of random weights."""
 
     def __init__(self, config: Config, model: ModelConfig) -> None:
         self.config, self.model, self.mesh = config, model, sharding.make_mesh(config.mesh, jax.devices()[:1])
+        start = time.perf_counter()
+        self.compiled = compiled_step(config, model, self.mesh)
+        self.compile_seconds = time.perf_counter() - start
         dtype, options = config.model.param_dtype, (config.lora, config.optimizer.offload)
         shapes = state.abstract_params(model, self.mesh, dtype, config.lora)
         optimizer, _ = make_optimizer(config.optimizer, config.train.num_steps, shapes)
-        abstract, placed = state.state_shardings(model, optimizer, self.mesh, dtype, *options)
-        start = time.perf_counter()
-        train_step: Any = step.make_train_step(config, model, optimizer, self.mesh, placed)
-        self.compiled = train_step.lower(abstract, fit.abstract_batch(config, self.mesh)).compile()
-        self.compile_seconds = time.perf_counter() - start
         key = keys.key(config.seed, "init")
         self.state = jax.block_until_ready(state.create(model, optimizer, self.mesh, dtype, key, *options))
         self.place(1)
@@ -59,7 +67,7 @@ def measure(rows: Rows, size: Size, name: str, num_layers: int, objective: str) 
     what = f"{name}, {model.num_hidden_layers} layers"
     what += ", block diffusion" if objective == "block_diffusion" else ""
     run = Step(config, model)
-    rows.add(what, "compiled in", run.compile_seconds, "s")
+    rows.add(what, "compiled in", run.compile_seconds, "s", note="or fetched from the cache")
     called = hlo.kernels(run.compiled.as_text())
     rows.add(what, "kernels", ", ".join(f"{kernel} x {count}" for kernel, count in called.items()) or "none")
     at_start = peak_bytes()
@@ -94,6 +102,12 @@ def memory(rows: Rows, what: str, run: Step, at_start: int) -> None:
         rows.add(what, "peak", peak / GIB, "GiB")
         away = abs(peak / GIB / run.forecast_gib - 1)
         rows.add(what, "peak away from the forecast", away, at_most=0.03)
+
+
+def compile_ahead(size: Size, *, num_layers: int = 0, objective: str = "full") -> None:
+    """Puts the program into the cache, where `run` in another process finds it."""
+    config, model = recipe(size, own_recipe(size), num_layers, objective)
+    compiled_step(config, model, sharding.make_mesh(config.mesh, jax.devices()[:1]))
 
 
 def run(rows: Rows, size: Size, *, num_layers: int = 0, objective: str = "full") -> None:
