@@ -18,6 +18,7 @@ FLOORS = [
     {"step", "decode", "checkpoint", "weights"},
     {"acting", "asking"},
     {"evaluation"},
+    {"training"},
     {"generate", "ingest", "train", "evaluate", "collect", "ablate", "demo", "fit"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

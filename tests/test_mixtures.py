@@ -14,7 +14,7 @@ from anyorder_jax.data.mixtures import Mixture, Source
 from anyorder_jax.environments import registry
 from anyorder_jax.environments.play import play_episode
 from anyorder_jax.masking.sampler import AnyOrderMaskSampler
-from anyorder_jax.train import are_same_sources
+from anyorder_jax.training.resuming import are_same_sources
 from anyorder_jax.types import Kind
 from corridor import BPE_DIRECTORY
 

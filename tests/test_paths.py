@@ -16,7 +16,7 @@ from anyorder_jax import ablate, files, paths, recipes, run_directory, task
 from anyorder_jax import config as configuration
 from anyorder_jax.config import Config, DataConfig, defaults, freeze_typed
 from anyorder_jax.data import sources
-from anyorder_jax.train import refuse_other_run
+from anyorder_jax.training.resuming import refuse_other_run
 
 ROOT = Path(__file__).parents[1]
 DOORS = {
