@@ -31,7 +31,7 @@ from anyorder_jax.evaluation import page
 from anyorder_jax.evaluation.held_out import open_held_out
 from anyorder_jax.evaluation.likelihood import Model
 from anyorder_jax.evaluation.viewer import Reader, windows
-from anyorder_jax.task import with_data_of
+from anyorder_jax.provenance import with_data_of
 
 HOST = "127.0.0.1"
 MAX_REQUEST_BYTES = 100_000

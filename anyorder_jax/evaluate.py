@@ -47,6 +47,7 @@ from anyorder_jax import command, paths, process, run_directory, terminal, weigh
 from anyorder_jax.acting import evaluation as playing
 from anyorder_jax.acting.generator import Generator
 from anyorder_jax.asking.run import evaluate_text, is_of_text
+from anyorder_jax.collected import collect, directory_of, is_collected
 from anyorder_jax.config import Config, freeze
 from anyorder_jax.environments import registry
 from anyorder_jax.evaluation import (
@@ -62,7 +63,8 @@ from anyorder_jax.evaluation import (
 )
 from anyorder_jax.evaluation.held_out import HELD_OUT, HeldOut, Which, open_held_out
 from anyorder_jax.evaluation.likelihood import Model
-from anyorder_jax.task import collect, differences, directory_of, is_collected, open_task, with_data_of
+from anyorder_jax.provenance import differences, with_data_of
+from anyorder_jax.task import open_task
 
 CONSTANT_ACTION = "forward"
 """What the constant baseline does, where the environment has such an action; else its first action."""

@@ -35,7 +35,8 @@ from anyorder_jax.acting.generator import Decoding, Generator, Question, with_de
 from anyorder_jax.config import Config
 from anyorder_jax.data import sources, units
 from anyorder_jax.masking.granularity import slots_of
-from anyorder_jax.task import Task, open_task, with_data_of
+from anyorder_jax.provenance import with_data_of
+from anyorder_jax.task import Task, open_task
 from anyorder_jax.types import ROLES, Kind, Trajectory
 
 NEXT = ("decision", "action", "thought", "observation", "tool", "user")

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import hashlib
 import itertools
-import json
-import subprocess
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from etils import epath
 
 from anyorder_jax import keys, paths, run_directory
+from anyorder_jax.collected import collection, directory_of, is_collected
 from anyorder_jax.config import Config, DataConfig, parse_mixture, parse_sources
 from anyorder_jax.data import sources, tokenizer_files, units
 from anyorder_jax.data.mixtures import Mixture, Source
@@ -24,6 +20,7 @@ from anyorder_jax.data.text_corpus import TextCorpus, Texts, open_index
 from anyorder_jax.data.tokenization import Vocabulary
 from anyorder_jax.data.trained_tokenizer import trained_vocabulary
 from anyorder_jax.environments import registry
+from anyorder_jax.provenance import shards_digest
 from anyorder_jax.types import GRANULARITIES, OCCLUDED, ROLES, Codec, Kind, Trajectory
 
 
@@ -139,120 +136,6 @@ def without_actions(trajectory: Trajectory) -> Trajectory:
     return dataclasses.replace(trajectory, units=hidden)
 
 
-def differences(began: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """In words, what two fingerprints of data disagree about. Only what both know counts: the first versions of this
-    program wrote less, and not every job reads every split.
-
-    Args:
-      began: `Task.fingerprint` as a run stored it.
-      now: the same of what is there now, read.
-    """
-
-    def differs(key: str) -> bool:
-        return key in began and key in now and began[key] != now[key]
-
-    def splits(files: Mapping[str, str]) -> set[str]:
-        return {file.partition("/")[0] for file in files}
-
-    old, new = began.get("files", {}), now.get("files", {})
-    both = splits(old) & splits(new)
-    changed = sorted(file for file, _ in old.items() ^ new.items() if file.partition("/")[0] in both)
-    found = [
-        f"{file} has other contents than when the run began" if file in old and file in new
-        else f"{file} is new since the run began" if file in new
-        else f"{file} is gone since the run began"
-        for file in dict.fromkeys(changed)
-    ]  # fmt: skip
-    if not both and differs("shards_sha256"):
-        found.append("manifest.json lists other shards than when the run began")
-    if differs("environment"):
-        found.append(f"the environment was {began['environment']!r}, now {now['environment']!r}")
-    if differs("vocabulary_size"):
-        found.append(f"the tokenizer had {began['vocabulary_size']} tokens, now {now['vocabulary_size']}")
-    elif differs("vocabulary_sha256"):
-        found.append("the tokenizer has other contents than when the run began: as many tokens, but other ids")
-    pairs = zip(began.get("sources", ()), now.get("sources", ()), strict=False)
-    for number, (before, after) in enumerate(pairs, start=1):
-        found += [f"source {number} of the mixture: {sentence}" for sentence in differences(before, after)]
-    if not found and differs("tokens_sha256"):
-        found.append("the same files give other tokens than when the run began: codec or tokenizer changed")
-    return found
-
-
-def directory_of(config: DataConfig) -> Path:
-    """`data.path`, or the folder in the cache where this configuration's collected episodes lie (or will lie)."""
-    if config.path:
-        return epath.Path(config.path)
-    noise = f"-noise{config.noise:g}" if config.noise else ""
-    counts = f"{config.num_episodes}-{config.num_validation_episodes}-{config.num_test_episodes}"
-    return Path(config.cache_dir) / f"{config.environment}-{counts}{noise}"
-
-
-def is_collected(directory: Path) -> bool:
-    """True when the directory holds a finished collection."""
-    try:
-        return sources.read_manifest(directory).is_complete
-    except FileNotFoundError:
-        return False
-
-
-def collection(config: DataConfig, directory: Path) -> list[str]:
-    """The arguments of `anyorder_jax.collect` for the episodes that a configuration names."""
-    noise = [f"--noise={config.noise}"] if config.noise else []
-    return [
-        f"--env={config.environment}", f"--output_dir={directory}", *noise, f"--num_episodes={config.num_episodes}",
-        f"--num_validation_episodes={config.num_validation_episodes}",
-        f"--num_test_episodes={config.num_test_episodes}",
-    ]  # fmt: skip
-
-
-def with_data_of(config: Config, run: Path, fingerprint: Mapping[str, Any]) -> Config:
-    """A run's configuration with the place where its episodes lie now: the one that it remembers, or, when nothing is
-    there, the same one beside the run (which was copied with them), if they are the same episodes. A place that is
-    gone and cannot be made again (another machine's) becomes one beside the run, where they may be collected.
-
-    Args:
-      config: of the run.
-      run: its directory.
-      fingerprint: of its data, as its checkpoints have it.
-    """
-    data = config.data
-
-    def is_the_same(directory: Path) -> bool:
-        with contextlib.suppress(OSError, ValueError):  # whatever else lies there under this name
-            return _shards_digest(sources.read_manifest(directory)) == fingerprint["shards_sha256"]
-        return False
-
-    found = paths.find(directory_of(data), run, is_the_same)
-    moved: dict[str, Any] = {"path": found} if data.path else {"cache_dir": str(Path(found).parent)}
-    if not data.path and not paths.can_be_made(found):
-        moved["cache_dir"] = str(run.parent / Path(data.cache_dir).name)
-    return dataclasses.replace(config, data=dataclasses.replace(data, **moved))
-
-
-def _shards_digest(manifest: sources.Manifest) -> str:
-    shards = [[shard.file, shard.sha256] for split in sorted(manifest.splits) for shard in manifest.splits[split]]
-    return hashlib.sha256(json.dumps(shards).encode()).hexdigest()
-
-
-def collect(config: DataConfig) -> None:
-    """Collects the level's expert episodes into the cache, in a process of its own.
-
-    Raises:
-      ValueError: when the collection fails; its own lines say why.
-    """
-    command = [sys.executable, "-m", "anyorder_jax.collect", *collection(config, directory_of(config))]
-    print(f"No episodes of {config.environment} at {directory_of(config)} yet: collecting them now (once).", flush=True)
-    with subprocess.Popen(command, process_group=0) as collecting:  # Ctrl-C is for this process, which passes it on
-        try:
-            code = collecting.wait()
-        except BaseException:
-            collecting.terminate()
-            raise
-    if code:
-        raise ValueError(f"Collecting {config.environment} failed; the lines above say why.")
-
-
 def tokenizer_of_model(path: str) -> Path:
     """The directory with the tokenizer that belongs to a model directory, a run or one of its steps.
 
@@ -323,7 +206,7 @@ def _task(config: Config, directory: Path, codec: Codec, vocabulary: Vocabulary)
     if config.data.frames == "chat":
         vocabulary = vocabulary.with_chat_frames()
     fingerprint = {
-        "environment": manifest.environment, "shards_sha256": _shards_digest(manifest),
+        "environment": manifest.environment, "shards_sha256": shards_digest(manifest),
         "vocabulary_size": vocabulary.size, "vocabulary_sha256": vocabulary.sha256(),
     }  # fmt: skip
     skipped: list[str] | None = [] if config.data.on_bad_record == "skip" else None

@@ -12,7 +12,8 @@ from anyorder_jax.data import sources, units
 from anyorder_jax.data.tokenization import Vocabulary
 from anyorder_jax.environments import registry
 from anyorder_jax.evaluation import held_out, reuse
-from anyorder_jax.task import differences, open_task
+from anyorder_jax.provenance import differences
+from anyorder_jax.task import open_task
 from anyorder_jax.training import loop
 from anyorder_jax.training.run import Run
 from anyorder_jax.types import Kind, Unit

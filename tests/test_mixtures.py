@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import shop
-from anyorder_jax import task
+from anyorder_jax import provenance, task
 from anyorder_jax.config import MaskingConfig, defaults, freeze, parse_sources, with_absolute_paths
 from anyorder_jax.data import pipeline, sources, units
 from anyorder_jax.data.mixtures import Mixture, Source
@@ -173,10 +173,10 @@ def test_what_the_sources_hold_is_in_the_fingerprint(folders, tmp_path):
     found, _ = opened(config)
     began = found.fingerprint
     assert [sorted(part["files"]) for part in began["sources"]] == [["train/shard-00000.jsonl"]] * 2
-    assert task.differences(began, opened(config)[0].fingerprint) == []
+    assert provenance.differences(began, opened(config)[0].fingerprint) == []
     changed = settings_for(folders, "short:0.5,short2:0.5")
     shop.write(folders / "short2", num_train=11)
-    sentences = task.differences(began, opened(changed)[0].fingerprint)
+    sentences = provenance.differences(began, opened(changed)[0].fingerprint)
     assert "source 2 of the mixture: train/shard-00000.jsonl has other contents than when the run began" in sentences
     assert "source 1 of the mixture: the tokenizer has other contents" in "; ".join(sentences)
     with pytest.raises(ValueError, match=r"asked for as one. Name one of its folders as data.path: .*/short"):

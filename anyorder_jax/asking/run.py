@@ -11,10 +11,12 @@ from anyorder_jax import run_directory, weights
 from anyorder_jax.asking import report
 from anyorder_jax.asking.evaluation import evaluate, open_held_out
 from anyorder_jax.asking.scorer import Scorer, mesh_of
+from anyorder_jax.collected import directory_of
 from anyorder_jax.config import Config, freeze
 from anyorder_jax.data import sources
 from anyorder_jax.environments import registry
-from anyorder_jax.task import directory_of, open_task, with_data_of
+from anyorder_jax.provenance import with_data_of
+from anyorder_jax.task import open_task
 
 
 def is_of_text(config: Config) -> bool:

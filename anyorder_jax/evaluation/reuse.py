@@ -19,11 +19,12 @@ from etils import epath
 from ml_collections import config_flags
 
 from anyorder_jax import paths, recipes
+from anyorder_jax.collected import directory_of
 from anyorder_jax.config import Config, freeze, freeze_typed, path_keys
 from anyorder_jax.data import sources
 from anyorder_jax.files import write_whole
+from anyorder_jax.provenance import differences
 from anyorder_jax.run_directory import read_meta
-from anyorder_jax.task import differences, directory_of
 
 ASKED = "asked.json"
 """Beside the files of an evaluation: name of the file -> the arguments that it was made with."""

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from anyorder_jax import paths
+from anyorder_jax.collected import directory_of
 from anyorder_jax.config import Config, freeze, parse_sources, path_keys
 from anyorder_jax.optimizer import make_schedule
 from anyorder_jax.process import say
-from anyorder_jax.task import differences, directory_of
+from anyorder_jax.provenance import differences
 
 
 def is_same_place(saved: str, now: str, workdir: Path) -> bool:

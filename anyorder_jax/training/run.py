@@ -11,13 +11,14 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from anyorder_jax import checkpoint, keys, run_directory, sharding, state, step, weights
+from anyorder_jax.collected import collect, directory_of, is_collected
 from anyorder_jax.config import Config
 from anyorder_jax.data import pipeline
 from anyorder_jax.masking.sampler import AnyOrderMaskSampler
 from anyorder_jax.model import lora
 from anyorder_jax.optimizer import make_optimizer
 from anyorder_jax.process import say
-from anyorder_jax.task import collect, directory_of, is_collected, open_task
+from anyorder_jax.task import open_task
 from anyorder_jax.training.monitor import Accumulator, SpikeGuard, summarise
 from anyorder_jax.training.resuming import extend, refuse_other_run
 from anyorder_jax.training.shape import model_config_of, say_other_mask
