@@ -7,12 +7,13 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from anyorder_jax import paths
 from anyorder_jax.collected import directory_of
-from anyorder_jax.config import Config
+from anyorder_jax.config import Config, parse_sources
 from anyorder_jax.data import sources
 
 
@@ -67,17 +68,24 @@ def with_data_of(config: Config, run: Path, fingerprint: Mapping[str, Any]) -> C
       fingerprint: of its data, as its checkpoints have it.
     """
     data = config.data
-
-    def is_the_same(directory: Path) -> bool:
-        with contextlib.suppress(OSError, ValueError):  # whatever else lies there under this name
-            return shards_digest(sources.read_manifest(directory)) == fingerprint["shards_sha256"]
-        return False
-
-    found = paths.find(directory_of(data), run, is_the_same)
+    if data.sources:
+        places = parse_sources(data.sources)
+        began = fingerprint.get("sources", [{}] * len(places))
+        now = [paths.find(place, run, partial(is_same, part)) for place, part in zip(places, began, strict=True)]
+        text = ",".join(f"{place}:{weight!r}" for place, weight in zip(now, places.values(), strict=True))
+        return dataclasses.replace(config, data=dataclasses.replace(data, sources=text))
+    found = paths.find(directory_of(data), run, partial(is_same, fingerprint))
     moved: dict[str, Any] = {"path": found} if data.path else {"cache_dir": str(Path(found).parent)}
     if not data.path and not paths.can_be_made(found):
         moved["cache_dir"] = str(run.parent / Path(data.cache_dir).name)
     return dataclasses.replace(config, data=dataclasses.replace(data, **moved))
+
+
+def is_same(fingerprint: Mapping[str, Any], directory: Path) -> bool:
+    """Whether there are data in a directory, and those that a run remembers."""
+    with contextlib.suppress(OSError, ValueError):  # whatever else lies there under this name
+        return shards_digest(sources.read_manifest(directory)) == fingerprint.get("shards_sha256")
+    return False
 
 
 def shards_digest(manifest: sources.Manifest) -> str:

@@ -65,9 +65,8 @@ class Task(NamedTuple):
         return TextCorpus(self.directory, index, texts, data.context_tokens, config.seed)
 
     def has_split(self, split: str) -> bool:
-        """Whether the collection has such a split; a corpus of a handful of logs has no validation and no test."""
-        manifest = sources.read_manifest(self.directory)
-        return bool(manifest.splits.get(split)) or (self.directory / split).is_dir()
+        """See `sources.has_split`."""
+        return sources.has_split(self.directory, split)
 
     def decision(self) -> tuple[Kind, ...]:
         """What an agent of these data writes at its turn: a thought and an action, or an action alone, as more than
@@ -77,6 +76,18 @@ class Task(NamedTuple):
         thoughts = {turn[:2] for turn in turns if turn[2] == Kind.THOUGHT}
         actions = {turn[:2] for turn in turns if turn[2] == Kind.ACTION}
         return (Kind.THOUGHT, Kind.ACTION) if 2 * len(thoughts & actions) > len(actions) else (Kind.ACTION,)
+
+    def part_of(self, environment: str) -> Task:
+        """Of a mixture, the first source of episodes of this environment; a source of running text without one.
+
+        Raises:
+          ValueError: when there is no such source.
+        """
+        found = [part for part, _ in self.parts if part.environment == environment]
+        if not found:
+            known = ", ".join(repr(part.environment) for part, _ in self.parts)
+            raise ValueError(f"config.data.sources: no source is of {environment!r}; they are of {known}.")
+        return found[0]
 
     def trajectories(self, split: str, limit: int = 0) -> list[Trajectory]:
         """The split's trajectories, the first `limit` (0: all). Raises ValueError for a mixture, which has none of its
@@ -241,14 +252,35 @@ def _open_mixture(config: Config, tokenizer: str | Path) -> Task:
     )
 
 
+def source_configs(config: Config) -> dict[str, Config]:
+    """Each source of a mixture by its name, with the configuration of a run on it alone. Its name is its folder's; of
+    several with one name also its number, from 1.
+
+    Raises:
+      FileNotFoundError, ValueError: for a source that is not there, by name.
+    """
+    places = list(parse_sources(config.data.sources))
+    names = [Path(place).name for place in places]
+    found = {}
+    for number, (place, name) in enumerate(zip(places, names, strict=True), start=1):
+        codec = registry.make_codec(sources.read_manifest(place).environment, config.data.profile)
+        found[f"{name}-{number}" if names.count(name) > 1 else name] = config_of_source(config, place, codec)
+    return found
+
+
 def config_of_part(config: Config, part: Task) -> Config:
+    """`config_of_source` of an opened one."""
+    return config_of_source(config, str(part.directory), part.codec)
+
+
+def config_of_source(config: Config, directory: str, codec: Codec) -> Config:
     """The configuration for one source of a mixture: contexts of so many tokens for text, windows of steps for grids;
     of the granularities those that it offers."""
-    data = dataclasses.replace(config.data, path=str(part.directory), sources="")
-    if not part.codec.is_running_text:
+    data = dataclasses.replace(config.data, path=directory, sources="")
+    if not codec.is_running_text:
         data = dataclasses.replace(data, context_tokens=0)
     grains = parse_mixture(config.masking.granularity, GRANULARITIES, "masking.granularity")
-    offered = ",".join(f"{name}:{weight!r}" for name, weight in grains.items() if name in part.codec.levels)
+    offered = ",".join(f"{name}:{weight!r}" for name, weight in grains.items() if name in codec.levels)
     masking = dataclasses.replace(config.masking, granularity=offered or config.masking.granularity)
     return dataclasses.replace(config, data=data, masking=masking)
 

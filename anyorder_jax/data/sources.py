@@ -184,6 +184,15 @@ def iterate_places(
         )
 
 
+def has_split(directory: Path | str, split: str) -> bool:
+    """Whether a collection has such a split; a corpus of a handful of logs has no validation and no test.
+
+    Raises:
+      FileNotFoundError, ValueError: as `read_manifest`.
+    """
+    return bool(read_manifest(directory).splits.get(split)) or (epath.Path(directory) / split).is_dir()
+
+
 def check_shards(directory: Path | str, split: str, digests: MutableMapping[str, str] | None = None) -> None:
     """Compares the bytes of a split's shards with the manifest; arguments and errors as `read_trajectories`."""
     root = epath.Path(directory)
