@@ -197,10 +197,10 @@ def open_task(config: Config, tokenizer: str | Path = "") -> Task:
         )
     codec = registry.make_codec(environment, config.data.profile)
     check_levels(config, codec)
-    return _task(config, directory, codec, _vocabulary(config, tokenizer, [(directory, codec)]))
+    return _task(config, directory, codec, vocabulary_of(config, tokenizer, [(directory, codec)]))
 
 
-def _vocabulary(config: Config, tokenizer: str | Path, collections: Sequence[tuple[Path, Codec]]) -> Vocabulary:
+def vocabulary_of(config: Config, tokenizer: str | Path, collections: Sequence[tuple[Path, Codec]]) -> Vocabulary:
     """The vocabulary of some collections that share it, for the first one's codec; arguments as `open_task`."""
     chosen = tokenizer or config.data.tokenizer or (tokenizer_of_model(config.model.path) if config.model.path else "")
     codecs = [codec for _, codec in collections]
@@ -233,7 +233,7 @@ def _open_mixture(config: Config, tokenizer: str | Path) -> Task:
         codec = registry.make_codec(sources.read_manifest(directory).environment, config.data.profile)
         collections.append((directory, codec))
     check_grains(config, [codec for _, codec in collections])
-    vocabulary = _vocabulary(config, tokenizer, collections)
+    vocabulary = vocabulary_of(config, tokenizer, collections)
     parts = []
     for (directory, codec), weight in zip(collections, weights.values(), strict=True):
         part = _task(config, directory, codec, vocabulary.for_codec(codec))
