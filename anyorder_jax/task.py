@@ -215,7 +215,7 @@ def _task(config: Config, directory: Path, codec: Codec, vocabulary: Vocabulary)
     """The task of one directory."""
     manifest = sources.read_manifest(directory)
     if config.data.frames == "chat":
-        vocabulary = vocabulary.with_chat_frames()
+        vocabulary = vocabulary.with_chat_frames(config.data.frames_version)
     fingerprint = {
         "environment": manifest.environment, "shards_sha256": shards_digest(manifest),
         "vocabulary_size": vocabulary.size, "vocabulary_sha256": vocabulary.sha256(),

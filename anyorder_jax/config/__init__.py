@@ -117,8 +117,11 @@ def freeze(config: Mapping[str, Any] | ConfigDict) -> Config:
 
 
 def _by_role(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration of version 0.1.0, whose rates and weights were six keys, in today's words; others as they are."""
-    masking, loss = dict(values.get("masking", {})), dict(values.get("loss", {}))
+    """A configuration of version 0.1.0, whose rates and weights were six keys, or of the first chat frames, in today's
+    words; others as they are."""
+    masking, loss, data = (dict(values.get(name, {})) for name in ("masking", "loss", "data"))
+    if data.get("frames") == "chat":
+        data.setdefault("frames_version", 1)  # the first runs with chat frames had no such key
     roles = ("observation", "action", "goal")
     if any(f"{role}_rate_scale" in masking for role in roles):
         scales = {role: masking.pop(f"{role}_rate_scale", 1.0) for role in roles}
@@ -127,7 +130,8 @@ def _by_role(values: Mapping[str, Any]) -> dict[str, Any]:
         defaults_then = {"observation": 1.0, "action": 1.0, "other": 0.3}
         weights = {name: loss.pop(f"{name}_weight", default) for name, default in defaults_then.items()}
         loss["weights"] = ",".join(f"{name}:{weight:g}" for name, weight in weights.items())
-    return {**values, **({"masking": masking} if masking else {}), **({"loss": loss} if loss else {})}
+    sections = {"masking": masking, "loss": loss, "data": data}
+    return {**values, **{name: section for name, section in sections.items() if section}}
 
 
 _DEFAULTS = Config()

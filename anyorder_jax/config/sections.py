@@ -44,6 +44,7 @@ class DataConfig:
     max_unit_tokens: int = 0  # longer units of text are shortened with a visible mark; 0: a quarter of context_tokens
     blocks: str = ""  # tokens to whose multiple a role's text is filled with end tokens ("action:32"); default 8
     frames: str = "markers"  # around units of text: our markers, or the tokenizer's own chat template ("chat")
+    frames_version: int = 2  # of "chat"; 1: as the first runs had them (data/frames.py)
     num_tokens: int = 4096  # of the byte-pair tokenizer trained on text where no other tokenizer is given
     row_length: int = 232  # L, tokens in a packed row
     num_threads: int = 2
@@ -64,6 +65,7 @@ class DataConfig:
         self.role_blocks()
         if self.sources:
             parse_sources(self.sources)
+        require(self.frames_version in (1, 2), "data.frames_version", "1 or 2", self.frames_version)
         require(self.frames in ("markers", "chat"), "data.frames", "'markers' or 'chat'", self.frames)
         require(self.context_tokens == 0 or self.context_tokens <= self.row_length, "data.context_tokens",
                  f"at most data.row_length = {self.row_length}", self.context_tokens)  # fmt: skip

@@ -144,7 +144,7 @@ def _task_of(config: Config, trajectory: Trajectory, directory: Path) -> Task:
     task.check_levels(config, codec)
     vocabulary = task.vocabulary_of(config, "", [(directory, codec)])
     if config.data.frames == "chat":
-        vocabulary = vocabulary.with_chat_frames()
+        vocabulary = vocabulary.with_chat_frames(config.data.frames_version)
     return task.Task(directory, environment, codec, vocabulary, {}, layout=task.layout_of(config.data))
 
 

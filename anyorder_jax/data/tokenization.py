@@ -20,7 +20,7 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from anyorder_jax.data import tokenizer_files
-from anyorder_jax.data.frames import ChatFrames, Frames, Markers
+from anyorder_jax.data.frames import VERSION, ChatFrames, Frames, Markers
 from anyorder_jax.data.literal_text import as_text, cut, is_lossless, num_spaces, without_reserved
 from anyorder_jax.data.tokenizer_opening import find_mask_id, open_tokenizer
 from anyorder_jax.types import Codec, Field, Kind
@@ -173,10 +173,11 @@ class Vocabulary:
         ids = {"mask_id": self.mask_id, "pad_id": self.pad_id, "end_id": self.end_id}
         return Vocabulary(self.tokenizer, codec, **ids, source=self._source)
 
-    def with_chat_frames(self) -> Vocabulary:
-        """The same, with the frames of the tokenizer's chat template. Raises ValueError as `frames.ChatFrames`."""
+    def with_chat_frames(self, version: int = VERSION) -> Vocabulary:
+        """The same, with the frames of the tokenizer's chat template, of a version of ours. Raises ValueError as
+        `frames.ChatFrames`."""
         other = copy.copy(self)
-        other.frames = ChatFrames(self.tokenizer, self.end_id, frozenset(self.reserved_ids))
+        other.frames = ChatFrames(self.tokenizer, self.end_id, frozenset(self.reserved_ids), version)
         return other
 
     def save(self, directory: str | Path) -> None:
