@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from etils import epath
 
@@ -14,14 +14,15 @@ from anyorder_jax import keys, paths, run_directory
 from anyorder_jax.collected import collection, directory_of, is_collected
 from anyorder_jax.config import Config, DataConfig, parse_mixture, parse_sources
 from anyorder_jax.data import sources, tokenizer_files, units
-from anyorder_jax.data.mixtures import Mixture, Source
 from anyorder_jax.data.pipeline import Corpus
-from anyorder_jax.data.text_corpus import TextCorpus, Texts, open_index
 from anyorder_jax.data.tokenization import Vocabulary
-from anyorder_jax.data.trained_tokenizer import trained_vocabulary
 from anyorder_jax.environments import registry
 from anyorder_jax.provenance import shards_digest
 from anyorder_jax.types import GRANULARITIES, OCCLUDED, ROLES, Codec, Kind, Trajectory
+
+if TYPE_CHECKING:  # text and mixtures are opened where there are some
+    from anyorder_jax.data.mixtures import Mixture
+    from anyorder_jax.data.text_corpus import TextCorpus
 
 
 class Task(NamedTuple):
@@ -47,6 +48,8 @@ class Task(NamedTuple):
           FileNotFoundError, ValueError: for data that are missing, broken or cannot be tokenised, by file and line.
         """
         if self.parts:
+            from anyorder_jax.data.mixtures import Mixture, Source
+
             found = []
             for part, weight in self.parts:
                 examples = part.examples(config_of_part(config, part), split)
@@ -57,6 +60,8 @@ class Task(NamedTuple):
         if not data.context_tokens:
             given = self.training(data) if split == "train" else self.trajectories(split)
             return self.corpus(given, data.window)
+        from anyorder_jax.data.text_corpus import TextCorpus, Texts, open_index
+
         texts = Texts(self.codec, self.vocabulary, self.layout)
         on_bad = None if self.skipped is None else self.skipped.append
         limit = data.num_episodes if split == "train" else 0
@@ -208,6 +213,8 @@ def vocabulary_of(config: Config, tokenizer: str | Path, collections: Sequence[t
         return Vocabulary.from_directory(chosen, codecs[0])
     if not any(codec.is_running_text for codec in codecs) and all(c.lexicon() == codecs[0].lexicon() for c in codecs):
         return Vocabulary.builtin(codecs[0])
+    from anyorder_jax.data.trained_tokenizer import trained_vocabulary
+
     return trained_vocabulary(collections, config.data)
 
 

@@ -19,11 +19,9 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from anyorder_jax import command, flops, paths, process, recipes, terminal
+from anyorder_jax import command, paths, process, recipes, terminal
 from anyorder_jax.config import freeze_typed
-from anyorder_jax.model import presets
 from anyorder_jax.process import say
-from anyorder_jax.training.loop import train
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A recipe: a file, or the name of one of ours, e.g. any_order or any_order:smoke."
@@ -46,6 +44,10 @@ def main(argv: list[str]) -> None:
         try:
             workdir = Path(paths.on_disk(WORKDIR.value or f"runs/{Path(file_name).stem}"))
             config = freeze_typed(CONFIG.value)
+            from anyorder_jax import flops  # late: what is mistyped is told before the house is loaded
+            from anyorder_jax.model import presets
+            from anyorder_jax.training.loop import train
+
             process.prepare(flops.cpu_devices(config, presets.get(config.model.preset)))
             process.join_others()
             is_done = train(config, workdir, is_extending=True) if EXTEND.value else train(config, workdir)

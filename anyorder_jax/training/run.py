@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from anyorder_jax import checkpoint, keys, run_directory, sharding, state, step, weights
+from anyorder_jax import checkpoint, keys, run_directory, sharding, state, step
 from anyorder_jax.collected import collect, directory_of, is_collected
 from anyorder_jax.config import Config
 from anyorder_jax.data import pipeline
@@ -94,6 +94,8 @@ class Run:
         self.accumulated_at_start: dict[str, Any] = {}
         self.spikes = SpikeGuard(config.train.spike_factor, config.train.spike_window)
         base: dict[str, Any] = {}
+        if config.lora.rank or config.model.path:
+            from anyorder_jax import weights  # late: it brings all that reads checkpoints of others
         if config.lora.rank:
             base, self.meta["base"] = weights.load_base(config, self.model_config, self.mesh)
 

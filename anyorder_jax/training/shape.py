@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-from anyorder_jax import weights
 from anyorder_jax.config import Config
 from anyorder_jax.model import presets
 from anyorder_jax.model.config import ModelConfig
@@ -20,6 +19,8 @@ def model_config_of(config: Config, task: Task) -> ModelConfig:
         answers of block diffusion.
     """
     if config.model.path:
+        from anyorder_jax import weights  # late: it brings all that reads checkpoints of others
+
         model_config = weights.read_model_config(config.model.path)
         if model_config.vocab_size < task.vocabulary.size:
             raise ValueError(
