@@ -27,11 +27,14 @@ from pathlib import Path
 from typing import Any
 
 from anyorder_jax import command, paths, process, run_directory, terminal, weights
+from anyorder_jax.asking.run import is_of_text
+from anyorder_jax.config import Config
 from anyorder_jax.evaluation import page
 from anyorder_jax.evaluation.held_out import open_held_out
 from anyorder_jax.evaluation.likelihood import Model
 from anyorder_jax.evaluation.viewer import Reader, windows
-from anyorder_jax.task import with_data_of
+from anyorder_jax.provenance import with_data_of
+from anyorder_jax.task import source_configs
 
 HOST = "127.0.0.1"
 MAX_REQUEST_BYTES = 100_000
@@ -173,6 +176,18 @@ def read_question(body: bytes) -> tuple[int, list[tuple[int, int]]]:
     return window, holes
 
 
+def _first_grid(config: Config) -> Config:
+    """Of a mixture, the first source of grids, by itself.
+
+    Raises:
+      ValueError: when it has none.
+    """
+    for one in source_configs(config).values():
+        if not is_of_text(one):
+            return one
+    raise ValueError(f"{config.data.sources}: none of these sources is of grids, which the page shows.")
+
+
 def open_server(path: str, port: int, num_windows: int, seed: int) -> Server:
     """Loads a checkpoint and the test episodes of its level.
 
@@ -185,6 +200,8 @@ def open_server(path: str, port: int, num_windows: int, seed: int) -> Server:
     try:
         config, model_config, params, tokenizer = weights.load_for_inference(path)
         config = with_data_of(config, run, run_directory.read_meta(path)["data"])
+        if config.data.sources:
+            config = _first_grid(config)
         held_out = open_held_out(config, tokenizer, EPISODES, None)
         model = Model(config, model_config, params, held_out.task.vocabulary, held_out.actions, held_out.row_length)
         server.show(Reader(held_out, model, windows(held_out, seed, num_windows)))

@@ -9,6 +9,7 @@ It leaves in the output directory:
 
     report      report.json    every number with its interval and counts; the terminal shows the main ones
                 episodes.json  the main ones episode by episode
+                rows.jsonl     every number episode by episode, as result rows (asking/rows.py)
                 loss.png       the run's loss curves
                 summary.png    success and accuracy beside their baselines
                 strip.png      a test trajectory: truth, holes, what the model filled in
@@ -25,6 +26,9 @@ observation) and writes to RUN/report/layout.
 A run of text (docs/own_data.md) is asked about its test episodes (asking/), and leaves report.json, rows.jsonl (every
 number, episode by episode) and loss.png; where its world is registered it also acts there, on the test episodes' tasks,
 and leaves acting.json.
+
+A run on several sources (data.sources) is evaluated on each by itself, into a folder named for it (RUN/report/mine);
+RUN/report/rows.jsonl has the rows of all of them, RUN/report/report.json says what was evaluated.
 """
 
 from __future__ import annotations
@@ -37,48 +41,24 @@ if __name__ == "__main__":
 import argparse
 import dataclasses
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from anyorder_jax import command, paths, process, run_directory, terminal, weights
 from anyorder_jax.acting import evaluation as playing
 from anyorder_jax.acting.generator import Generator
+from anyorder_jax.asking import rows
 from anyorder_jax.asking.run import evaluate_text, is_of_text
-from anyorder_jax.config import Config, freeze
+from anyorder_jax.asking.subject import Subject
+from anyorder_jax.config import freeze, parse_sources
+from anyorder_jax.data import sources
 from anyorder_jax.environments import registry
-from anyorder_jax.evaluation import (
-    acting,
-    calibration,
-    planning,
-    policy,
-    report,
-    robustness,
-    sequence_nll,
-    viewer,
-    world_model,
-)
-from anyorder_jax.evaluation.held_out import HELD_OUT, HeldOut, Which, open_held_out
-from anyorder_jax.evaluation.likelihood import Model
-from anyorder_jax.task import collect, differences, directory_of, is_collected, open_task, with_data_of
-
-CONSTANT_ACTION = "forward"
-"""What the constant baseline does, where the environment has such an action; else its first action."""
-
-
-BASELINE_EPISODES = 500
-"""Training episodes of another level (`--env`): only its trivial baselines are counted from them."""
-
-SUITES = ("report", "likelihood", "robustness", "decoding", "viewer")
-
-TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
-    "likelihood": lambda found: report.likelihood_table(found["likelihood"]),
-    "robustness": lambda found: report.robustness_table(found["curves"]),
-    "decoding": lambda found: report.acting_table(found["variants"]),
-}
-"""What is printed of a suite's content once it is written; the report prints its own before the pictures."""
+from anyorder_jax.evaluation import of_grid, policy, report
+from anyorder_jax.evaluation.held_out import HELD_OUT, Which
+from anyorder_jax.evaluation.request import SUITES, Request
+from anyorder_jax.provenance import with_data_of
+from anyorder_jax.task import open_task, source_configs
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -87,8 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     flags = _parse(arguments)
     with command.door("evaluate"):
         try:
-            evaluate(
-                flags.checkpoint,
+            request = Request(
                 environment=flags.env,
                 num_episodes=flags.num_episodes,
                 seed=flags.seed,
@@ -99,253 +78,128 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 mesh=flags.mesh,
                 which=Which(tuple(filter(None, flags.goals.split(","))), flags.held_out),
             )
+            evaluate(flags.checkpoint, request)
         except (ValueError, OSError, ModuleNotFoundError) as error:
             sys.exit(f"evaluate: {error}")
 
 
-def evaluate(
-    path: str,
-    *,
-    environment: str = "",
-    num_episodes: int = 200,
-    seed: int | None = None,
-    output_dir: str = "",
-    rules: Sequence[str] = policy.RULES,
-    num_windows: int = 8,
-    suites: Sequence[str] = ("report",),
-    mesh: str = "",
-    which: Which = Which(),  # noqa: B008 (a tuple)
-) -> dict[str, Any]:
+def evaluate(path: str, request: Request = Request()) -> dict[str, Any]:  # noqa: B008 (frozen)
     """Evaluates one checkpoint and writes its report.
 
     Args:
       path: run directory (newest checkpoint) or RUN/checkpoints/STEP.
-      environment: another level than it was trained on; empty: the same.
-      num_episodes: rollouts, and test episodes asked about (as many as there are).
-      seed: rollouts take the first seeds of `sources.seed_range(seed, "test")`, which no training split of
-        any collection holds; masks and sampled actions depend on it too. None: the seed of the recorded
-        episodes.
-      output_dir: default RUN/report, with another level RUN/report/LEVEL, held out by layout "layout" below it.
-      rules: how the model's logits become actions, of `policy.RULES`.
-      num_windows: windows asked per episode and question at most (of `likelihood`: an eighth of it).
-      suites: what is evaluated, of SUITES; a file each.
-      mesh: of a run of text, sizes of mesh axes; see `asking.scorer.mesh_of`.
-      which: which episodes: with certain goals, held out by seed or by layout.
+      request: what is evaluated.
 
     Returns:
-      The content of every file, by suite.
+      The content of every file, by suite; of a mixture {source: the same}.
 
     Raises:
-      FileNotFoundError: no checkpoint there.
-      ValueError: an unknown level or rule, or parts that do not belong together; says which.
+      FileNotFoundError: no checkpoint there, or no data.
+      ValueError: an unknown level, or parts that do not belong together; says which.
     """
-    if num_episodes < 1 or num_windows < 1 or (seed is not None and seed < 0):
-        raise ValueError(
-            f"expected num_episodes >= 1, num_windows >= 1 and seed >= 0, got {num_episodes}, {num_windows}, {seed}."
-        )
-    policy.check_rules(rules)
-    unknown = [name for name in suites if name not in SUITES]
-    if unknown or not suites:
-        raise ValueError(f"--suite: expected names out of {', '.join(SUITES)}, got {unknown or 'none'}.")
-    if which.held_out not in HELD_OUT:
-        raise ValueError(f"--held_out: expected one of {', '.join(HELD_OUT)}, got {which.held_out!r}.")
     run, step = run_directory.find(path)
-    subfolder = which.held_out if which.held_out != "seed" else ""
-    directory = Path(output_dir) if output_dir else run / "report" / environment / subfolder
     meta = run_directory.read_meta(path)
     config = with_data_of(freeze(meta["config"]), run, meta["data"])
-    if is_of_text(config):
-        if tuple(suites) != ("report",) or environment or subfolder:
-            raise ValueError(
-                f"{path}: a run of text is asked about its held-out episodes (--suite=report); --suite="
-                f"{','.join(suites)}, --env={environment or 'LEVEL'} and --held_out={which.held_out} are for grids. "
-                "Leave them out."
-            )
-        report.make_directory(directory)
-        content = evaluate_text(
-            path, directory, num_episodes=num_episodes, num_windows=num_windows, seed=seed or 0, goals=which.goals,
-            mesh_text=mesh, say=say,
-        )  # fmt: skip
-        known = {"report": content}
-        world = content["about"]["environment"]
-        if world and registry.is_registered(world):
-            known["acting"] = _act_in_text(path, config, directory, num_episodes, seed or 0)
-        _charts(directory).loss_curves(run / "metrics", directory / "loss.png", config.masking)
-        print(f"\nWritten to {paths.shown(directory)}")
-        return known
-    if mesh:
-        raise ValueError("--mesh: only runs of text are evaluated on a mesh; leave it out.")
-    config, model_config, params, tokenizer = weights.load_for_inference(path)
-    config = with_data_of(config, run, meta["data"])
-    if environment:
-        registry.make_environment(environment, config.data.profile).close()  # an unknown level fails here
-    report.make_directory(directory)
-    trained_on = config.data
-    if environment:
-        num_training = min(config.data.num_episodes or BASELINE_EPISODES, BASELINE_EPISODES)
-        data = dataclasses.replace(config.data, environment=environment, path="", sources="", num_episodes=num_training)
-        config = dataclasses.replace(config, data=data)
-        if not is_collected(directory_of(config.data)):
-            collect(config.data)
-    held_out = open_held_out(config, tokenizer, num_episodes, seed, which, trained_on)
-    if not environment:
-        _refuse_other_data(path, held_out)
-    seed = 0 if seed is None else seed
-    model = Model(config, model_config, params, held_out.task.vocabulary, held_out.actions, held_out.row_length)
-    about = {
-        "checkpoint": str(path), "step": step, "environment": held_out.task.environment, "profile": held_out.profile,
-        "window": held_out.num_steps, "num_episodes": len(held_out.seeds), "first_seed": held_out.seeds[0],
-        "num_test_episodes": len(held_out.examples), "num_windows": num_windows, "seed": seed,
-        "goals": list(which.goals), "visit_penalty": policy.VISIT_PENALTY, "overlap": held_out.overlap._asdict(),
-        "held_out": held_out.overlap.sentence(),
-        "data": {"directory": str(held_out.task.directory), "files": dict(held_out.task.fingerprint["files"])},
-    }  # fmt: skip
-    contents: dict[str, Any] = {}
-    for suite in suites:
-        start = time.perf_counter()
-        if suite == "report":
-            found = _report(directory, run, model, held_out, about, rules, num_windows, seed)
-        else:
-            found = _others(model, held_out, rules, num_windows, seed)[suite]()
-        about_it = {**about, "seconds": round(time.perf_counter() - start, 1)}
-        contents[suite] = {"about": about_it, **report.encoded(found)}
-        report.write_json(directory / f"{suite}.json", contents[suite])  # before it is printed: nobody may be there
-        if suite in TABLES:
-            print(TABLES[suite](found))
-        if suite != "report":
-            print(held_out.overlap.sentence())
+    subject = Subject(path, run, step, config, meta["data"])
+    if config.data.sources:
+        directory = Path(request.output_dir) if request.output_dir else run / "report" / request.subfolder
+        contents = _each_source(subject, directory, request)
+    else:
+        folder = run / "report" / request.environment / request.subfolder
+        directory = Path(request.output_dir) if request.output_dir else folder
+        contents = _one_source(subject, directory, request)
     print(f"\nWritten to {paths.shown(directory)}")
     return contents
 
 
-def _act_in_text(path: str, config: Config, directory: Path, num_episodes: int, seed: int) -> dict[str, Any]:
+def _one_source(subject: Subject, directory: Path, request: Request) -> dict[str, Any]:
+    """The content of every file, by suite, of data of one kind."""
+    if not is_of_text(subject.config):
+        return of_grid.evaluate(subject, directory, request, say)
+    if tuple(request.suites) != ("report",) or request.environment or request.subfolder:
+        raise ValueError(
+            f"{subject.path}: a run of text is asked about its held-out episodes (--suite=report); --suite="
+            f"{','.join(request.suites)}, --env={request.environment or 'LEVEL'} and "
+            f"--held_out={request.which.held_out} are for grids. Leave them out."
+        )
+    report.make_directory(directory)
+    content = evaluate_text(
+        subject, directory, num_episodes=request.num_episodes, num_windows=request.num_windows, seed=request.seed or 0,
+        goals=request.which.goals, mesh_text=request.mesh, say=say,
+    )  # fmt: skip
+    known = {"report": content}
+    world = content["about"]["environment"]
+    if world and registry.is_registered(world):
+        known["acting"] = _act_in_text(subject, directory, request)
+    charts = of_grid.charts_module(directory)
+    charts.loss_curves(subject.run / "metrics", directory / "loss.png", subject.config.masking)
+    return known
+
+
+def _each_source(mixture: Subject, directory: Path, request: Request) -> dict[str, dict[str, Any]]:
+    """Evaluates the sources of a mixture one by one, each into a folder of its name below `directory`.
+
+    Raises:
+      ValueError: when no source can be asked.
+    """
+    if request.environment:
+        raise ValueError(
+            f"--env: {mixture.path} was trained on several sources, and is evaluated on those. Leave it out."
+        )
+    weights_of = list(parse_sources(mixture.config.data.sources).values())
+    configs = source_configs(mixture.config)
+    contents: dict[str, dict[str, Any]] = {}
+    about: dict[str, Any] = {"checkpoint": str(mixture.path), "step": mixture.step, "sources": {}}
+    began = mixture.began.get("sources", [{}] * len(configs))
+    for (name, config), weight, then in zip(configs.items(), weights_of, began, strict=True):
+        asked, reason = _request_of(request, is_of_text(config), sources.has_split(config.data.path, "test"))
+        if asked is None:
+            say(f"{name}: left out, because {reason}.")
+            about["sources"][name] = {"directory": config.data.path, "weight": weight, "left_out": reason}
+            continue
+        print(f"\n{name}: {paths.shown(config.data.path)}, weight {weight / sum(weights_of):.3g}\n", flush=True)
+        subject = mixture._replace(config=config, began=then, source=name)
+        contents[name] = _one_source(subject, directory / name, asked)
+        about["sources"][name] = {"directory": config.data.path, "weight": weight}
+    if not contents:
+        raise ValueError(f"{mixture.path}: none of its sources can be asked for --suite={','.join(request.suites)}.")
+    about["data"] = [data for found in contents.values() for one in found.values() for data in _data_of(one)]
+    if "report" in request.suites:
+        files = [directory / name / "rows.jsonl" for name in contents]
+        rows.write(directory / "rows.jsonl", (row for file in files for row in rows.read(file)))
+    for suite in request.suites:
+        told = {name: found[suite] for name, found in contents.items() if suite in found}
+        report.write_json(directory / f"{suite}.json", {"about": about, "sources": told})
+    return contents
+
+
+def _data_of(content: dict[str, Any]) -> list[dict[str, Any]]:
+    data = content.get("about", {}).get("data")
+    return [data] if data else []
+
+
+def _request_of(request: Request, is_text: bool, has_test: bool) -> tuple[Request | None, str]:
+    """What one source of a mixture can be asked of a request; None and why, where it is nothing."""
+    if not has_test:
+        return None, "it has no test split, whose episodes would be asked about"
+    if not is_text:
+        return dataclasses.replace(request, mesh=""), ""
+    if "report" not in request.suites or request.subfolder:
+        return None, "text is asked about its test episodes by --suite=report alone, held out as they are"
+    return dataclasses.replace(request, suites=("report",)), ""
+
+
+def _act_in_text(subject: Subject, directory: Path, request: Request) -> dict[str, Any]:
     """Plays the test episodes' tasks in the run's world of text, with the model and the baselines."""
-    run_config, model_config, params, tokenizer = weights.load_for_inference(path)
-    task = open_task(config, tokenizer)
-    generator = Generator(run_config, model_config, params, task)
-    tasks = playing.tasks_of(task.directory, "test", num_episodes)
-    found = playing.evaluate(task, generator, task.environment, tasks, seed=seed, say=say)
+    _, model_config, params, tokenizer = weights.load_for_inference(subject.path)
+    task = open_task(subject.config, tokenizer)
+    generator = Generator(subject.config, model_config, params, task)
+    tasks = playing.tasks_of(task.directory, "test", request.num_episodes)
+    found = playing.evaluate(task, generator, task.environment, tasks, seed=request.seed or 0, say=say)
     content = playing.as_json(found)
     report.write_json(directory / "acting.json", content)  # before it is printed: nobody may be there
     print("\n" + playing.table(found))
     return content
-
-
-def _refuse_other_data(path: str, held_out: HeldOut) -> None:
-    """Raises ValueError when the training split, or the tokenizer, is not what the run was trained on: then it is not
-    known what is held out."""
-    began, now = run_directory.read_meta(path)["data"], held_out.task.fingerprint
-    changed = differences(began, {**now, "shards_sha256": began.get("shards_sha256")})
-    if changed:
-        raise ValueError(
-            f"{held_out.task.directory}: not the data that {path} was trained on ({'; '.join(changed)}). Put those "
-            "back, or train again."
-        )
-
-
-def _others(
-    model: Model, held_out: HeldOut, rules: Sequence[str], num_windows: int, seed: int
-) -> dict[str, Callable[[], dict[str, Any]]]:
-    """What makes the content of each suite's file but the report's."""
-    settings = {"num_steps": held_out.num_steps, "seed": seed}
-    limit = max(1, num_windows // 8)
-
-    def likelihood() -> dict[str, Any]:
-        say(f"likelihood: {len(held_out.examples)} test episodes, {limit} windows each")
-        found = sequence_nll.evaluate(
-            model, held_out.marginals, held_out.cell_words, held_out.examples, limit=limit, **settings
-        )
-        diagrams = calibration.evaluate(model, held_out.examples, limit=num_windows, **settings)
-        return {"likelihood": found, "calibration": diagrams, "num_draws": sequence_nll.NUM_DRAWS}
-
-    def robust() -> dict[str, Any]:
-        return {"curves": robustness.evaluate(held_out, model, rules=rules, limit=num_windows, seed=seed, say=say)}
-
-    def decoding() -> dict[str, Any]:
-        return {"variants": planning.evaluate(held_out, model, seed=seed, say=say)}
-
-    def view() -> dict[str, Any]:
-        say("viewer: every single hole of a few test windows")
-        return viewer.precomputed(held_out, model, seed)
-
-    return {"likelihood": likelihood, "robustness": robust, "decoding": decoding, "viewer": view}
-
-
-def _report(
-    directory: Path, run: Path, model: Model, held_out: HeldOut, about: dict[str, Any], rules: Sequence[str],
-    num_windows: int, seed: int,
-) -> dict[str, Any]:  # fmt: skip
-    """World model and acting: the table, the episodes, the pictures."""
-    actions, encode = held_out.actions, held_out.task.vocabulary.encode_slot
-    say(f"world model: {len(held_out.examples)} test episodes, windows of {held_out.num_steps} steps")
-    constant = CONSTANT_ACTION if CONSTANT_ACTION in actions else actions[0]
-    known = world_model.evaluate(
-        model, held_out.marginals, held_out.cell_words, held_out.examples,
-        (constant, encode(constant)),
-        num_steps=held_out.num_steps, limit=num_windows, seed=seed,
-    )  # fmt: skip
-    played = acting.evaluate(
-        held_out.make_environment, held_out.seeds, model.action_logits, held_out.make_framer,
-        held_out.marginals.action_log_marginals([encode(word) for word in actions]), actions,
-        rules=rules, seed=seed, say=say,
-    )  # fmt: skip
-    paired = report.by_episode({**{f"world_model.{q}": by for q, by in known.items()}, "acting": played.summaries})
-    report.write_compact(directory / "episodes.json", paired)
-    content = {"world_model": known, "acting": played.summaries}
-    report.write_json(
-        directory / "report.json", {"about": about, **report.encoded(content)}
-    )  # before all that may fail
-    print(report.text(about, known, played.summaries))
-    draw(directory, run, model, held_out, known, played, rules[0], seed)
-    return content
-
-
-def draw(
-    directory: Path,
-    run: Path,
-    model: Model,
-    held_out: HeldOut,
-    known: world_model.Results,
-    played: acting.Played,
-    rule: str,
-    seed: int,
-) -> None:
-    """Writes the pictures.
-
-    Raises:
-      ModuleNotFoundError: when the extra `report` is not installed.
-    """
-    charts = _charts(directory)
-    from anyorder_jax.evaluation import film, strip
-
-    say("pictures")
-    masking = freeze(run_directory.read_meta(run)["config"]).masking
-    charts.loss_curves(run / "metrics", directory / "loss.png", masking)
-    title = f"{run.name} on {held_out.task.environment}, {len(held_out.seeds)} held-out episodes"
-    charts.summary_chart(known, played.summaries, title, directory / "summary.png")
-    shown = strip.choose(held_out.examples, held_out.num_steps, seed)
-    strip.draw(shown, model, held_out.cell_words, held_out.task.vocabulary, directory / "strip.png")
-    name = acting.model_name(rule)
-    environment = held_out.make_environment()
-    try:
-        steps_E = played.outcomes[acting.EXPERT].steps_E
-        for file, who in (("rollout.gif", name), ("expert.gif", acting.EXPERT)):
-            episode = film.choose(played.episodes[who], steps_E)
-            film.save(film.frames(environment, episode, who.replace("/", ", ")), directory / file)
-    finally:
-        environment.close()
-
-
-def _charts(directory: Path) -> ModuleType:
-    """What draws; ModuleNotFoundError when the extra `report` is not installed."""
-    try:
-        from anyorder_jax.evaluation import charts, film, strip  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"the pictures need {error.name!r}, which is not installed; the numbers are in "
-            f"{directory}/report.json. Run `pip install 'anyorder-jax[report]'`."
-        ) from error
-    return charts
 
 
 def say(line: str) -> None:

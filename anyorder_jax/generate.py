@@ -35,7 +35,8 @@ from anyorder_jax.acting.generator import Decoding, Generator, Question, with_de
 from anyorder_jax.config import Config
 from anyorder_jax.data import sources, units
 from anyorder_jax.masking.granularity import slots_of
-from anyorder_jax.task import Task, open_task, with_data_of
+from anyorder_jax.provenance import with_data_of
+from anyorder_jax.task import Task, config_of_part, open_task
 from anyorder_jax.types import ROLES, Kind, Trajectory
 
 NEXT = ("decision", "action", "thought", "observation", "tool", "user")
@@ -101,6 +102,9 @@ def generate(
     config, model_config, params, tokenizer = weights.load_for_inference(checkpoint)
     run, _ = run_directory.find(checkpoint)
     task = open_task(with_data_of(config, run, run_directory.read_meta(checkpoint)["data"]), tokenizer)
+    if task.parts:
+        task = task.part_of(episode.source.get("environment", ""))
+        config = config_of_part(config, task)
     generator = Generator(config, model_config, params, task, decoding)
     answers = []
     for number in range(num_samples):

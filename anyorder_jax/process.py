@@ -2,7 +2,7 @@
 
 A run is one process, or several that each see their own devices and make one mesh of them. They find one another
 (`join_others`), agree when a scheduler's SIGTERM ends them (`until_sigterm`), and none waits for one that is gone
-(`leave_at_once_on_error`).
+(`leave_at_once_on_error`). One of them speaks (`say`).
 """
 
 from __future__ import annotations
@@ -228,3 +228,9 @@ def leave_at_once_on_error() -> Iterator[None]:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status if isinstance(status, int) else 1)
+
+
+def say(line: str) -> None:
+    """A line for the user, from the first process only."""
+    if jax.process_index() == 0:
+        print(line, flush=True)

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import hashlib
 import itertools
-import json
-import subprocess
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from etils import epath
 
 from anyorder_jax import keys, paths, run_directory
+from anyorder_jax.collected import collection, directory_of, is_collected
 from anyorder_jax.config import Config, DataConfig, parse_mixture, parse_sources
 from anyorder_jax.data import sources, tokenizer_files, units
-from anyorder_jax.data.mixtures import Mixture, Source
 from anyorder_jax.data.pipeline import Corpus
-from anyorder_jax.data.text_corpus import TextCorpus, Texts, open_index
 from anyorder_jax.data.tokenization import Vocabulary
-from anyorder_jax.data.trained_tokenizer import trained_vocabulary
 from anyorder_jax.environments import registry
+from anyorder_jax.provenance import shards_digest
 from anyorder_jax.types import GRANULARITIES, OCCLUDED, ROLES, Codec, Kind, Trajectory
+
+if TYPE_CHECKING:  # text and mixtures are opened where there are some
+    from anyorder_jax.data.mixtures import Mixture
+    from anyorder_jax.data.text_corpus import TextCorpus
 
 
 class Task(NamedTuple):
@@ -50,6 +48,8 @@ class Task(NamedTuple):
           FileNotFoundError, ValueError: for data that are missing, broken or cannot be tokenised, by file and line.
         """
         if self.parts:
+            from anyorder_jax.data.mixtures import Mixture, Source
+
             found = []
             for part, weight in self.parts:
                 examples = part.examples(config_of_part(config, part), split)
@@ -60,6 +60,8 @@ class Task(NamedTuple):
         if not data.context_tokens:
             given = self.training(data) if split == "train" else self.trajectories(split)
             return self.corpus(given, data.window)
+        from anyorder_jax.data.text_corpus import TextCorpus, Texts, open_index
+
         texts = Texts(self.codec, self.vocabulary, self.layout)
         on_bad = None if self.skipped is None else self.skipped.append
         limit = data.num_episodes if split == "train" else 0
@@ -68,9 +70,8 @@ class Task(NamedTuple):
         return TextCorpus(self.directory, index, texts, data.context_tokens, config.seed)
 
     def has_split(self, split: str) -> bool:
-        """Whether the collection has such a split; a corpus of a handful of logs has no validation and no test."""
-        manifest = sources.read_manifest(self.directory)
-        return bool(manifest.splits.get(split)) or (self.directory / split).is_dir()
+        """See `sources.has_split`."""
+        return sources.has_split(self.directory, split)
 
     def decision(self) -> tuple[Kind, ...]:
         """What an agent of these data writes at its turn: a thought and an action, or an action alone, as more than
@@ -80,6 +81,18 @@ class Task(NamedTuple):
         thoughts = {turn[:2] for turn in turns if turn[2] == Kind.THOUGHT}
         actions = {turn[:2] for turn in turns if turn[2] == Kind.ACTION}
         return (Kind.THOUGHT, Kind.ACTION) if 2 * len(thoughts & actions) > len(actions) else (Kind.ACTION,)
+
+    def part_of(self, environment: str) -> Task:
+        """Of a mixture, the first source of episodes of this environment; a source of running text without one.
+
+        Raises:
+          ValueError: when there is no such source.
+        """
+        found = [part for part, _ in self.parts if part.environment == environment]
+        if not found:
+            known = ", ".join(repr(part.environment) for part, _ in self.parts)
+            raise ValueError(f"config.data.sources: no source is of {environment!r}; they are of {known}.")
+        return found[0]
 
     def trajectories(self, split: str, limit: int = 0) -> list[Trajectory]:
         """The split's trajectories, the first `limit` (0: all). Raises ValueError for a mixture, which has none of its
@@ -139,120 +152,6 @@ def without_actions(trajectory: Trajectory) -> Trajectory:
     return dataclasses.replace(trajectory, units=hidden)
 
 
-def differences(began: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """In words, what two fingerprints of data disagree about. Only what both know counts: the first versions of this
-    program wrote less, and not every job reads every split.
-
-    Args:
-      began: `Task.fingerprint` as a run stored it.
-      now: the same of what is there now, read.
-    """
-
-    def differs(key: str) -> bool:
-        return key in began and key in now and began[key] != now[key]
-
-    def splits(files: Mapping[str, str]) -> set[str]:
-        return {file.partition("/")[0] for file in files}
-
-    old, new = began.get("files", {}), now.get("files", {})
-    both = splits(old) & splits(new)
-    changed = sorted(file for file, _ in old.items() ^ new.items() if file.partition("/")[0] in both)
-    found = [
-        f"{file} has other contents than when the run began" if file in old and file in new
-        else f"{file} is new since the run began" if file in new
-        else f"{file} is gone since the run began"
-        for file in dict.fromkeys(changed)
-    ]  # fmt: skip
-    if not both and differs("shards_sha256"):
-        found.append("manifest.json lists other shards than when the run began")
-    if differs("environment"):
-        found.append(f"the environment was {began['environment']!r}, now {now['environment']!r}")
-    if differs("vocabulary_size"):
-        found.append(f"the tokenizer had {began['vocabulary_size']} tokens, now {now['vocabulary_size']}")
-    elif differs("vocabulary_sha256"):
-        found.append("the tokenizer has other contents than when the run began: as many tokens, but other ids")
-    pairs = zip(began.get("sources", ()), now.get("sources", ()), strict=False)
-    for number, (before, after) in enumerate(pairs, start=1):
-        found += [f"source {number} of the mixture: {sentence}" for sentence in differences(before, after)]
-    if not found and differs("tokens_sha256"):
-        found.append("the same files give other tokens than when the run began: codec or tokenizer changed")
-    return found
-
-
-def directory_of(config: DataConfig) -> Path:
-    """`data.path`, or the folder in the cache where this configuration's collected episodes lie (or will lie)."""
-    if config.path:
-        return epath.Path(config.path)
-    noise = f"-noise{config.noise:g}" if config.noise else ""
-    counts = f"{config.num_episodes}-{config.num_validation_episodes}-{config.num_test_episodes}"
-    return Path(config.cache_dir) / f"{config.environment}-{counts}{noise}"
-
-
-def is_collected(directory: Path) -> bool:
-    """True when the directory holds a finished collection."""
-    try:
-        return sources.read_manifest(directory).is_complete
-    except FileNotFoundError:
-        return False
-
-
-def collection(config: DataConfig, directory: Path) -> list[str]:
-    """The arguments of `anyorder_jax.collect` for the episodes that a configuration names."""
-    noise = [f"--noise={config.noise}"] if config.noise else []
-    return [
-        f"--env={config.environment}", f"--output_dir={directory}", *noise, f"--num_episodes={config.num_episodes}",
-        f"--num_validation_episodes={config.num_validation_episodes}",
-        f"--num_test_episodes={config.num_test_episodes}",
-    ]  # fmt: skip
-
-
-def with_data_of(config: Config, run: Path, fingerprint: Mapping[str, Any]) -> Config:
-    """A run's configuration with the place where its episodes lie now: the one that it remembers, or, when nothing is
-    there, the same one beside the run (which was copied with them), if they are the same episodes. A place that is
-    gone and cannot be made again (another machine's) becomes one beside the run, where they may be collected.
-
-    Args:
-      config: of the run.
-      run: its directory.
-      fingerprint: of its data, as its checkpoints have it.
-    """
-    data = config.data
-
-    def is_the_same(directory: Path) -> bool:
-        with contextlib.suppress(OSError, ValueError):  # whatever else lies there under this name
-            return _shards_digest(sources.read_manifest(directory)) == fingerprint["shards_sha256"]
-        return False
-
-    found = paths.find(directory_of(data), run, is_the_same)
-    moved: dict[str, Any] = {"path": found} if data.path else {"cache_dir": str(Path(found).parent)}
-    if not data.path and not paths.can_be_made(found):
-        moved["cache_dir"] = str(run.parent / Path(data.cache_dir).name)
-    return dataclasses.replace(config, data=dataclasses.replace(data, **moved))
-
-
-def _shards_digest(manifest: sources.Manifest) -> str:
-    shards = [[shard.file, shard.sha256] for split in sorted(manifest.splits) for shard in manifest.splits[split]]
-    return hashlib.sha256(json.dumps(shards).encode()).hexdigest()
-
-
-def collect(config: DataConfig) -> None:
-    """Collects the level's expert episodes into the cache, in a process of its own.
-
-    Raises:
-      ValueError: when the collection fails; its own lines say why.
-    """
-    command = [sys.executable, "-m", "anyorder_jax.collect", *collection(config, directory_of(config))]
-    print(f"No episodes of {config.environment} at {directory_of(config)} yet: collecting them now (once).", flush=True)
-    with subprocess.Popen(command, process_group=0) as collecting:  # Ctrl-C is for this process, which passes it on
-        try:
-            code = collecting.wait()
-        except BaseException:
-            collecting.terminate()
-            raise
-    if code:
-        raise ValueError(f"Collecting {config.environment} failed; the lines above say why.")
-
-
 def tokenizer_of_model(path: str) -> Path:
     """The directory with the tokenizer that belongs to a model directory, a run or one of its steps.
 
@@ -303,10 +202,10 @@ def open_task(config: Config, tokenizer: str | Path = "") -> Task:
         )
     codec = registry.make_codec(environment, config.data.profile)
     check_levels(config, codec)
-    return _task(config, directory, codec, _vocabulary(config, tokenizer, [(directory, codec)]))
+    return _task(config, directory, codec, vocabulary_of(config, tokenizer, [(directory, codec)]))
 
 
-def _vocabulary(config: Config, tokenizer: str | Path, collections: Sequence[tuple[Path, Codec]]) -> Vocabulary:
+def vocabulary_of(config: Config, tokenizer: str | Path, collections: Sequence[tuple[Path, Codec]]) -> Vocabulary:
     """The vocabulary of some collections that share it, for the first one's codec; arguments as `open_task`."""
     chosen = tokenizer or config.data.tokenizer or (tokenizer_of_model(config.model.path) if config.model.path else "")
     codecs = [codec for _, codec in collections]
@@ -314,6 +213,8 @@ def _vocabulary(config: Config, tokenizer: str | Path, collections: Sequence[tup
         return Vocabulary.from_directory(chosen, codecs[0])
     if not any(codec.is_running_text for codec in codecs) and all(c.lexicon() == codecs[0].lexicon() for c in codecs):
         return Vocabulary.builtin(codecs[0])
+    from anyorder_jax.data.trained_tokenizer import trained_vocabulary
+
     return trained_vocabulary(collections, config.data)
 
 
@@ -321,9 +222,9 @@ def _task(config: Config, directory: Path, codec: Codec, vocabulary: Vocabulary)
     """The task of one directory."""
     manifest = sources.read_manifest(directory)
     if config.data.frames == "chat":
-        vocabulary = vocabulary.with_chat_frames()
+        vocabulary = vocabulary.with_chat_frames(config.data.frames_version)
     fingerprint = {
-        "environment": manifest.environment, "shards_sha256": _shards_digest(manifest),
+        "environment": manifest.environment, "shards_sha256": shards_digest(manifest),
         "vocabulary_size": vocabulary.size, "vocabulary_sha256": vocabulary.sha256(),
     }  # fmt: skip
     skipped: list[str] | None = [] if config.data.on_bad_record == "skip" else None
@@ -339,7 +240,7 @@ def _open_mixture(config: Config, tokenizer: str | Path) -> Task:
         codec = registry.make_codec(sources.read_manifest(directory).environment, config.data.profile)
         collections.append((directory, codec))
     check_grains(config, [codec for _, codec in collections])
-    vocabulary = _vocabulary(config, tokenizer, collections)
+    vocabulary = vocabulary_of(config, tokenizer, collections)
     parts = []
     for (directory, codec), weight in zip(collections, weights.values(), strict=True):
         part = _task(config, directory, codec, vocabulary.for_codec(codec))
@@ -358,14 +259,35 @@ def _open_mixture(config: Config, tokenizer: str | Path) -> Task:
     )
 
 
+def source_configs(config: Config) -> dict[str, Config]:
+    """Each source of a mixture by its name, with the configuration of a run on it alone. Its name is its folder's; of
+    several with one name also its number, from 1.
+
+    Raises:
+      FileNotFoundError, ValueError: for a source that is not there, by name.
+    """
+    places = list(parse_sources(config.data.sources))
+    names = [Path(place).name for place in places]
+    found = {}
+    for number, (place, name) in enumerate(zip(places, names, strict=True), start=1):
+        codec = registry.make_codec(sources.read_manifest(place).environment, config.data.profile)
+        found[f"{name}-{number}" if names.count(name) > 1 else name] = config_of_source(config, place, codec)
+    return found
+
+
 def config_of_part(config: Config, part: Task) -> Config:
+    """`config_of_source` of an opened one."""
+    return config_of_source(config, str(part.directory), part.codec)
+
+
+def config_of_source(config: Config, directory: str, codec: Codec) -> Config:
     """The configuration for one source of a mixture: contexts of so many tokens for text, windows of steps for grids;
     of the granularities those that it offers."""
-    data = dataclasses.replace(config.data, path=str(part.directory), sources="")
-    if not part.codec.is_running_text:
+    data = dataclasses.replace(config.data, path=directory, sources="")
+    if not codec.is_running_text:
         data = dataclasses.replace(data, context_tokens=0)
     grains = parse_mixture(config.masking.granularity, GRANULARITIES, "masking.granularity")
-    offered = ",".join(f"{name}:{weight!r}" for name, weight in grains.items() if name in part.codec.levels)
+    offered = ",".join(f"{name}:{weight!r}" for name, weight in grains.items() if name in codec.levels)
     masking = dataclasses.replace(config.masking, granularity=offered or config.masking.granularity)
     return dataclasses.replace(config, data=data, masking=masking)
 

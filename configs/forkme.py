@@ -1,4 +1,4 @@
-"""Start here: copy this file, change what differs, run it. Every key and its default: anyorder_jax/config.py.
+"""Start here: copy this file, change what differs, run it. Every key and its default: anyorder_jax/config/sections.py.
 
 python -m anyorder_jax.train --config=configs/forkme.py
 """

@@ -182,7 +182,7 @@ def test_baselines_by_hand():
 
 
 def row(task="a", question="decision", predictor="model", measure="token_accuracy", role="action", parts=(1.0, 2.0)):
-    return rows.Row("run", 3, task, question, predictor, measure, role, *parts)
+    return rows.Row("run", 3, "", task, question, predictor, measure, role, *parts)
 
 
 TABLE = [

@@ -7,13 +7,15 @@ import shutil
 import numpy as np
 import pytest
 
-from anyorder_jax import train
 from anyorder_jax.config import Config, DataConfig
 from anyorder_jax.data import sources, units
 from anyorder_jax.data.tokenization import Vocabulary
 from anyorder_jax.environments import registry
 from anyorder_jax.evaluation import held_out, reuse
-from anyorder_jax.task import differences, open_task
+from anyorder_jax.provenance import differences
+from anyorder_jax.task import open_task
+from anyorder_jax.training import loop
+from anyorder_jax.training.run import Run
 from anyorder_jax.types import Kind, Unit
 from corridor import BPE_DIRECTORY, CorridorCodec, make_trajectory
 from edited_shop import edit, shop_config, shop_episode, swap_two_tokens, write_shop
@@ -25,7 +27,7 @@ def shop(tmp_path_factory):
     folder = tmp_path_factory.mktemp("shop")
     write_shop(folder / "data")
     shutil.copytree(BPE_DIRECTORY, folder / "tokenizer")
-    assert train.train(shop_config(folder / "data", folder / "tokenizer"), folder / "run")
+    assert loop.train(shop_config(folder / "data", folder / "tokenizer"), folder / "run")
     return folder
 
 
@@ -72,7 +74,7 @@ def folder(shop, tmp_path):
 
 def go_on(folder):
     """Starts the run again, as far as its first update."""
-    return train.Run(shop_config(folder / "data", folder / "tokenizer"), folder / "run")
+    return Run(shop_config(folder / "data", folder / "tokenizer"), folder / "run")
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])

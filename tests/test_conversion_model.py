@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 
 import checkpoints
-from anyorder_jax import checkpoint, run_directory, sharding, state, train, weights
+from anyorder_jax import checkpoint, run_directory, sharding, state, weights
 from anyorder_jax.config import CheckpointConfig, Config, DataConfig, MeshConfig, ModelSelection, TrainConfig
 from anyorder_jax.model import transformer
 from anyorder_jax.model.presets import PRESETS
 from anyorder_jax.pretrained import load, names, tree
 from anyorder_jax.pretrained.load import load_params, read_model_config
 from anyorder_jax.pretrained.reader import Reader
+from anyorder_jax.training import shape
 from conversion import orbax, zarr
 from conversion.__main__ import main
 
@@ -334,7 +335,7 @@ def test_rows_longer_than_the_model_knows_are_refused(tmp_path):
     config = dataclasses.replace(Config(), model=ModelSelection(path=str(source)))
     task = SimpleNamespace(vocabulary=SimpleNamespace(size=40))
     with pytest.raises(ValueError, match=r"row_length: 232 is more than the max_position_embeddings = 128 of"):
-        train.model_config_of(config, task)
+        shape.model_config_of(config, task)
 
 
 @pytest.mark.parametrize(("block_size", "is_refused"), [(2, True), (6, True), (8, False)])
@@ -347,7 +348,7 @@ def test_blocks_that_leak_the_answer_are_refused_before_the_weights_are_read(tmp
     task = SimpleNamespace(vocabulary=SimpleNamespace(size=40))
     message = rf"train\.block_size: expected a multiple of 4, .* got {block_size}: .* Set it to 4"
     with pytest.raises(ValueError, match=message) if is_refused else contextlib.nullcontext():
-        train.model_config_of(config, task)
+        shape.model_config_of(config, task)
 
 
 def test_an_unknown_mesh_is_refused(tmp_path, capsys):

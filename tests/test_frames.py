@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import hashlib
 import json
 
 import jax
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 
 import shop
 from anyorder_jax import decode, keys, task
-from anyorder_jax.acting.generator import Generator
+from anyorder_jax.acting.generator import Answer, Generator
+from anyorder_jax.acting.message import action_start
 from anyorder_jax.config import defaults, freeze
 from anyorder_jax.data import contexts, units
 from anyorder_jax.data.tokenization import Vocabulary
@@ -48,9 +50,16 @@ OPENED_ONLY = (
     "{% if add_generation_prompt %}<role>assistant</role>\n{% endif %}"
 )
 NO_TAGS = "{% for m in messages %}{{ 'A: ' if m.role == 'assistant' else 'Q: ' }}{{ m.content }}\n\n{% endfor %}"
+HERMES = (
+    "{% for m in messages %}<role>{{ m.role }}</role>\n"
+    "{% if m.role == 'tool' %}<tool_response>\n{{ m.content }}\n</tool_response>{% else %}{{ m.content }}{% endif %}"
+    "{% for call in m.tool_calls %}{% if m.content or not loop.first %}{{ '\n' }}{% endif %}"
+    '<tool_call>\n{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}'
+    "\n</tool_call>{% endfor %}<|role_end|>\n{% endfor %}"
+)
 TEMPLATES = {
     "golden": PLAIN.tokenizer.chat_template, "tools": WITH_TOOLS, "alternating": ALTERNATING, "open": OPENED_ONLY,
-    "no tags": NO_TAGS,
+    "no tags": NO_TAGS, "hermes": HERMES,
 }  # fmt: skip
 
 
@@ -109,7 +118,7 @@ def messages_of(name, kinds, texts):
         role = "assistant" if kind in DECISION else "user"
         if kind == Kind.SYSTEM and name != "alternating" and all(k == Kind.SYSTEM for k in kinds[: len(messages) + 1]):
             role = "system"
-        if kind == Kind.TOOL and name in ("tools", "open"):
+        if kind == Kind.TOOL and name in ("tools", "open", "hermes"):
             role = "tool"
         if messages and messages[-1][0] == role != "tool":
             messages[-1] = (role, f"{messages[-1][1]}\n{text}")
@@ -272,3 +281,109 @@ def test_any_end_token_ends_a_unit(end):
     filled = fill(params, tokens_BL, np.array([16], np.int32), holes, allowed_HV[None], 2.0, keys.key(0, "x"), 0.0)
     assert np.asarray(filled.tokens_BH)[0].tolist() == [5] * 3 + [end] + [37] * 4
     assert int(filled.passes_B[0]) == 4
+
+
+def test_a_thought_and_its_action_are_one_text_as_they_are_served():
+    """No end-of-text, where a server would stop, stands inside a message; the ids are those of the whole message."""
+    role_end = GOLDEN.tokenizer.convert_tokens_to_ids("<|role_end|>")
+    for thought in ("I do not know.", "Two\nlines: 'so'", "Yes!\n\n", "ends in a space "):
+        kinds, texts = (Kind.GOAL, Kind.THOUGHT, Kind.ACTION), ("Name a colour.", thought, "Blue.\nOr not.")
+        given = [Unit(kind, 0, text=text) for kind, text in zip(kinds, texts, strict=True)]
+        example = tokenise(GOLDEN, given, units.DEFAULT_LAYOUT)
+        messages = [("user", texts[0]), ("assistant", f"{thought}\n{texts[2]}")]
+        before, message = np.split(example.tokens_L, [int(np.argmax(example.slots_GL[0] == 1))])
+        assert GOLDEN.end_id not in message[: int(np.argmax(message == role_end))]
+        whole = [i for i in before.tolist() if i != GOLDEN.end_id] + [i for i in message.tolist() if i != GOLDEN.end_id]
+        assert whole == template_ids(GOLDEN, messages)
+        assert [unit.text for unit in units.detokenise(example, RENDERER, GOLDEN)] == list(texts)
+        assert (np.diff(example.slots_GL[1][example.slots_GL[0] >= 0]) >= 0).all()
+
+
+def test_runs_of_the_first_version_keep_their_ids(data):
+    """Measured before there was a second one."""
+    first = {name: with_template(TEMPLATES[name]).with_chat_frames(1) for name in ("golden", "tools")}
+    assert first["golden"].sha256() == "a81933c5a1a746bea2f088b23f7a9e7162692000f7e480701cf2c5f3d64fef58"
+    assert first["tools"].sha256() == "1c4213cb230661f4215329f93fd441e23118ce6b1dd1bbddd42061cec84c7897"
+    example = tokenise(first["golden"], shop.make_trajectory(3).units, units.DEFAULT_LAYOUT)
+    digest = hashlib.sha256(example.tokens_L.tobytes() + example.slots_GL.tobytes()).hexdigest()
+    assert digest == "464af0e59ed80ea2693165d036abd614e6e02f331b7537a600cb5290496de00c"
+    saved = dataclasses.asdict(settings_for(data))
+    assert saved["data"].pop("frames_version") == 2
+    assert freeze(saved).data.frames_version == 1
+    assert task.open_task(freeze(saved)).vocabulary.sha256() == first["golden"].sha256()
+    assert freeze({**saved, "data": {**saved["data"], "frames": "markers"}}).data.frames_version == 2
+
+
+CALL = '{"name":"search","arguments":{"query":"<mug> \u00e9 \\"x\\"","n":[1,null]}}'
+
+
+def test_calls_are_written_as_the_template_writes_them():
+    hermes = VOCABULARIES["hermes"]
+    assert hermes.frames.calls and not VOCABULARIES["tools"].frames.calls and not GOLDEN.frames.calls
+    kinds = [Kind.GOAL, Kind.THOUGHT, Kind.ACTION, Kind.ACTION, Kind.TOOL, Kind.ACTION]
+    other = '{"name":"buy","arguments":{}}'
+    texts = ["Buy.", "A mug.", CALL, other, "7 found", "Done."]
+    given = [Unit(kind, 0, text=text) for kind, text in zip(kinds, texts, strict=True)]
+    calls = [{"type": "function", "function": json.loads(text)} for text in (CALL, other)]
+    messages = [
+        {"role": "user", "content": "Buy."}, {"role": "assistant", "content": "A mug.", "tool_calls": calls},
+        {"role": "tool", "content": "7 found"}, {"role": "assistant", "content": "Done."},
+    ]  # fmt: skip
+    expected = hermes.tokenizer.apply_chat_template(messages, tokenize=False)
+    for layout in (TOUCHING, units.DEFAULT_LAYOUT):
+        example = tokenise(hermes, given, layout)
+        written = hermes.decode_text([i for i in example.tokens_L.tolist() if i != hermes.end_id])
+        assert expected.startswith(written) and "Done." in written
+        assert [unit.text for unit in units.detokenise(example, RENDERER, hermes)] == texts
+        widths = units.unit_widths([Trajectory("a", tuple(given))], RENDERER, hermes, layout)
+        assert [width for width, _, _ in widths] == np.diff(contexts.unit_starts(example)).tolist()
+    argument_L = example.slots_GL[1][example.slots_GL[0] == 2]
+    assert len(np.unique(argument_L)) == 4 + 1  # the head, two arguments, the tail; and the newline behind it
+    for text in ('{"name": "spaced", "arguments": {}}', '{"name":"a"}', "[1]", "<tool_call>\n{}\n</tool_call>", "{"):
+        example = tokenise(hermes, [given[0], Unit(Kind.ACTION, 0, text=text)])
+        assert units.detokenise(example, RENDERER, hermes)[1].text == text
+
+
+@pytest.mark.parametrize(
+    ("text", "action"),
+    [
+        ("I do not know.\nWhich color?", "Which color?"),
+        ("Which color?", "Which color?"),
+        (f"Two\nlines.\n{CALL}", CALL),
+        ("Look.\n```bash\nls\n\ncat x\n```", "```bash\nls\n\ncat x\n```"),
+        ("Not a call:\n{\nsend", "send"),
+    ],
+)
+def test_a_message_is_read_as_its_thought_and_its_action(text, action):
+    assert text[action_start(text, None) :] == action
+    tagged = f"Well.\n<tool_call>\n{action}\n</tool_call>"
+    assert tagged[action_start(tagged, VOCABULARIES["hermes"].frames.calls) :].startswith("<tool_call>")
+
+
+def test_a_decision_is_written_as_one_message(data, monkeypatch):
+    """What a model writes into the hole is read as a thought and an action, whatever their lengths."""
+    config = settings_for(data)
+    opened = task.open_task(config)
+    model_config = dataclasses.replace(tiny_model(), vocab_size=opened.vocabulary.size)
+    params = transformer.init(model_config, jax.random.key(2), jnp.float32)
+    generator = Generator(config, model_config, params, opened)
+    episode = dataclasses.replace(shop.make_trajectory(3), units=shop.make_trajectory(3).units[:3])
+    whole = tokenise(opened.vocabulary, shop.make_trajectory(3).units[:5], opened.layout)
+    start = int(np.argmax(whole.slots_GL[0] == 3))
+    said = [i for i in whole.tokens_L[start:].tolist() if i != opened.vocabulary.end_id]
+
+    def fill(questions):
+        (question,) = questions
+        assert question.is_hidden_L.sum() >= 32 and question.is_hidden_L.sum() % 16 == 0
+        tokens_L = question.example.tokens_L.copy()
+        places = np.flatnonzero(question.is_hidden_L)
+        np.testing.assert_array_equal(tokens_L[: places[0]], whole.tokens_L[: places[0]])
+        tokens_L[places] = (said + [opened.vocabulary.end_id] * len(places))[: len(places)]
+        return [Answer(tokens_L, np.ones(len(tokens_L), np.float32), 1)]
+
+    monkeypatch.setattr(generator, "fill", fill)
+    (written,) = generator.write([episode], [(Kind.THOUGHT, Kind.ACTION)])
+    assert [unit.text for unit in written.units] == [unit.text for unit in shop.make_trajectory(3).units[3:5]]
+    assert np.concatenate(written.ids).tolist() == said
+    (thought,) = generator.write([episode], [(Kind.THOUGHT,)])
+    assert [unit.text for unit in thought.units] == [written.units[0].text]

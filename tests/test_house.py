@@ -13,11 +13,14 @@ FLOORS = [
     {"data", "masking", "environments", "sharding", "metrics", "statistics"},
     {"model", "formats"},
     {"run_directory"},
-    {"loss", "optimizer", "flops", "pretrained", "task", "ingestion"},
+    {"loss", "optimizer", "flops", "pretrained", "collected", "ingestion"},
+    {"provenance"},
+    {"task"},
     {"state"},
     {"step", "decode", "checkpoint", "weights"},
     {"acting", "asking"},
     {"evaluation"},
+    {"training"},
     {"generate", "ingest", "train", "evaluate", "collect", "ablate", "demo", "fit"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -15,6 +15,7 @@ import checkpoints
 from anyorder_jax import checkpoint, digest, run_directory, sharding, state, weights
 from anyorder_jax.config import CheckpointConfig, Config, LoRAConfig, MeshConfig, ModelSelection
 from anyorder_jax.evaluate import evaluate
+from anyorder_jax.evaluation.request import Request
 from anyorder_jax.model import lora
 from anyorder_jax.pretrained.load import load_params, read_model_config
 from conversion.__main__ import main
@@ -139,5 +140,5 @@ def test_a_run_goes_on_bit_for_bit_and_is_evaluated(tmp_path):
     assert code == 0 and "at step 4" in output, output
     jax.tree.map(np.testing.assert_array_equal, weights.load_for_inference(run)[2], whole)
     assert learned(run) == log
-    evaluate(run, num_episodes=2, num_windows=2, rules=["greedy"])
+    evaluate(run, Request(num_episodes=2, num_windows=2, rules=["greedy"]))
     assert (run / "report" / "report.json").is_file()

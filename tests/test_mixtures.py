@@ -2,21 +2,27 @@
 
 import collections
 import dataclasses
+import json
+import shutil
 
 import numpy as np
 import pytest
 
 import shop
-from anyorder_jax import task
-from anyorder_jax.config import MaskingConfig, defaults, freeze, parse_sources, with_absolute_paths
+from anyorder_jax import demo, evaluate, generate, provenance, run_directory, task
+from anyorder_jax.asking import rows
+from anyorder_jax.checkpoint import Checkpointer
+from anyorder_jax.config import CheckpointConfig, MaskingConfig, defaults, freeze, parse_sources, with_absolute_paths
 from anyorder_jax.data import pipeline, sources, units
 from anyorder_jax.data.mixtures import Mixture, Source
 from anyorder_jax.environments import registry
 from anyorder_jax.environments.play import play_episode
+from anyorder_jax.evaluation import reuse
 from anyorder_jax.masking.sampler import AnyOrderMaskSampler
-from anyorder_jax.train import are_same_sources
+from anyorder_jax.training.resuming import are_same_sources
 from anyorder_jax.types import Kind
 from corridor import BPE_DIRECTORY
+from runs import Trainer, tiny_config, tiny_model
 
 LEVEL = "BabyAI-GoToObjS4-v0"
 
@@ -173,10 +179,10 @@ def test_what_the_sources_hold_is_in_the_fingerprint(folders, tmp_path):
     found, _ = opened(config)
     began = found.fingerprint
     assert [sorted(part["files"]) for part in began["sources"]] == [["train/shard-00000.jsonl"]] * 2
-    assert task.differences(began, opened(config)[0].fingerprint) == []
+    assert provenance.differences(began, opened(config)[0].fingerprint) == []
     changed = settings_for(folders, "short:0.5,short2:0.5")
     shop.write(folders / "short2", num_train=11)
-    sentences = task.differences(began, opened(changed)[0].fingerprint)
+    sentences = provenance.differences(began, opened(changed)[0].fingerprint)
     assert "source 2 of the mixture: train/shard-00000.jsonl has other contents than when the run began" in sentences
     assert "source 1 of the mixture: the tokenizer has other contents" in "; ".join(sentences)
     with pytest.raises(ValueError, match=r"asked for as one. Name one of its folders as data.path: .*/short"):
@@ -236,3 +242,101 @@ def test_what_no_source_offers_is_refused(folders):
         task.open_task(dataclasses.replace(config, data=chat))
     with pytest.raises(FileNotFoundError, match="nowhere"):
         task.open_task(settings_for(folders, "short,nowhere"))
+
+
+@pytest.fixture(scope="module")
+def run(folders):
+    """A run on text and grids that learned nothing; text without a test split among them."""
+    shop.write(folders / "untested", num_train=4)
+    manifest = sources.read_manifest(folders / "untested")
+    splits = {name: shards for name, shards in manifest.splits.items() if name != "test"}
+    sources.write_manifest(folders / "untested", dataclasses.replace(manifest, splits=splits))
+    shutil.rmtree(folders / "untested" / "test")
+    config = settings_for(folders, "short:0.3,grid:0.6,untested:0.1", window=1)
+    found, mixture = opened(config)
+    found = found._replace(fingerprint={**found.fingerprint, "tokens_sha256": [mixture.sha256(), ""]})
+    model_config = dataclasses.replace(tiny_model(), vocab_size=found.vocabulary.size)
+    trainer = Trainer(dataclasses.replace(tiny_config(), data=config.data), model_config=model_config)
+    with Checkpointer(folders / "run", CheckpointConfig()) as writer:
+        writer.save(trainer.state, {}, run_directory.describe(config, model_config, found.fingerprint))
+    found.vocabulary.save(folders / "run" / "tokenizer")
+    (folders / "run" / "metrics").mkdir()
+    (folders / "run" / "metrics" / "train.jsonl").write_text('{"step": 1, "loss": 6.0}\n', encoding="utf-8")
+    return folders / "run"
+
+
+def test_every_source_is_evaluated_by_itself(run, capsys):
+    evaluate.main([f"--checkpoint={run}", "--num_episodes=2", "--num_windows=1", "--modes=greedy"])
+    told = capsys.readouterr()
+    assert "untested: left out, because it has no test split" in told.err and "weight 0.3" in told.out
+    report = run / "report"
+    alone = {name: rows.read(report / name / "rows.jsonl") for name in ("short", "grid")}
+    together = rows.read(report / "rows.jsonl")
+    assert together == alone["short"] + alone["grid"] and {r.run for r in together} == {"run"}
+    assert [{r.source for r in table} for table in alone.values()] == [{"short"}, {"grid"}]
+    assert {r.role for r in alone["short"]} >= {"tool", "thought", "action"}
+    assert {r.question for r in alone["grid"]} >= {"causal", "acting"}
+    content = json.loads((report / "report.json").read_text(encoding="utf-8"))
+    assert list(content["sources"]) == ["short", "grid"] and len(content["about"]["data"]) == 2
+    assert set(content["about"]["sources"]) == {"short", "grid", "untested"}
+    of_grid = json.loads((report / "grid" / "report.json").read_text(encoding="utf-8"))
+    measured = rows.summarise(
+        together, by=("question", "predictor", "measure"), where={"source": ["grid"], "question": ["causal", "acting"]}
+    )
+    for predictor in ("model", "most_frequent"):
+        told_of = of_grid["world_model"]["causal"][predictor]["action_accuracy"]["value"]
+        assert measured["causal", predictor, "action_accuracy"].value == pytest.approx(told_of)
+    solved = of_grid["acting"]["expert"]["success"]["value"]
+    assert measured["acting", "expert", "success"].value == solved
+    with pytest.raises(SystemExit, match=r"--env: .* was trained on several sources"):
+        evaluate.main([f"--checkpoint={run}", f"--env={LEVEL}"])
+
+
+def test_a_mixture_that_moved_with_its_run_is_found(run, tmp_path):
+    shutil.copytree(run.parent, tmp_path / "moved", symlinks=True)
+    meta = run_directory.read_meta(run)
+    gone = json.loads(json.dumps(meta["config"]).replace(str(run.parent), "/gone/sources"))
+    found = provenance.with_data_of(freeze(gone), tmp_path / "moved" / "run", meta["data"])
+    assert list(parse_sources(found.data.sources).values()) == [0.3, 0.6, 0.1]
+    assert all(place.startswith(str(tmp_path / "moved")) for place in parse_sources(found.data.sources))
+    reuse.refuse_other_data(run, freeze(meta["config"]))
+    for split in ("train", "validation", "test"):
+        here, there = (tmp_path / "moved" / name / split for name in ("long", "short"))
+        shutil.copytree(here, there, dirs_exist_ok=True)
+    shutil.copy(tmp_path / "moved" / "long" / "manifest.json", tmp_path / "moved" / "short")
+    with pytest.raises(ValueError, match=r"moved/short: train/shard-00000.jsonl has other contents"):
+        reuse.refuse_other_data(run, found)
+
+
+def test_a_report_of_a_mixture_stands_while_every_source_does(run, folders, tmp_path):
+    data = [{"directory": str(folders / name), "files": sources.digests(folders / name)} for name in ("short", "grid")]
+    for is_same in (True, False):
+        (tmp_path / "report.json").write_text(json.dumps({"about": {"data": data}}), encoding="utf-8")
+        assert reuse.is_answered(tmp_path, "report", ["--checkpoint=x"]) == is_same
+        data[1]["files"]["train/shard-00000.jsonl"] = "0"
+
+
+def test_sources_of_one_name_are_told_apart(folders, tmp_path):
+    shutil.copytree(folders / "short", tmp_path / "short")
+    config = settings_for(folders, "short,long")
+    both = dataclasses.replace(config.data, sources=f"{config.data.sources},{tmp_path}/short")
+    assert list(task.source_configs(dataclasses.replace(config, data=both))) == ["short-1", "long", "short-3"]
+
+
+def test_an_episode_is_continued_as_its_source_writes(run, folders):
+    grid = sources.read_record(folders / "grid" / "test" / "shard-00000.jsonl", 0)
+    (answer,) = generate.generate(str(run), shop.make_trajectory(3), "action", generate.Decoding(threshold=0.5))
+    assert answer["units"][0]["role"] == "action"
+    with pytest.raises(ValueError, match="generator: babyai-joint writes units of fixed slots"):
+        generate.generate(str(run), grid, "2", generate.Decoding())
+    other = dataclasses.replace(grid, source={"environment": "Elsewhere-v0"})
+    with pytest.raises(ValueError, match="no source is of 'Elsewhere-v0'; they are of '', 'BabyAI-GoToObjS4-v0'"):
+        generate.generate(str(run), other, "2", generate.Decoding())
+
+
+def test_the_page_shows_the_grids_of_a_mixture(run, folders):
+    config = freeze(run_directory.read_meta(run)["config"])
+    assert demo._first_grid(config).data.path == f"{folders}/grid"
+    data = dataclasses.replace(config.data, sources=f"{folders}/short")
+    with pytest.raises(ValueError, match="none of these sources is of grids"):
+        demo._first_grid(dataclasses.replace(config, data=data))

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from anyorder_jax import ablate, files, paths, recipes, run_directory, task
+from anyorder_jax import ablate, collected, files, paths, provenance, recipes, run_directory, task
 from anyorder_jax import config as configuration
 from anyorder_jax.config import Config, DataConfig, defaults, freeze_typed
 from anyorder_jax.data import sources
-from anyorder_jax.train import refuse_other_run
+from anyorder_jax.training.resuming import refuse_other_run
 
 ROOT = Path(__file__).parents[1]
 DOORS = {
@@ -134,32 +134,32 @@ def episodes(directory, seed=0):
     """A collection of no episodes, told apart by the name of its one shard. Returns what its runs remember of it."""
     shard = sources.Shard(f"train/{seed}.jsonl", 0, 0, 0, "", (0, 0))
     sources.write_manifest(directory, sources.Manifest("E", {"seed": seed}, {"train": (shard,)}))
-    return {"shards_sha256": task._shards_digest(sources.read_manifest(directory))}
+    return {"shards_sha256": provenance.shards_digest(sources.read_manifest(directory))}
 
 
 def test_episodes_are_found_where_the_run_remembers_them_and_beside_it(here):
     data = DataConfig(environment="E", cache_dir=str(here / "old" / "data"))
-    config, name = Config(data=data), task.directory_of(data).name
+    config, name = Config(data=data), collected.directory_of(data).name
     remembered = episodes(here / "old" / "data" / name)
     run = here / "new" / "runs" / "x"
-    assert task.with_data_of(config, run, remembered) == config
+    assert provenance.with_data_of(config, run, remembered) == config
     (here / "old").rename(here / "new")
     episodes(run.parent / "data" / name, seed=1)  # nearer, but others
-    found = task.with_data_of(config, run, remembered).data
-    assert task.directory_of(found) == here / "new" / "data" / name
+    found = provenance.with_data_of(config, run, remembered).data
+    assert collected.directory_of(found) == here / "new" / "data" / name
     named = Config(data=DataConfig(path=str(here / "old" / "data" / name)))
-    assert task.with_data_of(named, run, remembered).data.path == str(here / "new" / "data" / name)
+    assert provenance.with_data_of(named, run, remembered).data.path == str(here / "new" / "data" / name)
     relative = Config(data=DataConfig(environment="E"))  # a run of version 0.1.0, seen from another directory
-    assert task.with_data_of(relative, run, remembered).data.cache_dir == str(here / "new" / "data")
+    assert provenance.with_data_of(relative, run, remembered).data.cache_dir == str(here / "new" / "data")
 
 
 def test_episodes_that_cannot_lie_where_they_lay_may_be_collected_beside_the_run(here, monkeypatch):
     config = Config(data=DataConfig(environment="E", cache_dir="/proc/other machine/data"))
     run, nothing = here / "runs" / "x", {"shards_sha256": ""}
     monkeypatch.setattr(os, "access", lambda path, _: Path(path) != Path("/proc"))  # root may write anywhere
-    assert task.with_data_of(config, run, nothing).data.cache_dir == str(here / "runs" / "data")
+    assert provenance.with_data_of(config, run, nothing).data.cache_dir == str(here / "runs" / "data")
     remembered = Config(data=DataConfig(environment="E", cache_dir=str(here / "data")))
-    assert task.with_data_of(remembered, run, nothing) == remembered
+    assert provenance.with_data_of(remembered, run, nothing) == remembered
 
 
 def test_episodes_that_are_nowhere_are_told_with_the_command_that_collects_them(here):

@@ -15,12 +15,14 @@ from minigrid.core.constants import COLORS
 from PIL import Image
 
 from anyorder_jax import checkpoint, evaluate, run_directory, sharding, state, weights
-from anyorder_jax.config import CheckpointConfig, Config, DataConfig, MeshConfig
+from anyorder_jax.asking.subject import Subject
+from anyorder_jax.config import CheckpointConfig, Config, DataConfig, MeshConfig, freeze
 from anyorder_jax.data import overlap, sources, units
 from anyorder_jax.data.tokenization import Vocabulary
 from anyorder_jax.environments import registry
-from anyorder_jax.evaluation import film, held_out, policy, questions, report, rollout, strip
+from anyorder_jax.evaluation import film, held_out, of_grid, policy, questions, report, rollout, strip
 from anyorder_jax.evaluation.measures import CellWords
+from anyorder_jax.evaluation.request import Request
 from anyorder_jax.model import presets
 from anyorder_jax.statistics import Estimate
 from anyorder_jax.types import Field, Trajectory
@@ -116,7 +118,8 @@ def test_command_writes_every_number_with_its_interval(evaluated):
 def test_command_leaves_no_temporary_file(evaluated):
     names = {path.name for path in evaluated.iterdir()}
     assert names == {
-        "report.json", "episodes.json", "loss.png", "summary.png", "strip.png", "rollout.gif", "expert.gif",
+        "report.json", "episodes.json", "loss.png", "rows.jsonl", "summary.png", "strip.png", "rollout.gif",
+        "expert.gif",
     }  # fmt: skip
 
 
@@ -224,20 +227,25 @@ def test_every_report_says_it(evaluated):
     assert sorted(file.partition("/")[0] for file in found["data"]["files"]) == ["test", "train"]
 
 
+def subject(run):
+    meta = run_directory.read_meta(run)
+    return Subject(str(run), run, 0, freeze(meta["config"]), meta["data"])
+
+
 def test_a_run_is_not_evaluated_beside_other_training_data(run, data, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(run, copy)
     held = held_out.open_held_out(*weights.load_for_inference(run)[::3], 2, None)
-    evaluate._refuse_other_data(str(run), held)  # a run that did not store what it was trained on
+    of_grid.refuse_other_data(subject(run), held)  # a run that did not store what it was trained on
     meta = copy / "checkpoints" / "0" / "meta" / run_directory.META_NAME
     content = run_directory.verified(json.loads(meta.read_text()))
     files = held.task.fingerprint["files"]
     for other, is_same in ((files, True), ({**files, "train/shard-00000.jsonl": "0"}, False)):
         meta.write_text(json.dumps(run_directory.sealed({**content, "data": {"files": other}})))
         if is_same:
-            evaluate._refuse_other_data(str(copy), held)
+            of_grid.refuse_other_data(subject(copy), held)
     with pytest.raises(ValueError, match=r"not the data .* trained on \(train/shard-00000\.jsonl has other contents"):
-        evaluate._refuse_other_data(str(copy), held)
+        of_grid.refuse_other_data(subject(copy), held)
 
 
 @pytest.mark.parametrize("suite", ["likelihood", "robustness", "decoding", "report"])
@@ -249,17 +257,17 @@ def test_what_was_computed_is_written_before_it_is_printed(suite, run, tmp_path,
             raise BrokenPipeError(32, "Broken pipe")
 
     found = {"forward": {}}
-    monkeypatch.setattr(evaluate, "print", gone, raising=False)
-    monkeypatch.setattr(evaluate.sequence_nll, "evaluate", lambda *a, **k: found)
-    monkeypatch.setattr(evaluate.calibration, "evaluate", lambda *a, **k: found)
-    monkeypatch.setattr(evaluate.robustness, "evaluate", lambda *a, **k: found)
-    monkeypatch.setattr(evaluate.planning, "evaluate", lambda *a, **k: found)
-    monkeypatch.setattr(evaluate.world_model, "evaluate", lambda *a, **k: found)
-    monkeypatch.setattr(evaluate.acting, "evaluate", lambda *a, **k: SimpleNamespace(summaries=found))
+    monkeypatch.setattr(of_grid, "print", gone, raising=False)
+    monkeypatch.setattr(of_grid.sequence_nll, "evaluate", lambda *a, **k: found)
+    monkeypatch.setattr(of_grid.calibration, "evaluate", lambda *a, **k: found)
+    monkeypatch.setattr(of_grid.robustness, "evaluate", lambda *a, **k: found)
+    monkeypatch.setattr(of_grid.planning, "evaluate", lambda *a, **k: found)
+    monkeypatch.setattr(of_grid.world_model, "evaluate", lambda *a, **k: found)
+    monkeypatch.setattr(of_grid.acting, "evaluate", lambda *a, **k: SimpleNamespace(summaries=found))
     for table in ("likelihood_table", "robustness_table", "acting_table", "text"):
-        monkeypatch.setattr(evaluate.report, table, lambda *a: "table")
+        monkeypatch.setattr(of_grid.report, table, lambda *a: "table")
     with pytest.raises(BrokenPipeError):
-        evaluate.evaluate(str(run), num_episodes=2, suites=(suite,), output_dir=str(tmp_path))
+        evaluate.evaluate(str(run), Request(num_episodes=2, suites=(suite,), output_dir=str(tmp_path)))
     assert json.loads((tmp_path / f"{suite}.json").read_text()).keys() > {"about"}
 
 

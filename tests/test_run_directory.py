@@ -7,10 +7,11 @@ import shutil
 import pytest
 
 import checkpoints
-from anyorder_jax import run_directory, train, weights
+from anyorder_jax import run_directory, weights
 from anyorder_jax.config import Config, DataConfig, ModelSelection, with_absolute_paths
 from anyorder_jax.data.tokenization import Vocabulary
-from anyorder_jax.task import tokenizer_of_model
+from anyorder_jax.task import Task, tokenizer_of_model
+from anyorder_jax.training import resuming, shape
 from conversion.__main__ import main
 from corridor import BPE_DIRECTORY, CorridorCodec
 from saved_runs import MODEL, save_run, write_model
@@ -81,7 +82,7 @@ def test_a_run_goes_on_where_its_places_were_relative_or_were_moved(tmp_path, mo
         now = dataclasses.replace(saved, model=ModelSelection(path=str(path)))
         meta = run_directory.describe(saved, weights.load.read_model_config(write_model(tmp_path / "m")), {})
         shutil.rmtree(tmp_path / "m")
-        train.refuse_other_run(with_absolute_paths(now), meta, {}, tmp_path / "run")
+        resuming.refuse_other_run(with_absolute_paths(now), meta, {}, tmp_path / "run")
 
     resume("models/a")  # an earlier version recorded it as it was typed
     with pytest.raises(ValueError, match=r"model\.path: 'models/a' -> '.*/models/b'"):
@@ -119,16 +120,16 @@ def test_a_mask_id_that_the_vocabulary_does_not_have_is_refused(tmp_path, mask_i
     (model / "config.json").write_text(json.dumps(MODEL | {"mask_token_id": mask_id}))
     vocabulary = Vocabulary.from_directory(BPE_DIRECTORY, CorridorCodec("joint"))
     config = dataclasses.replace(Config(data=DataConfig(row_length=64)), model=ModelSelection(path=str(model)))
-    task = train.Task(None, "", None, vocabulary, {})
+    task = Task(None, "", None, vocabulary, {})
     with pytest.raises(ValueError, match=f"says mask_token_id = {mask_id}, and the tokenizer has no such id"):
-        train.model_config_of(config, task)
+        shape.model_config_of(config, task)
 
 
 def test_two_names_of_the_mask_token_are_told(tmp_path, capsys):
     model = write_model(tmp_path / "model")
     vocabulary = Vocabulary.from_directory(BPE_DIRECTORY, CorridorCodec("joint"))
-    task = train.Task(None, "", None, vocabulary, {})
+    task = Task(None, "", None, vocabulary, {})
     for mask_id, is_told in ((None, False), (405, False), (403, True)):
         (model / "config.json").write_text(json.dumps(MODEL | {"mask_token_id": mask_id}))
-        train.say_other_mask(weights.read_model_config(model), task)
+        shape.say_other_mask(weights.read_model_config(model), task)
         assert ("'<|mask|>' (405), not the model's config.json's '<role>' (403)" in capsys.readouterr().out) == is_told

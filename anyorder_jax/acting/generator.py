@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from anyorder_jax import decode, keys
+from anyorder_jax.acting.message import action_start
 from anyorder_jax.config import Config
 from anyorder_jax.data import contexts, units
 from anyorder_jax.model.config import ModelConfig
@@ -90,6 +91,7 @@ class Generator:
                 "with `python -m anyorder_jax.evaluate`."
             )
         self._params, self._task, self._decoding, self._budget = params, task, decoding, config.data.context_tokens
+        self._joint = task.vocabulary.frames.around([Kind.GOAL, Kind.THOUGHT, Kind.ACTION])[1].joint
         self._end_ids = sorted(task.vocabulary.frames.end_ids)
         self._fill = decode.make_fill(config, model_config, task.vocabulary.end_id, closing_ids=self._end_ids)
         vocabulary = task.vocabulary
@@ -117,7 +119,7 @@ class Generator:
             longer = []
             for i, question, answer in zip(todo, questions, self.fill(questions), strict=True):
                 passes[i] += answer.num_passes
-                spans = self._spans(question.example, len(kinds[i]))
+                spans = self._spans(question.example, len(self._holes(kinds[i])))
                 endless = [k for k, span in enumerate(spans) if not np.isin(answer.tokens_L[span], self._end_ids).any()]
                 if endless and blocks[i][endless[0]] < MAX_BLOCKS:
                     blocks[i][endless[0]] += 1
@@ -183,11 +185,14 @@ class Generator:
 
     def _question(self, episode: Trajectory, kinds: Sequence[Kind], blocks: Sequence[int]) -> Question:
         step = next_step(episode, kinds[0])
-        empty = tuple(Unit(kind, step, text="") for kind in kinds)
+        holes = self._holes(kinds)
+        empty = tuple(Unit(kind, step, text="") for kind in holes)
         layout = self._task.layout
         sizes = list(layout.blocks)
         for kind, number in zip(kinds, blocks, strict=True):
             sizes[kind] = layout.blocks[kind] * number
+        if holes != tuple(kinds):
+            sizes[holes[0]] = sum(layout.blocks[kind] * number for kind, number in zip(kinds, blocks, strict=True))
         codec, vocabulary = self._task.codec, self._task.vocabulary
         seen = units.tokenise(episode, codec, vocabulary, layout, after=kinds)
         hole = units.tokenise(
@@ -195,11 +200,15 @@ class Generator:
             before=[unit.kind for unit in episode.units],
         )  # fmt: skip
         example = contexts.joined(seen, hole)
-        shown = contexts.choose_for(contexts.lengths_of(example), len(kinds), self._budget)
+        shown = contexts.choose_for(contexts.lengths_of(example), len(holes), self._budget)
         example = contexts.select(example, shown)
-        is_hidden_L = example.slots_GL[0] >= len(example.kind_U) - len(kinds)
+        is_hidden_L = example.slots_GL[0] >= len(example.kind_U) - len(holes)
         block_size = 1 if self._decoding.is_left_to_right else min(layout.blocks[kind] for kind in kinds)
         return Question(example, is_hidden_L, block_size)
+
+    def _holes(self, kinds: Sequence[Kind]) -> tuple[Kind, ...]:
+        """The units that are written. Where nothing ends a thought inside its message, one: what follows it too."""
+        return (Kind.ACTION,) if self._joint and kinds[0] == Kind.THOUGHT else tuple(kinds)
 
     def _spans(self, example: Tokenised, num: int) -> list[np.ndarray]:
         """bool [L] of each of the last `num` units."""
@@ -210,6 +219,8 @@ class Generator:
         self, episode: Trajectory, kinds: Sequence[Kind], answer: Answer, spans: Sequence[np.ndarray], passes: int
     ) -> Written:
         step = next_step(episode, kinds[0])
+        if self._holes(kinds) != tuple(kinds):
+            return self._read_message(step, kinds, answer, spans[0], passes)
         written, ids, probabilities = [], [], []
         for kind, span in zip(kinds, spans, strict=True):
             tokens, sure = answer.tokens_L[span], answer.probability_L[span]
@@ -219,6 +230,23 @@ class Generator:
             ids.append(tokens[:stop])
             probabilities.append(sure[:stop])
         return Written(tuple(written), tuple(ids), tuple(probabilities), passes)
+
+    def _read_message(self, step: int, kinds: Sequence[Kind], answer: Answer, span: np.ndarray, passes: int) -> Written:
+        """A message as its thought and, where that was asked, its action."""
+        vocabulary = self._task.vocabulary
+        tokens, sure = answer.tokens_L[span], answer.probability_L[span]
+        end = int(np.argmax(np.append(np.isin(tokens, self._end_ids), True)))
+        text = vocabulary.decode_text(tokens[:end].tolist())
+        start = action_start(text, vocabulary.frames.calls)
+        middle = next(n for n in range(end + 1) if len(vocabulary.decode_text(tokens[:n].tolist())) >= start)
+        parts = (text[:start].removesuffix(self._joint), units.text_of(tokens[middle:end].tolist(), vocabulary))
+        places = (slice(0, middle), slice(middle, end + 1))
+        return Written(
+            tuple(self._task.codec.unit(kind, step, [part]) for kind, part in zip(kinds, parts, strict=False)),
+            tuple(tokens[here] for here in places[: len(kinds)]),
+            tuple(sure[here] for here in places[: len(kinds)]),
+            passes,
+        )
 
 
 MAX_ROWS = 16

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +17,7 @@ from anyorder_jax.asking.measures import measure
 from anyorder_jax.asking.questions import QUESTIONS, ask
 from anyorder_jax.asking.rows import Row
 from anyorder_jax.asking.scorer import Scorer
+from anyorder_jax.asking.subject import Subject
 from anyorder_jax.asking.tables import MODEL
 from anyorder_jax.asking.targets import Prediction, Targets, collect_targets
 from anyorder_jax.config import Config
@@ -99,14 +99,14 @@ class Found(NamedTuple):
 
 
 def evaluate(
-    run: Path, config: Config, task: Task, scorer: Scorer, held_out: HeldOut, *, num_windows: int, seed: int,
+    subject: Subject, task: Task, scorer: Scorer, held_out: HeldOut, *, num_windows: int, seed: int,
     say: Callable[[str], None],
 ) -> Found:  # fmt: skip
     """Asks every question.
 
     Args:
-      run: the run directory; its name is written into the rows.
-      config, task: of the run.
+      subject: the run, which is named in the rows, its configuration and its source.
+      task: the data.
       scorer: the model.
       held_out: the episodes.
       num_windows: contexts an episode and question at most.
@@ -114,6 +114,7 @@ def evaluate(
       say: gets a line of progress.
     """
     rows: list[Row] = []
+    run, config, source = subject.run.name, subject.config, subject.source
     calibration: dict[str, dict[str, Any]] = {}
     num_asks = {}
     for question in QUESTIONS:
@@ -126,7 +127,7 @@ def evaluate(
         for predictor, prediction in predictions.items():
             for found in measure(targets, prediction, task.vocabulary):
                 rows += [
-                    Row(run.name, config.seed, held_out.ids[e], question.name, predictor, found.measure, found.role,
+                    Row(run, config.seed, source, held_out.ids[e], question.name, predictor, found.measure, found.role,
                         float(found.numerator_E[e]), float(found.denominator_E[e]))
                     for e in np.flatnonzero(found.denominator_E)
                 ]  # fmt: skip

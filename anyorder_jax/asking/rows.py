@@ -5,11 +5,12 @@
     schema_version  int    SCHEMA_VERSION
     run             str    name of the run directory
     seed            int    that the run was trained from (what is repeated when recipes are compared)
+    source          str    of a mixture, the name of the source that the episode is of; else empty
     task            str    id of the episode that was asked about
-    question        str    what was asked (`questions.QUESTIONS`)
+    question        str    what was asked (`questions.QUESTIONS`; of grids also "acting", for episodes that were played)
     predictor       str    "model", or a baseline (`baselines.BASELINES`)
-    measure         str    of `measures.MEASURES`
-    role            str    of the asked units
+    measure         str    of `measures.MEASURES`; of grids those of `evaluation`
+    role            str    of the asked units; empty: of all of them
     numerator       float  sum over the episode
     denominator     float  of how many things, > 0
 
@@ -31,7 +32,8 @@ from anyorder_jax.asking.measures import MEASURES
 from anyorder_jax.files import write_whole
 from anyorder_jax.statistics import Estimate
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""1 had no column `source`."""
 
 
 class Row(NamedTuple):
@@ -39,6 +41,7 @@ class Row(NamedTuple):
 
     run: str
     seed: int
+    source: str
     task: str
     question: str
     predictor: str
@@ -49,7 +52,7 @@ class Row(NamedTuple):
 
 
 COLUMNS = Row._fields
-GROUPED = ("run", "seed", "task", "question", "predictor", "measure", "role")
+GROUPED = ("run", "seed", "source", "task", "question", "predictor", "measure", "role")
 """Columns that rows may be grouped and chosen by."""
 
 
@@ -75,13 +78,13 @@ def read(path: Path) -> list[Row]:
             try:
                 content = json.loads(line)
                 version = content.pop("schema_version")
-                row = Row(**content)
+                row = Row(**({"source": "", **content} if version == 1 else content))
             except (ValueError, TypeError, KeyError, AttributeError) as error:
                 raise ValueError(
                     f"{path}:{number}: no result row ({error}). Expected an object with schema_version, "
                     f"{', '.join(COLUMNS)}; evaluate again."
                 ) from None
-            if version != SCHEMA_VERSION:
+            if version not in (1, SCHEMA_VERSION):
                 raise ValueError(
                     f"{path}:{number}: schema version {version}, expected {SCHEMA_VERSION}. Evaluate again."
                 )
@@ -117,12 +120,12 @@ def summarise(
             raise ValueError(
                 f"rows: {', '.join(found)} cannot be added up. Group by {column!r}, or choose one in `where`."
             )
-    groups: dict[tuple[Any, ...], dict[tuple[str, str], list[float]]] = {}
+    groups: dict[tuple[Any, ...], dict[tuple[str, str, str], list[float]]] = {}
     proportions: dict[tuple[Any, ...], bool] = {}
     for row in chosen:
         key = tuple(getattr(row, column) for column in by)
         proportions[key] = row.measure in MEASURES and MEASURES[row.measure].is_proportion
-        sums = groups.setdefault(key, {}).setdefault((row.run, row.task), [0.0, 0.0])
+        sums = groups.setdefault(key, {}).setdefault((row.run, row.source, row.task), [0.0, 0.0])
         sums[0] += row.numerator
         sums[1] += row.denominator
     estimates = {}

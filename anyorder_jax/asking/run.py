@@ -7,14 +7,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from anyorder_jax import run_directory, weights
+from anyorder_jax import weights
 from anyorder_jax.asking import report
 from anyorder_jax.asking.evaluation import evaluate, open_held_out
 from anyorder_jax.asking.scorer import Scorer, mesh_of
-from anyorder_jax.config import Config, freeze
+from anyorder_jax.asking.subject import Subject
+from anyorder_jax.collected import directory_of
+from anyorder_jax.config import Config
 from anyorder_jax.data import sources
 from anyorder_jax.environments import registry
-from anyorder_jax.task import directory_of, open_task, with_data_of
+from anyorder_jax.task import open_task
 
 
 def is_of_text(config: Config) -> bool:
@@ -27,13 +29,13 @@ def is_of_text(config: Config) -> bool:
 
 
 def evaluate_text(
-    path: str, directory: Path, *, num_episodes: int, num_windows: int, seed: int, goals: Sequence[str],
+    subject: Subject, directory: Path, *, num_episodes: int, num_windows: int, seed: int, goals: Sequence[str],
     mesh_text: str, say: Callable[[str], None],
 ) -> dict[str, Any]:  # fmt: skip
     """Asks every question, prints the table and writes rows.jsonl and report.json.
 
     Args:
-      path: run directory (newest checkpoint) or RUN/checkpoints/STEP.
+      subject: the checkpoint and its data.
       directory: for the report; exists.
       num_episodes: test episodes asked about at most.
       num_windows: contexts an episode and question at most.
@@ -49,23 +51,30 @@ def evaluate_text(
       FileNotFoundError, ValueError: no checkpoint or data there; parts that do not belong together.
     """
     start = time.perf_counter()
-    run, step = run_directory.find(path)
-    mesh = mesh_of(freeze(run_directory.read_meta(path)["config"]), mesh_text)
-    config, model_config, params, tokenizer = weights.load_for_inference(path, mesh)
-    task = open_task(with_data_of(config, run, run_directory.read_meta(path)["data"]), tokenizer)
+    config = subject.config
+    mesh = mesh_of(config, mesh_text)
+    _, model_config, params, tokenizer = weights.load_for_inference(subject.path, mesh)
+    task = open_task(config, tokenizer)
     held_out = open_held_out(config, task, num_episodes, goals)
     say(f"asking about {len(held_out.ids)} test episodes, on {mesh.size} device(s)")
     scorer = Scorer(config, model_config, params, task.vocabulary, mesh)
-    found = evaluate(run, config, task, scorer, held_out, num_windows=num_windows, seed=seed, say=say)
+    found = evaluate(subject, task, scorer, held_out, num_windows=num_windows, seed=seed, say=say)
     is_world = bool(task.environment) and registry.is_registered(task.environment)
     told = "Acting: acting.json." if is_world else "Acting is left out: the data have no environment."
     about = {
-        "checkpoint": str(path), "step": step, "environment": task.environment, "seed": seed, "goals": list(goals),
-        "num_test_episodes": len(held_out.ids), "num_windows": num_windows,
+        "checkpoint": str(subject.path), "step": subject.step, "environment": task.environment,
+        "seed": seed, "goals": list(goals), "num_test_episodes": len(held_out.ids), "num_windows": num_windows,
         "context_tokens": config.data.context_tokens, "num_counted_episodes": held_out.counts.num_episodes,
         "num_skipped": len(task.skipped or ()), "mesh": dict(mesh.shape),
-        "acting": told, "seconds": round(time.perf_counter() - start, 1),
+        "acting": told, "data": {"directory": str(task.directory), "files": _files(task.directory)},
+        "seconds": round(time.perf_counter() - start, 1),
     }  # fmt: skip
     content, text = report.write(directory, about, found)
     print(text)
     return content
+
+
+def _files(directory: Path) -> dict[str, str]:
+    """The digest of every shard, as the manifest has it; what was read was compared with it."""
+    splits = sources.read_manifest(directory).splits.values()
+    return {shard.file.removesuffix(".zst"): shard.sha256 for shards in splits for shard in shards}

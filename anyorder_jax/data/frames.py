@@ -4,11 +4,16 @@
     chat      <role>HUMAN</role> Buy a mug. E E \\n A shop. R E <role>ASSISTANT</role> buy R E
 
 E is the tokenizer's end-of-text token, R what a chat template closes a message with (`<|role_end|>`, `<|im_end|>`).
+What the assistant says in one message has no end-of-text inside, where a server would stop: a thought is followed by a
+newline and the action.
+
+    chat      <role>ASSISTANT</role> It is a mug. \\n buy R E
 """
 
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -18,21 +23,71 @@ SYSTEM, USER, ASSISTANT, TOOL = "system", "user", "assistant", "tool"
 NEXT_ROLE = {SYSTEM: USER, USER: ASSISTANT, ASSISTANT: USER, TOOL: ASSISTANT}
 """What may follow a message in any template."""
 
+JOINT = "\n"
+"""Between the parts of one message of the assistant."""
+
+VERSION = 2
+"""Of chat frames; see `ChatFrames`."""
+
 Pair = tuple[str | None, str | None]
 """The roles of two messages in a row; None: the conversation begins, or ends."""
 
 
 class Around(NamedTuple):
-    """frame: token ids before a unit. end: the id of the first of its end tokens; the others are end-of-text."""
+    """frame: token ids before a unit. end: the id of the first of its end tokens; the others are end-of-text. joint:
+    text that follows the unit's own in place of end tokens, where the message goes on; its tokens are the unit's."""
 
     frame: tuple[int, ...]
     end: int
+    joint: str = ""
+
+
+class Calls:
+    """A chat template's own way to write a tool call as JSON between tags.
+
+        {"name":"buy","arguments":{"id":3}}  <->  <tool_call>\\n{"name": "buy", ...}\\n</tool_call>
+
+    Args:
+      before, after: the tags.
+      separators: of items, and of keys and values.
+    """
+
+    def __init__(self, before: str, after: str, separators: tuple[str, str]) -> None:
+        self.before, self.after, self.separators = before, after, separators
+
+    def write(self, text: str) -> str | None:
+        """A record's call without the tags, as the template writes it; None for any other text."""
+        try:
+            call = json.loads(text)
+        except (ValueError, RecursionError):
+            return None
+        is_call = isinstance(call, dict) and list(call) == ["name", "arguments"] and isinstance(call["arguments"], dict)
+        if not is_call or _dumps(call, (",", ":")) != text:
+            return None
+        return _dumps(call, self.separators)
+
+    def read(self, text: str) -> str:
+        """A unit's text as records have it: the inverse of `write` with the tags; any other text as it is."""
+        written = text.removesuffix(JOINT)
+        if not (written.startswith(self.before) and written.endswith(self.after)):
+            return text
+        inner = written[len(self.before) : len(written) - len(self.after)]
+        try:
+            found = _dumps(json.loads(inner), (",", ":"))
+        except (ValueError, RecursionError):
+            return text
+        return found if self.write(found) == inner else text
+
+
+def _dumps(value: Any, separators: tuple[str, str]) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=separators)
 
 
 class Frames(Protocol):
-    """end_ids: every token that may end a unit."""
+    """end_ids: every token that may end a unit. calls: how tool calls are written, where not as records write them."""
 
     end_ids: frozenset[int]
+    calls: Calls | None
 
     def around(self, kinds: Sequence[Kind]) -> list[Around]:
         """Of each unit of a trajectory, which begins with its first one. Raises ValueError for kinds that cannot stand
@@ -54,6 +109,7 @@ class Markers:
 
     def __init__(self, ids: Mapping[Kind, tuple[int, ...]], end_id: int) -> None:
         self._around = {kind: Around(frame, end_id) for kind, frame in ids.items()}
+        self.calls: Calls | None = None
         self.end_ids = frozenset((end_id,))
 
     def around(self, kinds: Sequence[Kind]) -> list[Around]:
@@ -72,8 +128,10 @@ class ChatFrames:
     assistant's; tool results are tool messages where the template has those; all else is the user's. Units of one side
     in a row share a message, a newline between them (tool messages excepted), since many templates want the sides to
     alternate. What the template writes between two contents stands before the second one. Where that begins with a
-    special token that closes the message, this token is the end of the first unit, as a served model ends its answer;
-    the end of a unit inside a message is the end-of-text token.
+    special token that closes the message, this token is the end of the first unit, as a served model ends its answer.
+    Inside a message of the assistant nothing ends: a newline follows the unit's text, and is a token of it. Inside a
+    message of the user the end is the end-of-text token. Tool calls are written as the template writes them, where it
+    has tool messages and writes calls as JSON between tags.
 
     Only the roles in a row count, not the texts. A template that writes something else between the same two roles
     elsewhere in a conversation is refused.
@@ -82,22 +140,27 @@ class ChatFrames:
       tokenizer: a transformers tokenizer with a chat template.
       end_id: end-of-text.
       reserved_ids: of special tokens, which no text becomes.
+      version: 1: as the first runs with chat frames have them, with end-of-text inside the assistant's messages too and
+        calls as JSON; 2: as above.
 
     Raises:
       ValueError: no template, or one whose frames depend on more than roles.
     """
 
-    def __init__(self, tokenizer: Any, end_id: int, reserved_ids: frozenset[int]) -> None:
+    def __init__(self, tokenizer: Any, end_id: int, reserved_ids: frozenset[int], version: int = VERSION) -> None:
         if not tokenizer.chat_template:
             raise ValueError(
                 "config.data.frames: 'chat' takes a tokenizer with a chat template, and this one has none. Name a "
                 "model's (model.path, data.tokenizer), or use data.frames=markers."
             )
         template = _Template(tokenizer)
-        self._end_id = end_id
+        self._end_id, self._version = end_id, version
+        self.calls: Calls | None = None
         self._joint = tuple(tokenizer.encode("\n", add_special_tokens=False))
         self._has_system = template.has_system()
         roles = [USER, ASSISTANT, *[SYSTEM] * self._has_system, *[TOOL] * template.has_tool(self._has_system)]
+        if version > 1 and TOOL in roles:
+            self.calls = template.calls(self._has_system)
         pairs = [(a, b) for a in (None, *roles) for b in (*roles, None) if a or b]
         texts = {pair: found for pair in pairs if (found := template.between(pair, self._has_system))}
         for core in ((None, USER), (USER, ASSISTANT), (ASSISTANT, USER)):
@@ -132,7 +195,9 @@ class ChatFrames:
         role: str | None = None
         for kind in kinds:
             before, role = role, self._role(kind, role)
-            frame, end = self._joint, self._end_id
+            frame, end, joint = self._joint, self._end_id, ""
+            if self._version > 1 and before == role == ASSISTANT:
+                frame, joint = (), JOINT
             if before != role or (role == TOOL and kind is Kind.TOOL):
                 split = self._around.get((before, role))
                 if split is None:
@@ -142,15 +207,19 @@ class ChatFrames:
                     )
                 if isinstance(split, str):
                     raise ValueError(split)
-                frame, end = split
+                frame, end, joint = split
             if found:
-                found[-1] = found[-1]._replace(end=end)
+                found[-1] = found[-1]._replace(end=end, joint=joint)
             found.append(Around(frame, self._last[role]))
         return found
 
     def content(self) -> list[Any]:
         """See `Frames`."""
-        return [self._joint, sorted([str(a), b, split] for (a, b), split in self._around.items())]
+        splits = [[str(a), b, split if isinstance(split, str) else split[:2]] for (a, b), split in self._around.items()]
+        found = [self._joint, sorted(splits)]
+        if self._version > 1:
+            found.append([JOINT, *([self.calls.before, self.calls.after, self.calls.separators] if self.calls else [])])
+        return found
 
     def _role(self, kind: Kind, open_role: str | None) -> str:
         """The role of the message that a unit of this kind belongs to, behind a message of `open_role`."""
@@ -218,6 +287,36 @@ class _Template:
         prefix = [SYSTEM] * has_system + [USER, ASSISTANT]
         found = self.parts([*prefix, TOOL, ASSISTANT])
         return found is not None and found != self.parts([*prefix, "\ue0f2", ASSISTANT])
+
+    def calls(self, has_system: bool) -> Calls | None:
+        """How it writes calls; None where it does not, or in a way that is not read back."""
+        found = set()
+        for name, arguments in (
+            ("first", {"a": 1, "b": "x y"}),
+            ("second_one", {"c": [1, {"d": None}], "e": "\u00e9"}),
+        ):
+            call = {"type": "function", "id": "call00000", "function": {"name": name, "arguments": arguments}}
+            plain = self._with_turn(has_system, {"content": "\ue0f0"})
+            written = self._with_turn(has_system, {"content": "", "tool_calls": [call]})
+            before, is_there, after = (plain or "").partition("\ue0f0")
+            if not (is_there and written and written.startswith(before) and written.endswith(after)):
+                return None
+            text = written[len(before) : len(written) - len(after)]
+            start, stop = text.find("{"), text.rfind("}") + 1
+            for separators in ((", ", ": "), (",", ":")):
+                if start >= 0 and text[start:stop] == _dumps({"name": name, "arguments": arguments}, separators):
+                    found.add((text[:start], text[stop:], separators))
+        return Calls(*found.pop()) if len(found) == 1 else None
+
+    def _with_turn(self, has_system: bool, turn: Mapping[str, Any]) -> str | None:
+        """A conversation in which the assistant's turn has this content, and a tool answers."""
+        messages: list[dict[str, Any]] = [{"role": SYSTEM, "content": "s"}] * has_system
+        messages += [{"role": USER, "content": "u"}, {"role": ASSISTANT, **turn}, {"role": TOOL, "content": "t"}]
+        try:
+            return self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=False)
+        except Exception as error:  # a template may raise anything
+            self.error = " ".join(str(error).split())[:200]
+            return None
 
     def between(self, pair: Pair, has_system: bool) -> set[str]:
         """Every text that the template writes between two roles, in conversations of several lengths; behind the last

@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import difflib
 import hashlib
-import itertools
 import json
 import re
 import unicodedata
@@ -21,14 +20,13 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from anyorder_jax.data import tokenizer_files
-from anyorder_jax.data.frames import ChatFrames, Frames, Markers
+from anyorder_jax.data.frames import VERSION, ChatFrames, Frames, Markers
+from anyorder_jax.data.literal_text import as_text, cut, is_lossless, num_spaces, without_reserved
+from anyorder_jax.data.tokenizer_opening import find_mask_id, open_tokenizer
 from anyorder_jax.types import Codec, Field, Kind
 
 PAD, MASK, END, UNKNOWN = "<pad>", "<mask>", "<end>", "<unk>"
 """Reserved words of the built-in tokenizer."""
-
-LLADA_MASK = "<|mask|>"
-"""How LLaDA2's tokenizer writes the mask token, which neither its settings nor its config.json name."""
 
 
 MARKED_KINDS = tuple(kind for kind in Kind if kind is not Kind.SYSTEM)
@@ -68,8 +66,8 @@ class Vocabulary:
         self.size = max(ids.values()) + 1
         special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
         self.reserved_ids = special | {*tokenizer.all_special_ids, mask_id, pad_id, end_id}
-        self._literal = _as_text(tokenizer)
-        self._is_lossless = _is_lossless(self._literal)
+        self._literal = as_text(tokenizer)
+        self._is_lossless = is_lossless(self._literal)
         reserved = [tokenizer.convert_ids_to_tokens(i) for i in sorted(self.reserved_ids) if i in ids.values()]
         longest_first = sorted(filter(None, reserved), key=len, reverse=True)
         self._reserved_text = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
@@ -135,7 +133,7 @@ class Vocabulary:
             initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
             show_progress=False,
         )
-        backend.train_from_iterator(_without_reserved(texts, [PAD, MASK, END, *markers]), trainer)
+        backend.train_from_iterator(without_reserved(texts, [PAD, MASK, END, *markers]), trainer)
         from transformers import PreTrainedTokenizerFast  # late: importing it takes a second and speaks
 
         tokenizer = PreTrainedTokenizerFast(
@@ -159,14 +157,14 @@ class Vocabulary:
         directory = Path(directory)
         if not directory.is_dir():
             raise FileNotFoundError(f"tokenization: {directory} is not a directory. Give a model or tokenizer folder.")
-        tokenizer = _open(directory)
+        tokenizer = open_tokenizer(directory)
         end_id = tokenizer.eos_token_id
         if end_id is None:
             raise ValueError(
                 f"tokenization: the tokenizer in {directory} has no eos_token, which ends units. Name it in "
                 "tokenizer_config.json."
             )
-        mask_id = _find_mask_id(tokenizer, directory)
+        mask_id = find_mask_id(tokenizer, directory)
         pad_id = end_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         return cls(tokenizer, codec, mask_id=mask_id, pad_id=pad_id, end_id=end_id, source=directory)
 
@@ -175,10 +173,11 @@ class Vocabulary:
         ids = {"mask_id": self.mask_id, "pad_id": self.pad_id, "end_id": self.end_id}
         return Vocabulary(self.tokenizer, codec, **ids, source=self._source)
 
-    def with_chat_frames(self) -> Vocabulary:
-        """The same, with the frames of the tokenizer's chat template. Raises ValueError as `frames.ChatFrames`."""
+    def with_chat_frames(self, version: int = VERSION) -> Vocabulary:
+        """The same, with the frames of the tokenizer's chat template, of a version of ours. Raises ValueError as
+        `frames.ChatFrames`."""
         other = copy.copy(self)
-        other.frames = ChatFrames(self.tokenizer, self.end_id, frozenset(self.reserved_ids))
+        other.frames = ChatFrames(self.tokenizer, self.end_id, frozenset(self.reserved_ids), version)
         return other
 
     def save(self, directory: str | Path) -> None:
@@ -215,10 +214,10 @@ class Vocabulary:
         """
         ids: list[int] = []
         places: list[int] = []
-        for start, part in _cut(text, self._reserved_text):
+        for start, part in cut(text, self._reserved_text):
             encoded = self._literal.encode(part, add_special_tokens=False)
             ids += encoded.ids
-            places += [start + place + _num_spaces(part[place:end]) for place, end in encoded.offsets]
+            places += [start + place + num_spaces(part[place:end]) for place, end in encoded.offsets]
         if self._is_lossless:  # by construction: half the work of tokenising would be to look
             return ids, places
         decoded = self.decode_text(ids)
@@ -313,112 +312,3 @@ class Vocabulary:
                 f"tokenization: the word {word!r} does not survive the tokenizer: {list(ids)} decode to "
                 f"{self._decode(ids)!r}. Use another word in the codec, or another tokenizer."
             )
-
-
-def _as_text(tokenizer: Any) -> Tokenizer:
-    """A copy of the tokenizer that reads special tokens as the text that spells them."""
-    literal = copy.deepcopy(tokenizer.backend_tokenizer)
-    literal.encode_special_tokens = True
-    literal.no_truncation()
-    literal.no_padding()
-    return literal
-
-
-def _is_lossless(backend: Tokenizer) -> bool:
-    """Whether any text comes back from its ids as it was: a byte-level tokenizer that changes nothing and knows every
-    byte."""
-    state = json.loads(backend.to_str())
-    before = state["pre_tokenizer"] or {}
-    steps = before["pretokenizers"] if before.get("type") == "Sequence" else [before]
-    byte_level = [step for step in steps if step.get("type") == "ByteLevel"]
-    return (
-        state["normalizer"] is None
-        and bool(byte_level)
-        and not any(step["add_prefix_space"] for step in byte_level)
-        and (state["decoder"] or {}).get("type") == "ByteLevel"
-        and set(pre_tokenizers.ByteLevel.alphabet()) <= backend.get_vocab().keys()
-    )
-
-
-def _cut(text: str, reserved: re.Pattern[str]) -> list[tuple[int, str]]:
-    """(start, part) of the text, cut inside whatever spells a reserved token: halves of it spell none.
-
-    "a <mask> b" -> (0, "a <"), (3, "mask> b"). Tokenizers that heed `encode_special_tokens` need no cut, but those with
-    reserved tokens among their ordinary ones do.
-    """
-    borders = [0, *(match.start() + 1 for match in reserved.finditer(text)), len(text)]
-    return [(a, text[a:b]) for a, b in itertools.pairwise(borders) if b > a]
-
-
-def _num_spaces(text: str) -> int:
-    """White space before the first other character; 0 where there is nothing else."""
-    stripped = text.lstrip()
-    return len(text) - len(stripped) if stripped else 0
-
-
-def _without_reserved(texts: Iterable[str], reserved: Sequence[str]) -> Iterable[str]:
-    pattern = re.compile("|".join(map(re.escape, reserved)))
-    return (part for text in texts for _, part in _cut(text, pattern))
-
-
-def _open(directory: Path) -> Any:
-    """The transformers tokenizer of a directory.
-
-    Raises:
-      ValueError: when it holds none, or one that does not load without remote code.
-    """
-    from transformers import AutoTokenizer, PreTrainedConfig
-
-    expected = f"Expected {tokenizer_files.BACKEND_NAME} and {tokenizer_files.CONFIG_NAME}"
-    names = [str(path) for path in tokenizer_files.list_files(directory)]
-    if tokenizer_files.CONFIG_NAME not in names or len(names) == 1:  # transformers would make up the rest
-        raise ValueError(
-            f"tokenization: {directory} holds no tokenizer. {expected}, found {' and '.join(names) or 'neither'}."
-        )
-    try:
-        # an empty config: that of the model may need remote code, and its tokenizer does not need it
-        tokenizer = AutoTokenizer.from_pretrained(
-            directory, config=PreTrainedConfig(), trust_remote_code=False, local_files_only=True
-        )
-        is_empty = not tokenizer.get_vocab()
-    except Exception as error:  # `tokenizers` raises nothing more special
-        reason = " ".join(str(error).split())[:300]
-        raise ValueError(
-            f"tokenization: {directory} holds no tokenizer that loads without remote code: {type(error).__name__}: "
-            f"{reason} {expected}, whole; copy them there again."
-        ) from error
-    if is_empty:
-        raise ValueError(f"tokenization: the tokenizer in {directory} has no words. {expected}, whole.")
-    return tokenizer
-
-
-def _find_mask_id(tokenizer: Any, directory: Path) -> int:
-    ids, config_path = tokenizer.get_vocab(), directory / tokenizer_files.MASK_NAME
-    named = _mask_id_of_config(config_path)
-    if named is not None and (type(named) is not int or named not in ids.values()):
-        raise ValueError(
-            f"tokenization: {config_path} says mask_token_id = {named!r}, but the tokenizer beside it "
-            f"has no such id (it ends at {max(ids.values())}). Use the tokenizer that belongs to the "
-            f"model."
-        )
-    if tokenizer.mask_token_id is not None:
-        return tokenizer.mask_token_id
-    if named is not None:
-        return named
-    if LLADA_MASK in ids:
-        return ids[LLADA_MASK]
-    raise ValueError(
-        f"tokenization: no mask token in {directory}: the tokenizer names no mask_token, config.json no "
-        f"mask_token_id, and the vocabulary has no {LLADA_MASK!r}. Add one of them: a model that fills holes "
-        "has such a token."
-    )
-
-
-def _mask_id_of_config(path: Path) -> Any:
-    if not path.is_file():
-        return None
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"tokenization: {path} is no JSON ({error}). Copy it there again.") from None
-    return values.get("mask_token_id") if isinstance(values, dict) else None

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from anyorder_jax.data.frames import Around
 from anyorder_jax.data.tokenization import Vocabulary
 from anyorder_jax.types import OCCLUDED, Codec, Field, Kind, Slot, Tokenised, Trajectory, Unit
 
@@ -82,17 +83,34 @@ def _free_text(vocabulary: Vocabulary, slots: Sequence[Slot]) -> _Columns:
     )
 
 
-def _running_text(vocabulary: Vocabulary, codec: Codec, unit: Unit, layout: Layout, end: int) -> tuple[_Columns, bool]:
+def _written(vocabulary: Vocabulary, codec: Codec, unit: Unit) -> Sequence[Slot]:
+    """The slots of running text as the frames write it: a call in the chat template's tags."""
+    calls = vocabulary.frames.calls if unit.kind is Kind.ACTION else None
+    inner = calls.write(unit.text) if calls and unit.text is not None else None
+    if calls is None or inner is None:
+        return codec.slots(unit)
+    slots = list(codec.slots(dataclasses.replace(unit, text=inner)))
+    slots[0] = slots[0]._replace(word=calls.before + slots[0].word)
+    slots[-1] = slots[-1]._replace(word=slots[-1].word + calls.after)
+    return slots
+
+
+def _running_text(
+    vocabulary: Vocabulary, codec: Codec, unit: Unit, layout: Layout, around: Around
+) -> tuple[_Columns, bool]:
     """A unit's text tokenised whole, every token in the parts that its first character belongs to, and then end tokens
-    (`end` and others) up to a full block; and whether it was shortened."""
-    slots = codec.slots(unit)
+    up to a full block, or what joins it to the next unit; and whether it was shortened."""
+    slots = _written(vocabulary, codec, unit)
     text = "".join(slot.word for slot in slots)
     ids, places = vocabulary.encode_text(text)
     is_shortened = 0 < layout.max_unit_tokens < len(ids)
     if is_shortened:
         unit = dataclasses.replace(unit, text=shortened(vocabulary, text, places, layout.max_unit_tokens))
         slots = codec.slots(unit)
-        ids, places = vocabulary.encode_text(unit.text or "")
+        text = unit.text or ""
+        ids, places = vocabulary.encode_text(text)
+    if around.joint:
+        return _joined_text(vocabulary, slots, text + around.joint), is_shortened
     ends = np.cumsum([len(slot.word) for slot in slots])
     slot_K = np.searchsorted(ends, places, side="right").tolist()
     block = layout.blocks[unit.kind]
@@ -100,7 +118,7 @@ def _running_text(vocabulary: Vocabulary, codec: Codec, unit: Unit, layout: Layo
     lines = [slots[s].cell for s in slot_K]
     words = [slots[s].attribute for s in slot_K]
     after_line, after_word = 1 + max(lines, default=-1), 1 + max(words, default=-1)
-    pieces = [[i] for i in ids] + [[end]] + [[vocabulary.end_id]] * (num_ends - 1)
+    pieces = [[i] for i in ids] + [[around.end]] + [[vocabulary.end_id]] * (num_ends - 1)
     columns = _Columns(
         fields=[Field.TEXT] * (len(ids) + 1) + [Field.END] * (num_ends - 1),
         cells=lines + list(range(after_line, after_line + num_ends)),
@@ -109,6 +127,22 @@ def _running_text(vocabulary: Vocabulary, codec: Codec, unit: Unit, layout: Layo
         owns=[1] * len(pieces),
     )
     return columns, is_shortened
+
+
+def _joined_text(vocabulary: Vocabulary, slots: Sequence[Slot], text: str) -> _Columns:
+    """The columns of a unit's text with what joins it to the next one, which is a part of its own."""
+    ids, places = vocabulary.encode_text(text)
+    ends = np.cumsum([len(slot.word) for slot in slots])
+    slot_K = np.searchsorted(ends, places, side="right").tolist()
+    lines = [*(slot.cell for slot in slots), 1 + max((slot.cell for slot in slots), default=-1)]
+    words = [*(slot.attribute for slot in slots), 1 + max((slot.attribute for slot in slots), default=-1)]
+    return _Columns(
+        fields=[Field.TEXT] * len(ids),
+        cells=[lines[s] for s in slot_K],
+        attributes=[words[s] for s in slot_K],
+        pieces=[[i] for i in ids],
+        owns=[1] * len(ids),
+    )
 
 
 def unit_widths(
@@ -120,28 +154,35 @@ def unit_widths(
     texts, reasons = [], []
     for unit in given:
         try:
-            texts.append("".join(slot.word for slot in codec.slots(unit)))
+            texts.append("".join(slot.word for slot in _written(vocabulary, codec, unit)))
             reasons.append("")
         except ValueError as error:
             texts.append("")
             reasons.append(str(error))
-    frames: list[int] = []
+    arounds: list[Around] = []
     for trajectory in trajectories:
         num = len(trajectory.units)
         try:
-            frames += [len(around.frame) for around in vocabulary.frames.around([u.kind for u in trajectory.units])]
+            arounds += vocabulary.frames.around([u.kind for u in trajectory.units])
         except ValueError as error:
-            reasons[len(frames) : len(frames) + num] = [str(error)] * num
-            frames += [0] * num
+            reasons[len(arounds) : len(arounds) + num] = [str(error)] * num
+            arounds += [Around((), vocabulary.end_id)] * num
     found = []
-    for unit, reason, frame, count in zip(given, reasons, frames, vocabulary.count_tokens(texts), strict=True):
+    joined = [text + around.joint for text, around in zip(texts, arounds, strict=True)]
+    counts = vocabulary.count_tokens(texts)
+    with_joint = vocabulary.count_tokens(joined) if joined != texts else counts
+    for unit, reason, around, count, long in zip(given, reasons, arounds, counts, with_joint, strict=True):
+        frame = len(around.frame)
         if reason or isinstance(count, ValueError):
             found.append((0, False, reason or str(count)))
             continue
         block = layout.blocks[unit.kind]
         if 0 < layout.max_unit_tokens < count:
-            columns, _ = _running_text(vocabulary, codec, unit, layout, vocabulary.end_id)
+            columns, _ = _running_text(vocabulary, codec, unit, layout, around)
             found.append((frame + len(columns.pieces), True, ""))
+        elif around.joint:
+            assert isinstance(long, int), "a newline survives where the text does"
+            found.append((frame + long, False, ""))
         else:
             found.append((frame + (count // block + 1) * block, False, ""))
     return found
@@ -170,10 +211,10 @@ def shortened(vocabulary: Vocabulary, text: str, places: Sequence[int], num_toke
         room -= max(excess, 1)
 
 
-def _columns(vocabulary: Vocabulary, codec: Codec, unit: Unit, layout: Layout, end: int) -> tuple[_Columns, bool]:
+def _columns(vocabulary: Vocabulary, codec: Codec, unit: Unit, layout: Layout, around: Around) -> tuple[_Columns, bool]:
     """A unit's columns, and whether it was shortened."""
     if codec.is_running_text:
-        return _running_text(vocabulary, codec, unit, layout, end)
+        return _running_text(vocabulary, codec, unit, layout, around)
     slots = codec.slots(unit)
     if all(slot.field is Field.TEXT for slot in slots):
         return _free_text(vocabulary, slots), False
@@ -232,8 +273,8 @@ def tokenise(
     kinds = [unit.kind for unit in trajectory.units]
     around = vocabulary.frames.around([*before, *kinds, *after])[len(before) :]
     for u, unit in enumerate(trajectory.units):
-        frame, end = around[u]
-        columns, is_shortened = _columns(vocabulary, codec, unit, layout, end)
+        frame = around[u].frame
+        columns, is_shortened = _columns(vocabulary, codec, unit, layout, around[u])
         num_shortened += is_shortened
         if unit.data is not None and OCCLUDED in unit.data:
             columns = _occlude(columns, unit.data[OCCLUDED], vocabulary.mask_id)
@@ -340,15 +381,22 @@ def window(example: Tokenised, end_step: int, num_steps: int) -> Tokenised:
     )
 
 
-def text_of(ids: Sequence[int], vocabulary: Vocabulary) -> str:
-    """The text of a unit of running text: its tokens up to the first end token."""
-    return vocabulary.decode_text(list(itertools.takewhile(lambda i: i not in vocabulary.frames.end_ids, ids)))
+def text_of(ids: Sequence[int], vocabulary: Vocabulary, joint: str = "") -> str:
+    """The text of a unit of running text: its tokens up to the first end token, without the
+    joint that leads to the next unit; a call as records write it."""
+    text = vocabulary.decode_text(list(itertools.takewhile(lambda i: i not in vocabulary.frames.end_ids, ids)))
+    calls = vocabulary.frames.calls
+    text = text.removesuffix(joint)
+    return calls.read(text) if calls else text
 
 
 def _texts(example: Tokenised, vocabulary: Vocabulary) -> list[str]:
     """The text of each unit."""
     unit_L = example.slots_GL[0]
-    return [text_of(example.tokens_L[unit_L == u].tolist(), vocabulary) for u in range(len(example.kind_U))]
+    around = vocabulary.frames.around([Kind(kind) for kind in example.kind_U])
+    return [
+        text_of(example.tokens_L[unit_L == u].tolist(), vocabulary, around[u].joint) for u in range(len(example.kind_U))
+    ]
 
 
 def detokenise(example: Tokenised, codec: Codec, vocabulary: Vocabulary) -> list[Unit]:

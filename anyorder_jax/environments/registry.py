@@ -12,11 +12,12 @@ import difflib
 import importlib
 import os
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from anyorder_jax.environments.base import Environment, TextEnvironment
-from anyorder_jax.rendering.text import TextRenderer
 from anyorder_jax.types import Codec
+
+if TYPE_CHECKING:
+    from anyorder_jax.environments.base import Environment, TextEnvironment
 
 # prefix of the ids -> (module, extra that installs what it needs). A module offers `ids()`, and `environment(id,
 # profile)` with `codec(profile)`, or, for a world of text, `session(id)`. It is imported on first use, so that training
@@ -129,4 +130,8 @@ def make_codec(environment_id: str, profile: str) -> Codec:
     Arguments and errors as `make_environment`.
     """
     module: Any = _find(environment_id) if is_registered(environment_id) else None
-    return module.codec(profile) if hasattr(module, "codec") else TextRenderer()
+    if hasattr(module, "codec"):
+        return module.codec(profile)
+    from anyorder_jax.rendering.text import TextRenderer
+
+    return TextRenderer()

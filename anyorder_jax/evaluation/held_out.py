@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from anyorder_jax.collected import directory_of
 from anyorder_jax.config import Config, DataConfig
 from anyorder_jax.data import sources, units
 from anyorder_jax.data.overlap import Known
@@ -16,7 +17,7 @@ from anyorder_jax.evaluation.baselines import SlotMarginals
 from anyorder_jax.evaluation.measures import CellWords
 from anyorder_jax.evaluation.policy import Framer
 from anyorder_jax.evaluation.questions import fitting_steps, full_length
-from anyorder_jax.task import Task, admitted, directory_of, open_task
+from anyorder_jax.task import Task, admitted, open_task
 from anyorder_jax.types import Field, Kind, Trajectory, Unit
 
 HELD_OUT = ("seed", "layout")

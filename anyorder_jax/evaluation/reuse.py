@@ -19,11 +19,12 @@ from etils import epath
 from ml_collections import config_flags
 
 from anyorder_jax import paths, recipes
-from anyorder_jax.config import Config, freeze, freeze_typed, path_keys
+from anyorder_jax.collected import directory_of
+from anyorder_jax.config import Config, freeze, freeze_typed, parse_sources, path_keys
 from anyorder_jax.data import sources
 from anyorder_jax.files import write_whole
+from anyorder_jax.provenance import differences
 from anyorder_jax.run_directory import read_meta
-from anyorder_jax.task import differences, directory_of
 
 ASKED = "asked.json"
 """Beside the files of an evaluation: name of the file -> the arguments that it was made with."""
@@ -104,16 +105,21 @@ def refuse_other_data(run: Path, config: Config) -> None:
     steps = run / "checkpoints"
     if not steps.is_dir() or not any(path.name.isdigit() for path in steps.iterdir()):
         return
-    began, directory = read_meta(run)["data"].get("files", {}), directory_of(config.data)
-    now = digests(directory) if began else {}
-    if config.data.num_episodes:  # the run has read no more than it needed
-        now = {file: sha256 for file, sha256 in now.items() if file in began}
-    changed = differences({"files": began}, {"files": now}) if now else []
-    if changed:
-        raise ValueError(
-            f"{run}: trained on other data than there are now ({directory}: {'; '.join(changed)}). Put the data back, "
-            "or delete the run to train it again."
-        )
+    fingerprint = read_meta(run)["data"]
+    pairs: list[tuple[Path, Mapping[str, Any]]] = [(directory_of(config.data), fingerprint)]
+    if config.data.sources:
+        places = [epath.Path(place) for place in parse_sources(config.data.sources)]
+        pairs = list(zip(places, fingerprint.get("sources", ()), strict=False))
+    for directory, part in pairs:
+        began = part.get("files", {})
+        now = digests(directory) if began else {}
+        if config.data.num_episodes:  # the run has read no more than it needed
+            now = {file: sha256 for file, sha256 in now.items() if file in began}
+        if now and (changed := differences({"files": began}, {"files": now})):
+            raise ValueError(
+                f"{run}: trained on other data than there are now ({directory}: {'; '.join(changed)}). Put the data "
+                "back, or delete the run to train it again."
+            )
 
 
 def question_of(command: Sequence[str]) -> tuple[Path, list[str], list[str]]:
@@ -142,7 +148,12 @@ def is_answered(folder: Path, name: str, arguments: Sequence[str]) -> bool:
     if asked.get(name, _other(arguments)) != _other(arguments):
         return False
     data = _read(folder / f"{name}.json").get("about", {}).get("data", {})
-    now = digests(epath.Path(data["directory"])) if data else {}
+    return all(_are_same(one) for one in (data if isinstance(data, list) else [data] if data else []))
+
+
+def _are_same(data: Mapping[str, Any]) -> bool:
+    """Whether {directory, files} of a report are there as they were; data that are gone are taken as they were."""
+    now = digests(epath.Path(data["directory"]))
     return not now or all(now.get(file) == sha256 for file, sha256 in data["files"].items())
 
 

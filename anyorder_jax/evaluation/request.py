@@ -1,0 +1,56 @@
+"""Request: what `evaluate` is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from anyorder_jax.evaluation import policy
+from anyorder_jax.evaluation.held_out import HELD_OUT, Which
+
+SUITES = ("report", "likelihood", "robustness", "decoding", "viewer")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is evaluated of a checkpoint, and on what.
+
+    environment: another level than it was trained on; empty: the same. num_episodes: rollouts, and test episodes asked
+    about (as many as there are). seed: rollouts take the first seeds of `sources.seed_range(seed, "test")`, which no
+    training split of any collection holds; masks and sampled actions depend on it too; None: the seed of the recorded
+    episodes. output_dir: default RUN/report, with another level RUN/report/LEVEL, held out by layout "layout" below it.
+    rules: how the model's logits become actions, of `policy.RULES`. num_windows: windows asked per episode and question
+    at most (of `likelihood`: an eighth of it). suites: what is evaluated, of SUITES; a file each. mesh: of text, sizes
+    of mesh axes; see `asking.scorer.mesh_of`. which: which episodes: with certain goals, held out by seed or by layout.
+
+    Raises:
+      ValueError: for a number that is too small, or a name that there is not.
+    """
+
+    environment: str = ""
+    num_episodes: int = 200
+    seed: int | None = None
+    output_dir: str = ""
+    rules: Sequence[str] = policy.RULES
+    num_windows: int = 8
+    suites: Sequence[str] = ("report",)
+    mesh: str = ""
+    which: Which = Which()  # noqa: RUF009 (a tuple)
+
+    def __post_init__(self) -> None:
+        if self.num_episodes < 1 or self.num_windows < 1 or (self.seed is not None and self.seed < 0):
+            raise ValueError(
+                "expected num_episodes >= 1, num_windows >= 1 and seed >= 0, got "
+                f"{self.num_episodes}, {self.num_windows}, {self.seed}."
+            )
+        policy.check_rules(self.rules)
+        unknown = [name for name in self.suites if name not in SUITES]
+        if unknown or not self.suites:
+            raise ValueError(f"--suite: expected names out of {', '.join(SUITES)}, got {unknown or 'none'}.")
+        if self.which.held_out not in HELD_OUT:
+            raise ValueError(f"--held_out: expected one of {', '.join(HELD_OUT)}, got {self.which.held_out!r}.")
+
+    @property
+    def subfolder(self) -> str:
+        """Of the report, for episodes that are held out in another way."""
+        return self.which.held_out if self.which.held_out != "seed" else ""
