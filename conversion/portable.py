@@ -76,9 +76,9 @@ def token_ids(run: Path, config: Config) -> dict[str, Any]:
     return {"mask_token_id": vocabulary.mask_id, "eos_token_id": end_ids}
 
 
-def _old_code(config: Mapping[str, Any], carried: Carried) -> list[Path]:
+def _old_code(values: Mapping[str, Any], carried: Carried) -> list[Path]:
     """Python files that the model's own `auto_map` names, and nothing else will now."""
-    named = (config["auto_map"] if "auto_map" in config else None) or {}
+    named = values.get("auto_map") or {}
     modules = {str(target).split("--")[-1].split(".")[0] for target in named.values() if isinstance(target, str)}
     files = [Path(f"{module}.py") for module in sorted(modules)]
     return [path for path in files if path in carried and path != Path(FILE_NAME)]

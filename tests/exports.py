@@ -24,7 +24,7 @@ from corridor import BPE_DIRECTORY
 from saved_runs import MODEL, save_run
 
 GOLDEN = Path(__file__).parent / "golden"
-LENGTH, BLOCK, THRESHOLD, END = 24, 4, 0.3, 2
+LENGTH, BLOCK, THRESHOLD = 24, 4, 0.3
 TEXTS = ["go to the red ball", "Ein Ball, ¿dónde?\n\ttab", "<role>HUMAN</role> hi <|role_end|>"]
 CHAT = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes?"}, {"role": "user", "content": "go"}]
 
@@ -39,7 +39,7 @@ def export(run, output, layout, *more):
 
 @functools.cache
 def functions(model_config):
-    """(logits under full attention with padding, block-causal logits, filling), compiled once for a model's shape."""
+    """(logits under full attention with padding, block-causal logits), compiled once for a model's shape."""
 
     @jax.jit
     def logits(params, tokens_BL, positions_BL, lengths_B):
@@ -52,7 +52,7 @@ def functions(model_config):
         twice = jnp.tile(tokens_BL, 2), jnp.tile(positions_BL, 2)
         return transformer.apply(model_config, params, *twice, BlockDiffusion(BLOCK)).logits_BLV[:, LENGTH:]
 
-    return logits, causal_logits, decode.make_fill(Config(), model_config, END)
+    return logits, causal_logits
 
 
 def expected_numbers(directory, seed):
@@ -60,14 +60,14 @@ def expected_numbers(directory, seed):
     of attention, and its fillings of two holes a row, and of what follows a prompt."""
     model_config = read_model_config(directory)
     params = load_params(directory, model_config)
-    logits, causal_logits, fill = functions(model_config)
+    logits, causal_logits = functions(model_config)
     rng = np.random.default_rng(seed)
     mask = model_config.vocab_size - 1 if model_config.mask_token_id is None else model_config.mask_token_id
     tokens_BL = rng.integers(3, model_config.vocab_size - 20, (3, LENGTH)).astype(np.int32)
     lengths_B = np.array([LENGTH, LENGTH - 5, LENGTH - 1], np.int32)
     positions_BL = np.broadcast_to(np.arange(LENGTH, dtype=np.int32), tokens_BL.shape)
     found = {
-        "tokens": tokens_BL, "lengths": lengths_B, "mask": mask, "end": END, "block": BLOCK, "threshold": THRESHOLD,
+        "tokens": tokens_BL, "lengths": lengths_B, "mask": mask, "block": BLOCK, "threshold": THRESHOLD,
         "logits": logits(params, tokens_BL, positions_BL, lengths_B),
         "causal_logits": causal_logits(params, tokens_BL, positions_BL),
     }  # fmt: skip
@@ -75,12 +75,17 @@ def expected_numbers(directory, seed):
     first = rng.integers(1, 4, (3, 1))
     two_holes = np.concatenate([first + np.arange(6), first + 8 + np.arange(5)], 1), lengths_B
     behind = np.tile(np.arange(LENGTH - 11, LENGTH), (3, 1)), np.full(3, LENGTH, np.int32)
+    fill = None
     for name, (place_BH, own_lengths) in {"infill": two_holes, "generate": behind}.items():
         is_new = np.diff(place_BH, axis=1, prepend=-9) != 1  # holes side by side are a unit
         offset_BH = place_BH - np.maximum.accumulate(np.where(is_new, place_BH, 0), axis=1)
         block_BH = (offset_BH % BLOCK == 0).cumsum(1) - 1
         holed_BL = tokens_BL.copy()
         np.put_along_axis(holed_BL, place_BH, mask, 1)
+        if fill is None:  # what is likeliest in most holes ends units: else no rule about ends would be met
+            likeliest_BL = np.asarray(logits(params, holed_BL, positions_BL, lengths_B))[..., :mask].argmax(-1)
+            found["end"] = end = np.bincount(np.take_along_axis(likeliest_BL, place_BH, 1).ravel()).argmax()
+            fill = decode.make_fill(Config(), model_config, int(end))
         holes = decode.Holes(*(x.astype(np.int32) for x in (place_BH, is_new.cumsum(1), block_BH)))
         filled = fill(params, holed_BL, own_lengths, holes, allowed_V[None, None], THRESHOLD, keys.key(0, "x"), 0.0)
         full_BL = holed_BL.copy()

@@ -66,6 +66,7 @@ def test_code_ids_and_a_card_come_along_and_nothing_without_the_flag(published, 
     for name in ("model.safetensors", "tokenizer.json"):
         assert (tmp_path / "ours" / name).read_bytes() == (tmp_path / "plain" / name).read_bytes()
 
+    assert main(["upload", str(tmp_path / "ours"), "--repo=a/b", "--dry_run"]) == 0
     run_of_it = save_run(tmp_path / "second", tmp_path / "ours")  # and its export: nobody's card is lost
     assert to_hf(run_of_it, tmp_path / "again", "--with_code") == 0
     assert (tmp_path / "again" / "README_base_2.md").read_bytes() == (tmp_path / "ours" / "README.md").read_bytes()
@@ -117,6 +118,7 @@ def test_an_adapter_brings_the_code_of_its_base(published, tmp_path):
     assert to_hf(run, tmp_path / "ours", "--with_code", layout="adapter") == 0
     assert names(tmp_path / "ours") == names(tmp_path / "plain") | {"modeling_llada2.py", "README.md"}
     card = (tmp_path / "ours" / "README.md").read_text(encoding="utf-8")
+    assert main(["upload", str(tmp_path / "ours"), "--repo=a/b", "--dry_run"]) == 0
     assert "library_name: peft" in card and "on the base model `model`" in card and str(tmp_path) not in card
 
 
