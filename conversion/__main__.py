@@ -168,6 +168,11 @@ def _add_to_hf(verbs: argparse._SubParsersAction) -> None:
         "--max_shard_bytes", type=int, default=MAX_SHARD_BYTES,
         help="largest shard, in bytes of tensors (default: %(default)s)",
     )  # fmt: skip
+    parser.add_argument(
+        "--with_code", action="store_true",
+        help="also write modeling_llada2.py, the model in PyTorch in one file, which AutoModelForCausalLM loads under "
+        "transformers 4.57 and 5, and a model card",
+    )  # fmt: skip
     parser.set_defaults(run=_to_hf)
 
 
@@ -175,7 +180,9 @@ def _to_hf(args: argparse.Namespace) -> int:
     if args.layout == "adapter":
         from conversion.adapter import write_adapter
 
-        write_adapter(args.checkpoint, args.output_path, dtype=args.dtype, is_dry_run=args.dry_run)
+        write_adapter(
+            args.checkpoint, args.output_path, dtype=args.dtype, has_code=args.with_code, is_dry_run=args.dry_run
+        )
         return 0
     from conversion.orbax import to_hf
 
@@ -185,6 +192,7 @@ def _to_hf(args: argparse.Namespace) -> int:
         args.layout,
         dtype=args.dtype,
         max_shard_bytes=args.max_shard_bytes,
+        has_code=args.with_code,
         is_dry_run=args.dry_run,
     )
     return 0
@@ -236,6 +244,28 @@ def _verify(args: argparse.Namespace) -> int:
     )
 
 
+def _add_upload(verbs: argparse._SubParsersAction) -> None:
+    parser = verbs.add_parser(
+        "upload",
+        help="put an exported directory on the Hugging Face Hub",
+        description="Commits all files of a model directory (or of a PEFT adapter) to a repository of the Hub, in one "
+        "commit, after its headers and settings were checked. The repository is made where there is none. The token is "
+        "that of `hf auth login` (or HF_TOKEN), the server that of HF_ENDPOINT.",
+    )
+    parser.add_argument("path", type=paths.typed, metavar="DIRECTORY", help="what to_hf, merge or split has written")
+    parser.add_argument("--repo", required=True, help="NAME or ORGANISATION/NAME")
+    parser.add_argument("--private", action="store_true", help="of a repository that is made: seen by its owners only")
+    parser.add_argument("--revision", help="an existing branch (default: the main one)")
+    parser.set_defaults(run=_upload)
+
+
+def _upload(args: argparse.Namespace) -> int:
+    from conversion.upload import upload
+
+    upload(args.path, args.repo, is_private=args.private, revision=args.revision, is_dry_run=args.dry_run)
+    return 0
+
+
 def make_parser() -> argparse.ArgumentParser:
     """The command line: one sub-parser a verb."""
     parser = argparse.ArgumentParser(
@@ -251,6 +281,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_to_hf(verbs)
     _add_verify(verbs)
     _add_inspect(verbs)
+    _add_upload(verbs)
     for verb in verbs.choices.values():
         verb.add_argument("--dry_run", action="store_true", help="check everything, say what would be done, do nothing")
     return parser

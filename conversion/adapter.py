@@ -32,7 +32,7 @@ from conversion.origins import say
 from conversion.staging import refuse_full, refuse_occupied, staged
 from conversion.stored import StoredParams
 from conversion.threads import in_threads
-from conversion.writing import Target
+from conversion.writing import Carried, Target, copy_files
 from conversion.zarr import Index, blocks_of
 
 PREFIX = "base_model.model."
@@ -167,7 +167,9 @@ def adapter_config(all_leaves: Sequence[Leaf], config: Config) -> dict[str, Any]
     }  # fmt: skip
 
 
-def write_adapter(path: str | Path, output_path: str | Path, *, dtype: str = "", is_dry_run: bool = False) -> None:
+def write_adapter(
+    path: str | Path, output_path: str | Path, *, dtype: str = "", has_code: bool = False, is_dry_run: bool = False
+) -> None:
     """Writes a LoRA run's factors as a PEFT adapter directory: adapter_config.json, adapter_model.safetensors.
 
     Names are those of the published (split) layout; query, key and value are fused there, so one pair serves them.
@@ -175,6 +177,7 @@ def write_adapter(path: str | Path, output_path: str | Path, *, dtype: str = "",
     Args:
       path: a run, or one of its steps.
       dtype: "bfloat16" or "float32"; "" is float32, as they are trained.
+      has_code: with the base model's code in PyTorch and a card (`portable.adapter_files`).
 
     Raises:
       ValueError: for a run without factors, an occupied output, a full disk.
@@ -194,8 +197,15 @@ def write_adapter(path: str | Path, output_path: str | Path, *, dtype: str = "",
     output = Path(output_path)
     refuse_occupied(output)
     refuse_full(output, shard.num_bytes)
+    beside: Carried = {}
+    if has_code:
+        from conversion.portable import Exported, adapter_files  # imports the tokenizer
+
+        exported = Exported(run, step, config, model_config, meta["data"], dtype or "float32")
+        beside = adapter_files(exported, output)
     if is_dry_run:
-        print(f"would write {output}: {shard.file_name}, {len(specs)} tensors, {shard.num_bytes / 1e9:.3f} GB")
+        others = "".join(f", {name}" for name in beside)
+        print(f"would write {output}: {shard.file_name}, {len(specs)} tensors, {shard.num_bytes / 1e9:.3f} GB{others}")
         return
     dtypes = {row.hf: numpy_dtype(tensor_dtype) for leaf in own for row in leaf.rows}
     work = [(leaf, block) for leaf in own for block in blocks_of(leaf, [slice(0, dim) for dim in leaf.shape])]
@@ -211,6 +221,7 @@ def write_adapter(path: str | Path, output_path: str | Path, *, dtype: str = "",
             target.close()
         text = json.dumps(adapter_config(plain, config), indent=2) + "\n"
         (directory / "adapter_config.json").write_text(text, encoding="utf-8")
+        copy_files(beside, directory)
     if config.model.path and run_directory.is_run(config.model.path):
         say(f"the base is the run {config.model.path}, which PEFT does not read. Export it with to_hf, and name that.")
 

@@ -207,10 +207,14 @@ def to_hf(
     *,
     dtype: str = "",
     max_shard_bytes: int = MAX_SHARD_BYTES,
+    has_code: bool = False,
     is_dry_run: bool = False,
 ) -> None:
     """Writes a run's newest checkpoint (or the one named) as a split or merged model directory; LoRA's factors are
     folded into the weights.
+
+    Args:
+      has_code: with the model in PyTorch and a model card (`portable.with_code`).
 
     Raises:
       FileNotFoundError: when there is no checkpoint.
@@ -222,6 +226,13 @@ def to_hf(
     meta = run_directory.read_meta(folder)
     config, model_config = freeze(meta["config"]), ModelConfig.from_hf(meta["model"])
     companions = companions_of(run, config, model_config)
+    if has_code:
+        from conversion.portable import Exported, with_code  # imports the tokenizer
+
+        before = "bfloat16" if "BF16" in companions.dtypes.values() else "float32"
+        own_dtype = dtype or (before if companions.dtypes else config.model.param_dtype)
+        exported = Exported(run, step, config, model_config, meta["data"], own_dtype)
+        companions = with_code(companions, exported, layout, Path(output_path))
     arguments: dict[str, Any] = {
         "param_dtype": config.model.param_dtype, "dtype": dtype, "dtypes": companions.dtypes,
         "config": companions.config, "carried": companions.carried, "max_shard_bytes": max_shard_bytes,

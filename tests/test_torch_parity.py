@@ -1,4 +1,4 @@
-"""Our model beside a plain PyTorch one, written from the equations, on random configurations (extra `parity`).
+"""Our model beside the PyTorch one that exports carry along, in float64, on random configurations (extra `parity`).
 
 The weights travel as a checkpoint: PyTorch makes them under their published names, `load_params` reads them. So parity
 of names, layouts, routing, both kinds of attention and gradients does not rest on the golden files alone.
@@ -12,104 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import checkpoints
+import torch_model
 from anyorder_jax import loss
 from anyorder_jax.model import transformer
 from anyorder_jax.model.attention import BlockDiffusion, Full
 from anyorder_jax.pretrained.load import load_params, read_model_config
 
 torch = pytest.importorskip("torch")
-
-
-def rms_norm(x, weight, eps):
-    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps) * weight
-
-
-def rotate(x, positions, rotary_dim, theta):
-    """Pairs dim i with dim i + rotary_dim / 2; x [B, L, heads, C]."""
-    frequency = theta ** (-torch.arange(0, rotary_dim, 2, dtype=torch.float64) / rotary_dim)
-    angle = (positions[..., None] * frequency)[:, :, None]
-    cos, sin = angle.cos(), angle.sin()
-    first, second, rest = x.split([rotary_dim // 2, rotary_dim // 2, x.shape[-1] - rotary_dim], -1)
-    return torch.cat([first * cos - second * sin, second * cos + first * sin, rest], -1)
-
-
-def attention(c, w, prefix, x, positions, can_attend):
-    B, L, _ = x.shape
-    H, K, C = c["num_attention_heads"], c["num_key_value_heads"], c["head_dim"]
-    fused = x @ w[prefix + "query_key_value.weight"].T
-    if c["use_qkv_bias"]:
-        fused = fused + w[prefix + "query_key_value.bias"]
-    q, k, v = fused.view(B, L, H + 2 * K, C).split([H, K, K], 2)
-    rotary_dim = int(C * c["partial_rotary_factor"])
-    q = rotate(
-        rms_norm(q, w[prefix + "query_layernorm.weight"], c["rms_norm_eps"]),
-        positions,
-        rotary_dim,
-        c["rope_theta"],
-    )
-    k = rotate(
-        rms_norm(k, w[prefix + "key_layernorm.weight"], c["rms_norm_eps"]),
-        positions,
-        rotary_dim,
-        c["rope_theta"],
-    )
-    k, v = (t.repeat_interleave(H // K, 2) for t in (k, v))
-    scores = torch.einsum("blhc,bmhc->bhlm", q, k) / C**0.5
-    scores = scores.masked_fill(~can_attend, -torch.inf)
-    mixed = torch.einsum("bhlm,bmhc->blhc", scores.softmax(-1), v).reshape(B, L, H * C)
-    out = mixed @ w[prefix + "dense.weight"].T
-    return out + w[prefix + "dense.bias"] if c["use_bias"] else out
-
-
-def gated(w, prefix, x):
-    gate, up, down = (w[f"{prefix}.{name}_proj.weight"] for name in ("gate", "up", "down"))
-    return (torch.nn.functional.silu(x @ gate.T) * (x @ up.T)) @ down.T
-
-
-def experts(c, w, prefix, x, length):
-    """One token at a time, as the equations say: group choice, expert choice, weights from the unbiased scores.
-    `length`: of the rows, or of the halves of [noisy ; clean]; blocks count from the start of each."""
-    tokens = x.reshape(-1, x.shape[-1])
-    scores = torch.sigmoid(tokens @ w[prefix + "gate.weight"].T)
-    biased = scores + w[prefix + "gate.expert_bias"]
-    block = c.get("block_size")
-    out = []
-    for t in range(len(tokens)):
-        if block:  # LLaDA2.2: the block's experts are those of the highest score that any of its tokens gives
-            start = t // length * length
-            first = start + (t - start) // block * block
-            last = min(first + block, start + length)
-            kept = biased[first:last].max(0).values.topk(c["expert_capacity"]).indices
-            choices = biased[t]
-        else:
-            choices = biased[t].view(c["n_group"], -1)
-            kept = choices.topk(2, -1).values.sum(-1).topk(c["topk_group"]).indices
-        allowed = torch.full_like(choices, -torch.inf)
-        allowed[kept] = choices[kept]
-        chosen = allowed.flatten().topk(c["num_experts_per_tok"]).indices
-        weight = scores[t, chosen]
-        if c["num_experts_per_tok"] > 1:
-            weight = weight / (weight.sum() + 1e-20)
-        weight = weight * c["routed_scaling_factor"]
-        out.append(
-            sum(g * gated(w, f"{prefix}experts.{e}", tokens[t]) for g, e in zip(weight, chosen.tolist(), strict=True))
-        )
-    y = torch.stack(out).reshape(x.shape)
-    return y + gated(w, prefix + "shared_experts", x) if c["num_shared_experts"] else y
-
-
-def reference(c, w, tokens, positions, can_attend):
-    """Logits [B, L, V] in float64."""
-    x = w["model.word_embeddings.weight"][tokens]
-    length = int(positions.max()) + 1
-    for i in range(c["num_hidden_layers"]):
-        layer = f"model.layers.{i}."
-        normed = rms_norm(x, w[layer + "input_layernorm.weight"], c["rms_norm_eps"])
-        x = x + attention(c, w, layer + "attention.", normed, positions, can_attend)
-        normed = rms_norm(x, w[layer + "post_attention_layernorm.weight"], c["rms_norm_eps"])
-        is_dense = i < c["first_k_dense_replace"]
-        x = x + (gated(w, layer + "mlp", normed) if is_dense else experts(c, w, layer + "mlp.", normed, length))
-    return rms_norm(x, w["model.norm.weight"], c["rms_norm_eps"]) @ w["lm_head.weight"].T
 
 
 def block_diffusion(length, block):
@@ -160,8 +69,8 @@ def test_ours_is_what_the_equations_say(tmp_path_factory, config, seed, is_block
     if is_block_diffusion:
         tokens, positions = np.concatenate([tokens[::-1], tokens], 1), np.tile(positions, 2)
         attend, kind = block_diffusion(length, block), BlockDiffusion(block)
-    weights = {name: torch.from_numpy(array).double().requires_grad_() for name, array in stored.items()}
-    expected = reference(config, weights, torch.from_numpy(tokens), torch.from_numpy(positions.copy()), attend)
+    theirs = torch_model.make(config, stored)
+    expected = theirs(torch.from_numpy(tokens.copy()), attend[None, None], torch.from_numpy(positions.copy())).logits
     torch.nn.functional.cross_entropy(expected.flatten(0, 1), torch.from_numpy(tokens.flatten())).backward()
 
     model_config = read_model_config(directory)
@@ -186,6 +95,6 @@ def test_ours_is_what_the_equations_say(tmp_path_factory, config, seed, is_block
         last + "mlp.experts.0.down_proj.weight": gradients["moe"]["expert_down"][-1, 0].T,
     }
     for name, ours in pairs.items():
-        theirs = weights[name].grad
-        theirs = np.zeros(ours.shape) if theirs is None else theirs.numpy()  # an expert that no token chose
-        np.testing.assert_allclose(ours, theirs, atol=1e-4 * max(1e-3, np.abs(theirs).max()), err_msg=name)
+        found = theirs.get_parameter(name).grad
+        found = np.zeros(ours.shape) if found is None else found.numpy()  # an expert that no token chose
+        np.testing.assert_allclose(ours, found, atol=1e-4 * max(1e-3, np.abs(found).max()), err_msg=name)
