@@ -136,7 +136,7 @@ class DataConfig:
     action_free_share: float = 0.0  # share of training episodes whose actions nobody saw (mask tokens, never asked)
     exclude_goals: str = ""  # training leaves out episodes whose goal holds one of these phrases ("red ball,blue key")
     tokenizer: str = _path()  # a Hugging Face model directory; empty: model.path's, or one made for the data
-    profile: str = "joint"  # "joint": one word a cell; "attributes": three words a cell
+    profile: str = "joint"  # "joint": one word a cell; "attributes": three; "words": running text, where a grid has it
     window: int = 4  # steps in an example, ending at any step of the episode; 0: whole trajectories
     context_tokens: int = 0  # > 0, for text: an example is what fits into so many tokens before a drawn step
     max_unit_tokens: int = 0  # longer units of text are shortened with a visible mark; 0: a quarter of context_tokens
@@ -150,7 +150,10 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _require(self.num_episodes >= 0, "data.num_episodes", "an integer >= 0", self.num_episodes)
-        _require(self.profile in ("joint", "attributes"), "data.profile", "'joint' or 'attributes'", self.profile)
+        _require(
+            self.profile in ("joint", "attributes", "words"),
+            "data.profile", "'joint', 'attributes' or 'words'", self.profile,
+        )  # fmt: skip
         _require(0 <= self.noise < 1, "data.noise", "a share in [0, 1)", self.noise)
         _require(
             0 <= self.action_free_share <= 1, "data.action_free_share", "a share in [0, 1]", self.action_free_share

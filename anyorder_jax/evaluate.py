@@ -24,7 +24,7 @@ observation) and writes to RUN/report/layout.
 
 A run of text (docs/own_data.md) is asked about its test episodes (asking/), and leaves report.json, rows.jsonl (every
 number, episode by episode) and loss.png; where its world is registered it also acts there, on the test episodes' tasks,
-and leaves acting.json.
+and leaves acting.json and the model's episodes (played/, a directory of episodes like any other).
 """
 
 from __future__ import annotations
@@ -167,9 +167,9 @@ def evaluate(
             mesh_text=mesh, say=say,
         )  # fmt: skip
         known = {"report": content}
-        world = content["about"]["environment"]
-        if world and registry.is_registered(world):
-            known["acting"] = _act_in_text(path, config, directory, num_episodes, seed or 0)
+        world = registry.world_of_text(content["about"]["environment"], config.data.profile)
+        if world:
+            known["acting"] = _act_in_text(path, config, world, directory, num_episodes, seed or 0)
         _charts(directory).loss_curves(run / "metrics", directory / "loss.png", config.masking)
         print(f"\nWritten to {paths.shown(directory)}")
         return known
@@ -218,15 +218,18 @@ def evaluate(
     return contents
 
 
-def _act_in_text(path: str, config: Config, directory: Path, num_episodes: int, seed: int) -> dict[str, Any]:
+def _act_in_text(
+    path: str, config: Config, world: str, directory: Path, num_episodes: int, seed: int
+) -> dict[str, Any]:
     """Plays the test episodes' tasks in the run's world of text, with the model and the baselines."""
     run_config, model_config, params, tokenizer = weights.load_for_inference(path)
     task = open_task(config, tokenizer)
     generator = Generator(run_config, model_config, params, task)
     tasks = playing.tasks_of(task.directory, "test", num_episodes)
-    found = playing.evaluate(task, generator, task.environment, tasks, seed=seed, say=say)
+    found = playing.evaluate(task, generator, world, tasks, seed=seed, say=say)
     content = playing.as_json(found)
     report.write_json(directory / "acting.json", content)  # before it is printed: nobody may be there
+    playing.write_played(directory / "played", world, found["policies"][playing.MODEL]["episodes"])
     print("\n" + playing.table(found))
     return content
 

@@ -18,7 +18,7 @@ FLOORS = [
     {"step", "decode", "checkpoint", "weights"},
     {"acting", "asking"},
     {"evaluation"},
-    {"generate", "ingest", "train", "evaluate", "collect", "ablate", "demo", "fit"},
+    {"generate", "ingest", "train", "evaluate", "collect", "ablate", "demo", "export_episodes", "fit"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 MODULES = sorted((ROOT / "anyorder_jax").rglob("*.py"))

@@ -32,7 +32,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("file", metavar="FILE", type=paths.typed, help="a shard of trajectories (.jsonl or .jsonl.zst)")
     parser.add_argument("--record", type=int, default=0, help="line of the file, from 0")
     parser.add_argument("--window", type=int, default=0, help="the last so many steps (0: the whole trajectory)")
-    parser.add_argument("--profile", default="joint", help="joint or attributes")
+    parser.add_argument("--profile", default="joint", help="joint, attributes or words")
     parser.add_argument(
         "--tokenizer", type=paths.typed, default="", help="a model directory (default: the built-in one)"
     )
