@@ -357,10 +357,10 @@ class BabyAIEnvironment:
         return tuple(word for word in ACTIONS if word != "done")
 
     def copy(self) -> BabyAIEnvironment:
-        """An environment of its own in the same state. Walls, which nothing changes, and what gymnasium adds are shared:
-        a copy takes a fifth of a millisecond where all of it would take forty."""
+        """An environment of its own in the same state. Walls, which nothing changes, and what gymnasium adds are
+        shared: a copy takes a fifth of a millisecond where all of it would take forty."""
         level = self._level
-        shared = [thing for thing in level.grid.grid if isinstance(thing, Wall)]
+        shared: list[Any] = [thing for thing in level.grid.grid if isinstance(thing, Wall)]
         shared += [level.observation_space, level.action_space, level.spec, level.actions]
         other = copy.copy(self)
         other._level = copy.deepcopy(level, {id(thing): thing for thing in shared})

@@ -1,4 +1,4 @@
-"""BabyAI in words: its episodes as a prompted language model reads them (BALROG's BabyAI-Text), and its levels to act in.
+"""BabyAI in words: its episodes as prompted language models read them (BALROG's BabyAI-Text), its levels to act in.
 
     cells of the grid                      words (`data.profile=words`)
     . . . . . . .                          You carry a purple key
@@ -10,8 +10,8 @@
     . . . A . . .                          (A: the agent, who looks up)
 
 First what is carried; then the walls straight ahead, to the left and to the right, where nothing stands before them;
-then every thing in sight, column by column from the left, each from far to near. The compass direction, empty cells and
-other walls are not told, so a grid cannot be had back from its words. Actions: "turn left", "go forward", "pick up", ...
+then every thing in sight, column by column from the left, each from far to near. The compass direction, empty cells
+and other walls are not told, so a grid cannot be had back from its words. Actions: "turn left", "go forward", ...
 
 `BabyAIText-GoToObj-v0` is `BabyAI-GoToObj-v0` as a world of text: the same seeds (as tasks), steps and expert.
 """
@@ -138,8 +138,8 @@ _POSSIBLE = tuple(WORDS[name] for name in ACTIONS if name != "done")
 
 
 class BabyAIWords:
-    """A level as a `TextEnvironment`; a task is a seed. Has an expert, tells valid actions (all are, always), and can be
-    copied."""
+    """A level as a `TextEnvironment`; a task is a seed. Has an expert, tells valid actions (all are, always), and can
+    be copied."""
 
     version = babyai.BabyAIEnvironment.version
     expert_name = babyai.BabyAIEnvironment.expert_name
