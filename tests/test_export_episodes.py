@@ -124,8 +124,9 @@ def test_what_other_trainers_see():
     assert all(isinstance(c["arguments"], dict) for c in calls["tool_calls"])
 
 
-TEXTS = ("", " ", "ok", "Thought: a\nAction: b", "<think>x</think> y", '{"name": "f", "arguments": {}}', "<|mask|>\u2028",
-         '{"name":"f","arguments":{"x":1.50}}', '{"name":"f","arguments":{"x":[1,"é"]}}', '{"name":"f","arguments":3}',
+TEXTS = ("", " ", "ok", "Thought: a\nAction: b", "<think>x</think> y", '{"name": "f", "arguments": {}}',
+         "<|mask|>\u2028", '{"name":"f","arguments":{"x":1.50}}', '{"name":"f","arguments":{"x":[1,"é"]}}',
+         '{"name":"f","arguments":3}',
          "```bash\nls\n```", "<tool_call>{}</tool_call>", "Observation: z", '[{"content":"1","name":"f"}]')  # fmt: skip
 
 

@@ -32,9 +32,7 @@ def trained_vocabulary(collections: Sequence[tuple[Path, Codec]], data: DataConf
     for path, its_codec in collections:
         manifest = sources.read_manifest(path)
         shards = [[shard.file, shard.sha256] for shard in manifest.splits.get("train", ())]
-        is_written = (
-            its_codec.is_running_text and its_codec.name != "text"
-        )  # from units that may also be read otherwise
+        is_written = its_codec.is_running_text and its_codec.name != "text"  # units that may be read otherwise, too
         parts.append([shards, data.num_tokens, data.num_episodes, *[its_codec.name] * is_written])
     content = json.dumps(parts[0] if len(parts) == 1 else parts).encode()
     folder = directory / "tokenizers" / f"{data.num_tokens}-{hashlib.sha256(content).hexdigest()[:12]}"
