@@ -132,6 +132,7 @@ class DataConfig:
     num_episodes: int = 5000  # training episodes to collect, or to use of `path` (0: all)
     num_validation_episodes: int = 200
     num_test_episodes: int = 200
+    branches: int = 0  # other actions a step whose outcome is recorded when episodes are collected (collect --branches)
     noise: float = 0.0  # share of expert steps replaced by a wrong action (marked, never a target)
     action_free_share: float = 0.0  # share of training episodes whose actions nobody saw (mask tokens, never asked)
     exclude_goals: str = ""  # training leaves out episodes whose goal holds one of these phrases ("red ball,blue key")
@@ -154,6 +155,7 @@ class DataConfig:
             self.profile in ("joint", "attributes", "words"),
             "data.profile", "'joint', 'attributes' or 'words'", self.profile,
         )  # fmt: skip
+        _require(self.branches >= 0, "data.branches", "an integer >= 0", self.branches)
         _require(0 <= self.noise < 1, "data.noise", "a share in [0, 1)", self.noise)
         _require(
             0 <= self.action_free_share <= 1, "data.action_free_share", "a share in [0, 1]", self.action_free_share
@@ -194,10 +196,16 @@ class MaskingConfig:
     schedule: str = "constant"  # "constant", "linear" or "cosine"
     rates: str = ""  # what p is multiplied by, by role ("observation:0,action:2"); default 1, and 0 for system text
     causal_step: str = "last"  # which action `causal` asks: "last" of the example (windows), or "any"
+    branches: float = 0.0  # share of `forward` and `prefix` draws that ask what a recorded branch led to
     complementary: bool = False  # also train on the inverse of every mask, in the same batch
 
     def __post_init__(self) -> None:
-        parse_mixture(self.order, ORDERS, "masking.order")
+        orders = parse_mixture(self.order, ORDERS, "masking.order")
+        _require(0 <= self.branches <= 1, "masking.branches", "a share in [0, 1]", self.branches)
+        _require(
+            not self.branches or bool({"forward", "prefix"} & orders.keys()),
+            "masking.branches", "0 with an order that has no forward and no prefix", self.branches,
+        )  # fmt: skip
         parse_mixture(self.granularity, GRANULARITIES, "masking.granularity")
         _require(0 < self.rate <= 1, "masking.rate", "a probability in (0, 1]", self.rate)
         _require(

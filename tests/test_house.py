@@ -10,7 +10,8 @@ FLOORS = [
     {"files", "command", "paths", "terminal"},  # the standard library alone
     {"recipes"},
     {"types", "config", "keys", "process", "digest", "hardware", "hlo", "rendering"},
-    {"data", "masking", "environments", "sharding", "metrics", "statistics"},
+    {"masking"},
+    {"data", "environments", "sharding", "metrics", "statistics"},
     {"model", "formats"},
     {"run_directory"},
     {"loss", "optimizer", "flops", "pretrained", "task", "ingestion"},
