@@ -13,9 +13,9 @@ from anyorder_jax.config import defaults
 def get_config(variant=""):
     config = defaults(variant)
     config.data.profile = "words"
-    config.data.context_tokens = 128
-    config.data.row_length = 256
     config.data.num_tokens = 512
+    config.data.context_tokens = config.data.row_length = 256
+    config.data.max_unit_tokens = 112  # the longest observation of a room with eight things has 105
     config.masking.order = "any_order:0.3,causal:0.6,forward:0.1"
     config.masking.granularity = "unit:0.6,line:0.2,token:0.2"
     config.masking.rate, config.masking.rate_max = 0.15, 0.8

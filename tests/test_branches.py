@@ -133,6 +133,7 @@ def test_collections_are_the_same_bytes_and_without_the_flag_as_ever(tmp_path):
     num_actions = sum(unit.kind == Kind.ACTION for t in episodes for unit in t.units)
     manifest = sources.read_manifest(tmp_path / "one")
     assert sum(shard.num_steps for split in manifest.splits.values() for shard in split) == num_actions
+    assert manifest.overlap == sources.read_manifest(tmp_path / "none").overlap  # branches make no other episode
     with pytest.raises(ValueError, match="branches is 2, asked 3"):
         shards("one", branches=3)
     with pytest.raises(ValueError, match="branches: expected >= 0, got -1"):
