@@ -1,7 +1,7 @@
 """Collect: an expert plays episodes of one environment; they land in shards that any trainer can read.
 
     python -m anyorder_jax.collect --env=BabyAI-GoToObj-v0 --num_episodes=1500 --output_dir=data/goto
-        [--num_validation_episodes=200 --num_test_episodes=200 --seed=0 --noise=0.0]
+        [--num_validation_episodes=200 --num_test_episodes=200 --seed=0 --noise=0.0 --branches=0]
         [--num_workers=2 --max_seconds_per_episode=20]
 
     worker 0 |  seeds 0..3    8..11   ...
@@ -41,6 +41,7 @@ from anyorder_jax import command, files, paths, terminal
 from anyorder_jax.data import overlap, sources
 from anyorder_jax.environments import registry
 from anyorder_jax.environments.base import Environment, ExpertError, HasExpert, TextEnvironment
+from anyorder_jax.environments.branching import Brancher
 from anyorder_jax.environments.play import play_episode, play_text_episode
 from anyorder_jax.environments.pool import Pool, serve
 from anyorder_jax.types import Trajectory
@@ -58,13 +59,17 @@ def _on_alarm(signum: int, frame: FrameType | None) -> None:
     raise _OutOfTimeError
 
 
-def _open(environment_id: str, noise: float) -> tuple[Environment | TextEnvironment, Callable[[int], Trajectory]]:
+def _open(
+    environment_id: str, noise: float, branches: int
+) -> tuple[Environment | TextEnvironment, Callable[[int], Trajectory]]:
     """The environment, and what plays the episode of a seed in it; a world of text takes the seed as task."""
     if registry.is_text(environment_id):
         session = registry.make_session(environment_id)
-        return session, lambda seed: play_text_episode(session, str(seed), noise)
+        asked = Brancher(session, branches, lambda: registry.make_session(environment_id)) if branches else None
+        return session, lambda seed: play_text_episode(session, str(seed), noise, asked)
     environment = registry.make_environment(environment_id)
-    return environment, lambda seed: play_episode(environment, seed, noise)
+    other = Brancher(environment, branches, lambda: registry.make_environment(environment_id)) if branches else None
+    return environment, lambda seed: play_episode(environment, seed, noise, other)
 
 
 def _attempt(play: Callable[[int], Trajectory], seed: int, max_seconds: float) -> tuple[bool, bytes]:
@@ -84,10 +89,10 @@ def _attempt(play: Callable[[int], Trajectory], seed: int, max_seconds: float) -
     return False, " ".join(reason.split()).encode()
 
 
-def _work(environment_id: str, noise: float, max_seconds: float) -> None:
+def _work(environment_id: str, noise: float, branches: int, max_seconds: float) -> None:
     """The worker process: plays the seeds that the parent asks for."""
     signal.signal(signal.SIGALRM, _on_alarm)
-    environment, play = _open(environment_id, noise)
+    environment, play = _open(environment_id, noise, branches)
     serve(lambda seed: _attempt(play, seed, max_seconds))
     environment.close()
 
@@ -244,6 +249,7 @@ def collect(
     num_test_episodes: int = 200,
     seed: int = 0,
     noise: float = 0.0,
+    branches: int = 0,
     num_workers: int = 0,
     max_seconds_per_episode: float = 20.0,
     episodes_per_shard: int = 500,
@@ -258,6 +264,7 @@ def collect(
       num_test_episodes: of the test split.
       seed: chooses the seed ranges of the splits (`sources.seed_range`), >= 0.
       noise: share of steps that do a wrong action (marked; see `play_episode`), in [0, 1).
+      branches: K, other actions whose outcome is asked of the world at every step (`environments/branching.py`).
       num_workers: processes; 0: one per CPU. The bytes do not depend on it.
       max_seconds_per_episode: wall-clock limit; a seed that passes it counts as failed.
       episodes_per_shard: episodes in a file, >= 1.
@@ -276,13 +283,14 @@ def collect(
         *((f"{split} episodes", count, count >= 0, ">= 0") for split, count in counts.items()),
         ("seed", seed, seed >= 0, ">= 0"),
         ("noise", noise, 0 <= noise < 1, "a share in [0, 1)"),
+        ("branches", branches, branches >= 0, ">= 0"),
         ("num_workers", num_workers, num_workers >= 0, ">= 0"),
         ("max_seconds_per_episode", max_seconds_per_episode, max_seconds_per_episode > 0, "> 0"),
         ("episodes_per_shard", episodes_per_shard, episodes_per_shard >= 1, ">= 1"),
     ):
         if not is_good:
             raise ValueError(f"collect: {name}: expected {expected}, got {value}.")
-    played, _ = _open(environment, noise)  # here, so that an unknown id fails before anything is written
+    played, _ = _open(environment, noise, branches)  # here, so that an unknown id fails before anything is written
     expert = getattr(played, "expert_name", "")
     if registry.is_text(environment) and not isinstance(played, HasExpert):
         raise ValueError(f"collect: {environment} has no expert who could play. Ingest logs of an agent instead.")
@@ -293,11 +301,12 @@ def collect(
         "version": played.version,
         "episodes_per_shard": episodes_per_shard,
         "num_episodes": counts,
+        **({"branches": branches} if branches else {}),
     }
     played.close()
     directory = Path(output_dir)
     worker = ["-m", "anyorder_jax.collect", "--worker", f"--env={environment}", f"--noise={noise!r}"]
-    worker.append(f"--max_seconds_per_episode={max_seconds_per_episode!r}")
+    worker += [f"--branches={branches}", f"--max_seconds_per_episode={max_seconds_per_episode!r}"]
     with files.only_writer("collect", directory), Pool(worker, num_workers or os.cpu_count() or 1) as pool:
         manifest = _existing(directory, sources.Manifest(environment, settings, is_complete=False))
         for split in sources.SPLITS:
@@ -324,6 +333,7 @@ def _arguments(arguments: Sequence[str] | None) -> dict[str, Any]:
         ("num_test_episodes", int, "test episodes"),
         ("seed", int, "chooses the episode seeds"),
         ("noise", float, "share of steps that do a wrong action, marked as such"),
+        ("branches", int, "other actions a step whose outcome is asked of the world, and recorded"),
         ("num_workers", int, "processes; 0: one per CPU"),
         ("max_seconds_per_episode", float, "an episode that takes longer counts as failed"),
         ("episodes_per_shard", int, "episodes in a file"),
@@ -344,7 +354,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     terminal.accept_any_letter()
     options = _arguments(arguments)
     if options.pop("worker", False):
-        _work(options["environment"], options["noise"], options["max_seconds_per_episode"])
+        _work(options["environment"], options["noise"], options["branches"], options["max_seconds_per_episode"])
         return
     try:
         with command.door("collect"):

@@ -17,6 +17,7 @@ def directory_of(config: DataConfig) -> Path:
     if config.path:
         return epath.Path(config.path)
     noise = f"-noise{config.noise:g}" if config.noise else ""
+    noise += f"-branches{config.branches}" if config.branches else ""
     counts = f"{config.num_episodes}-{config.num_validation_episodes}-{config.num_test_episodes}"
     return Path(config.cache_dir) / f"{config.environment}-{counts}{noise}"
 
@@ -32,6 +33,7 @@ def is_collected(directory: Path) -> bool:
 def collection(config: DataConfig, directory: Path) -> list[str]:
     """The arguments of `anyorder_jax.collect` for the episodes that a configuration names."""
     noise = [f"--noise={config.noise}"] if config.noise else []
+    noise += [f"--branches={config.branches}"] if config.branches else []
     return [
         f"--env={config.environment}", f"--output_dir={directory}", *noise, f"--num_episodes={config.num_episodes}",
         f"--num_validation_episodes={config.num_validation_episodes}",

@@ -35,6 +35,7 @@ AFTERWARDS = {
     "evaluate": "suites that were finished are written",
     "conversion": "no part of an output is left behind; the same command starts again",
     "join": "the same command starts again",
+    "export_episodes": "no part of a file is left behind; the same command starts again",
 }
 """What else is said when Ctrl-C ended a command."""
 

@@ -25,7 +25,7 @@ observation) and writes to RUN/report/layout.
 
 A run of text (docs/own_data.md) is asked about its test episodes (asking/), and leaves report.json, rows.jsonl (every
 number, episode by episode) and loss.png; where its world is registered it also acts there, on the test episodes' tasks,
-and leaves acting.json.
+and leaves acting.json and the model's episodes (played/, a directory of episodes like any other).
 
 A run on several sources (data.sources) is evaluated on each by itself, into a folder named for it (RUN/report/mine);
 RUN/report/rows.jsonl has the rows of all of them, RUN/report/report.json says what was evaluated.
@@ -128,9 +128,9 @@ def _one_source(subject: Subject, directory: Path, request: Request) -> dict[str
         goals=request.which.goals, mesh_text=request.mesh, say=say,
     )  # fmt: skip
     known = {"report": content}
-    world = content["about"]["environment"]
-    if world and registry.is_registered(world):
-        known["acting"] = _act_in_text(subject, directory, request)
+    world = registry.world_of_text(content["about"]["environment"], subject.config.data.profile)
+    if world:
+        known["acting"] = _act_in_text(subject, world, directory, request)
     charts = of_grid.charts_module(directory)
     charts.loss_curves(subject.run / "metrics", directory / "loss.png", subject.config.masking)
     return known
@@ -189,15 +189,16 @@ def _request_of(request: Request, is_text: bool, has_test: bool) -> tuple[Reques
     return dataclasses.replace(request, suites=("report",)), ""
 
 
-def _act_in_text(subject: Subject, directory: Path, request: Request) -> dict[str, Any]:
+def _act_in_text(subject: Subject, world: str, directory: Path, request: Request) -> dict[str, Any]:
     """Plays the test episodes' tasks in the run's world of text, with the model and the baselines."""
     _, model_config, params, tokenizer = weights.load_for_inference(subject.path)
     task = open_task(subject.config, tokenizer)
     generator = Generator(subject.config, model_config, params, task)
     tasks = playing.tasks_of(task.directory, "test", request.num_episodes)
-    found = playing.evaluate(task, generator, task.environment, tasks, seed=request.seed or 0, say=say)
+    found = playing.evaluate(task, generator, world, tasks, seed=request.seed or 0, say=say)
     content = playing.as_json(found)
     report.write_json(directory / "acting.json", content)  # before it is printed: nobody may be there
+    playing.write_played(directory / "played", world, found["policies"][playing.MODEL]["episodes"])
     print("\n" + playing.table(found))
     return content
 

@@ -55,8 +55,8 @@ def opened_whole(path: Path | str) -> Iterator[BinaryIO]:
     path, final = Path(path), Path(os.path.realpath(path))
     temporary = final.with_name(f"{final.name}.{os.urandom(4).hex()}.tmp")
     try:
-        if final.exists() and not final.is_file():
-            with open(final, "wb") as file:
+        if path.exists() and not path.is_file():  # of a pipe, `final` is a name that cannot be opened
+            with open(path, "wb") as file:
                 yield file
             return
         final.parent.mkdir(parents=True, exist_ok=True)

@@ -56,10 +56,12 @@ class Task(NamedTuple):
                 assert not isinstance(examples, Mixture), "a source is no mixture"
                 found.append(Source(str(part.directory), examples, weight))
             return Mixture(found, config.seed)
-        data = config.data
+        data, share = config.data, config.masking.branches
+        if share:
+            self._need_branches(split)
         if not data.context_tokens:
             given = self.training(data) if split == "train" else self.trajectories(split)
-            return self.corpus(given, data.window)
+            return self.corpus(given, data.window, share)
         from anyorder_jax.data.text_corpus import TextCorpus, Texts, open_index
 
         texts = Texts(self.codec, self.vocabulary, self.layout)
@@ -67,7 +69,15 @@ class Task(NamedTuple):
         limit = data.num_episodes if split == "train" else 0
         files = self.fingerprint.setdefault("files", {})
         index = open_index(self.directory, split, texts, limit, on_bad, files)
-        return TextCorpus(self.directory, index, texts, data.context_tokens, config.seed)
+        return TextCorpus(self.directory, index, texts, data.context_tokens, config.seed, share)
+
+    def _need_branches(self, split: str) -> None:
+        first = itertools.islice(sources.iterate_trajectories(self.directory, split, on_bad=lambda _: None), 100)
+        if not any(unit.branches for trajectory in first for unit in trajectory.units):
+            raise ValueError(
+                f"config.masking.branches: the episodes of {self.directory / split} record none. Collect them with "
+                "--branches=K (data.branches), or set it to 0."
+            )
 
     def has_split(self, split: str) -> bool:
         """See `sources.has_split`."""
@@ -122,13 +132,13 @@ class Task(NamedTuple):
         draws_E = keys.generator(0, "action free").random(len(kept))  # of no seed: every run has the same ones
         return [without_actions(t) if draw < share else t for t, draw in zip(kept, draws_E, strict=True)]
 
-    def corpus(self, trajectories: Sequence[Trajectory], window: int) -> Corpus:
+    def corpus(self, trajectories: Sequence[Trajectory], window: int, branch_share: float = 0.0) -> Corpus:
         """Tokenised examples, ready for the pipeline.
 
         Raises:
           ValueError: for a trajectory that cannot be tokenised, with its file, line and id, unless those are skipped.
         """
-        return Corpus.build(trajectories, self.codec, self.vocabulary, window, self._on_bad, self.layout)
+        return Corpus.build(trajectories, self.codec, self.vocabulary, window, self._on_bad, self.layout, branch_share)
 
     def _on_bad(self, trajectory_id: str, reason: str) -> None:
         sentence = f"{sources.place_of(self.directory, trajectory_id)}: trajectory {trajectory_id}: {reason}"
@@ -145,9 +155,9 @@ def admitted(trajectories: Sequence[Trajectory], config: DataConfig) -> list[Tra
 
 def without_actions(trajectory: Trajectory) -> Trajectory:
     """The episode as a watcher records it who cannot see the actions: mask tokens in their place, which nobody asks."""
+    unseen: dict[str, Any] = {"data": {OCCLUDED: [0]}, "is_expert": False, "branches": ()}
     hidden = tuple(
-        dataclasses.replace(unit, data={OCCLUDED: [0]}, is_expert=False) if unit.kind == Kind.ACTION else unit
-        for unit in trajectory.units
+        dataclasses.replace(unit, **unseen) if unit.kind == Kind.ACTION else unit for unit in trajectory.units
     )
     return dataclasses.replace(trajectory, units=hidden)
 

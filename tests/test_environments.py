@@ -16,7 +16,7 @@ from minigrid.utils.baby_ai_bot import BabyAIBot
 
 from anyorder_jax.environments.base import ExpertError
 from anyorder_jax.environments.play import play_episode
-from anyorder_jax.environments.registry import environment_ids, make_codec, make_environment
+from anyorder_jax.environments.registry import environment_ids, is_text, make_codec, make_environment
 from anyorder_jax.types import Field, Kind, Unit
 
 LEVEL = "BabyAI-GoToObj-v0"
@@ -151,6 +151,8 @@ def test_every_level_opens_and_every_word_of_its_mission_is_known():
     known = set(CODECS["joint"].lexicon()[Field.TEXT])
     assert len(environment_ids()) >= 96
     for environment_id in environment_ids():
+        if is_text(environment_id):
+            continue
         environment = make_environment(environment_id)
         goal, first = environment.reset(5)
         assert environment.max_steps > 0

@@ -10,7 +10,8 @@ FLOORS = [
     {"files", "command", "paths", "terminal"},  # the standard library alone
     {"recipes"},
     {"types", "config", "keys", "process", "digest", "hardware", "hlo", "rendering"},
-    {"data", "masking", "environments", "sharding", "metrics", "statistics"},
+    {"masking"},
+    {"data", "environments", "sharding", "metrics", "statistics"},
     {"model", "formats"},
     {"run_directory"},
     {"loss", "optimizer", "flops", "pretrained", "collected", "ingestion"},
@@ -21,7 +22,7 @@ FLOORS = [
     {"acting", "asking"},
     {"evaluation"},
     {"training"},
-    {"generate", "ingest", "train", "evaluate", "collect", "ablate", "demo", "fit"},
+    {"generate", "ingest", "train", "evaluate", "collect", "ablate", "demo", "export_episodes", "fit"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 MODULES = sorted((ROOT / "anyorder_jax").rglob("*.py"))

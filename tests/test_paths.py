@@ -29,6 +29,7 @@ DOORS = {
     "anyorder_jax.fit": ("--config=any_order", "--target=cpux1", "--config.model.path=~no one/x"),
     "anyorder_jax.generate": ("--checkpoint=~no one/x", "--input=episode.json", "--ask=action"),
     "anyorder_jax.ingest": ("--input=logs.jsonl", "--output_dir=~no one/x"),
+    "anyorder_jax.export_episodes": ("--input=~no one/x", "--output=y", "--format=atif"),
     "anyorder_jax.evaluation.recompute": ("~no one/x",),
     "anyorder_jax.train": ("--config=any_order", "--workdir=~no one/x"),
     "conversion": ("inspect", "~no one/x"),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import collections
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -128,6 +129,30 @@ def as_json(found: Mapping[str, Any]) -> dict[str, Any]:
             for n, one in policies.items()
         },
     }  # fmt: skip
+
+
+def write_played(directory: Path, environment_id: str, episodes: Sequence[Episode]) -> None:
+    """Writes played episodes as a directory of episodes, its test split; the actions that the world did not take and
+    what became of the episode stand in it as they were.
+
+    Raises:
+      OSError: when the disk refuses.
+    """
+    times: collections.Counter[str] = collections.Counter()
+    lines, num_steps = [], 0
+    for episode in episodes:
+        if not episode.units:
+            continue  # its session could not begin
+        times[episode.task] += 1
+        again = f"#{times[episode.task]}" if times[episode.task] > 1 else ""
+        played = episode.trajectory()
+        source = {"environment": environment_id, "policy": MODEL, **played.source}
+        lines.append(sources.encode(replace(played, id=f"{environment_id}/{episode.task}{again}", source=source)))
+        num_steps += episode.num_steps
+    file = "test/shard-00000.jsonl"
+    num_bytes, digest = sources.write_shard(directory / file, lines)
+    shard = sources.Shard(file, len(lines), num_steps, num_bytes, digest)
+    sources.write_manifest(directory, sources.Manifest(environment_id, {"policy": MODEL}, {"test": (shard,)}))
 
 
 def table(found: Mapping[str, Any]) -> str:

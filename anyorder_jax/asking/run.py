@@ -59,7 +59,7 @@ def evaluate_text(
     say(f"asking about {len(held_out.ids)} test episodes, on {mesh.size} device(s)")
     scorer = Scorer(config, model_config, params, task.vocabulary, mesh)
     found = evaluate(subject, task, scorer, held_out, num_windows=num_windows, seed=seed, say=say)
-    is_world = bool(task.environment) and registry.is_registered(task.environment)
+    is_world = bool(registry.world_of_text(task.environment, config.data.profile))
     told = "Acting: acting.json." if is_world else "Acting is left out: the data have no environment."
     about = {
         "checkpoint": str(subject.path), "step": subject.step, "environment": task.environment,

@@ -34,11 +34,12 @@ class DataConfig:
     num_episodes: int = 5000  # training episodes to collect, or to use of `path` (0: all)
     num_validation_episodes: int = 200
     num_test_episodes: int = 200
+    branches: int = 0  # other actions a step whose outcome is recorded when episodes are collected (collect --branches)
     noise: float = 0.0  # share of expert steps replaced by a wrong action (marked, never a target)
     action_free_share: float = 0.0  # share of training episodes whose actions nobody saw (mask tokens, never asked)
     exclude_goals: str = ""  # training leaves out episodes whose goal holds one of these phrases ("red ball,blue key")
     tokenizer: str = _path()  # a Hugging Face model directory; empty: model.path's, or one made for the data
-    profile: str = "joint"  # "joint": one word a cell; "attributes": three words a cell
+    profile: str = "joint"  # "joint": one word a cell; "attributes": three; "words": running text, where a grid has it
     window: int = 4  # steps in an example, ending at any step of the episode; 0: whole trajectories
     context_tokens: int = 0  # > 0, for text: an example is what fits into so many tokens before a drawn step
     max_unit_tokens: int = 0  # longer units of text are shortened with a visible mark; 0: a quarter of context_tokens
@@ -53,7 +54,11 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         require(self.num_episodes >= 0, "data.num_episodes", "an integer >= 0", self.num_episodes)
-        require(self.profile in ("joint", "attributes"), "data.profile", "'joint' or 'attributes'", self.profile)
+        require(
+            self.profile in ("joint", "attributes", "words"),
+            "data.profile", "'joint', 'attributes' or 'words'", self.profile,
+        )  # fmt: skip
+        require(self.branches >= 0, "data.branches", "an integer >= 0", self.branches)
         require(0 <= self.noise < 1, "data.noise", "a share in [0, 1)", self.noise)
         require(0 <= self.action_free_share <= 1, "data.action_free_share", "a share in [0, 1]", self.action_free_share)
         require(self.window >= 0, "data.window", "steps >= 1, or 0 for whole trajectories", self.window)
@@ -93,10 +98,16 @@ class MaskingConfig:
     schedule: str = "constant"  # "constant", "linear" or "cosine"
     rates: str = ""  # what p is multiplied by, by role ("observation:0,action:2"); default 1, and 0 for system text
     causal_step: str = "last"  # which action `causal` asks: "last" of the example (windows), or "any"
+    branches: float = 0.0  # share of `forward` and `prefix` draws that ask what a recorded branch led to
     complementary: bool = False  # also train on the inverse of every mask, in the same batch
 
     def __post_init__(self) -> None:
-        parse_mixture(self.order, ORDERS, "masking.order")
+        orders = parse_mixture(self.order, ORDERS, "masking.order")
+        require(0 <= self.branches <= 1, "masking.branches", "a share in [0, 1]", self.branches)
+        require(
+            not self.branches or bool({"forward", "prefix"} & orders.keys()),
+            "masking.branches", "0 with an order that has no forward and no prefix", self.branches,
+        )  # fmt: skip
         parse_mixture(self.granularity, GRANULARITIES, "masking.granularity")
         require(0 < self.rate <= 1, "masking.rate", "a probability in (0, 1]", self.rate)
         require(

@@ -21,7 +21,7 @@ from anyorder_jax import keys
 from anyorder_jax.data import packing
 from anyorder_jax.data.pipeline import Corpus
 from anyorder_jax.data.text_corpus import TextCorpus
-from anyorder_jax.types import Tokenised
+from anyorder_jax.types import Hidden, Tokenised
 
 LEAST_EXAMPLES = 2048
 """Of an epoch, where the sources are small: fewer would leave rows half empty."""
@@ -83,6 +83,15 @@ class Mixture:
         times, place = divmod(e, self._total)
         first_round = self._span(s, epoch)[0] // self._size(s)
         return self._sources[s].examples.example(place - int(self._offset_S1[s]), first_round + times)
+
+    def branched(
+        self, e: int, epoch: int, example: Tokenised, hidden: Hidden, rng: np.random.Generator
+    ) -> tuple[Tokenised, Hidden]:
+        """See `pipeline.Examples`."""
+        s = self.source_of(e)
+        times, place = divmod(e, self._total)
+        round_ = self._span(s, epoch)[0] // self._size(s) + times
+        return self._sources[s].examples.branched(place - int(self._offset_S1[s]), round_, example, hidden, rng)
 
     def name(self, e: int) -> str:
         """What errors and reports call example e."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 import bisect
 import hashlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import grain
@@ -14,7 +14,7 @@ import numpy as np
 
 from anyorder_jax import keys
 from anyorder_jax.config import Config
-from anyorder_jax.data import packing, units
+from anyorder_jax.data import branches, packing, units
 from anyorder_jax.data.tokenization import Vocabulary
 from anyorder_jax.types import Batch, Codec, Field, Hidden, Tokenised, Trajectory
 
@@ -30,7 +30,8 @@ class Corpus(NamedTuple):
 
     trajectories: tokenised, whole. ids: their record ids. record_E, end_step_E: int32, example e is the
     window of trajectory record_E[e] that ends at end_step_E[e]. length_E: int32, its tokens. window: steps, 0
-    for whole ones.
+    for whole ones. branches_R: of each trajectory, or empty: then none is asked; branch_share and texts: as in
+    `text_corpus.TextCorpus`.
     """
 
     trajectories: tuple[units.TokenisedTrajectory, ...]
@@ -39,6 +40,9 @@ class Corpus(NamedTuple):
     end_step_E: np.ndarray
     length_E: np.ndarray
     window: int
+    branches_R: tuple[Mapping[int, tuple[branches.Branch, ...]], ...] = ()
+    branch_share: float = 0.0
+    texts: branches.Texts | None = None
 
     @classmethod
     def build(
@@ -49,6 +53,7 @@ class Corpus(NamedTuple):
         window: int,
         on_bad: Callable[[str, str], None] | None = None,
         layout: units.Layout = units.DEFAULT_LAYOUT,
+        branch_share: float = 0.0,
     ) -> Corpus:
         """Tokenises everything once.
 
@@ -61,18 +66,22 @@ class Corpus(NamedTuple):
           on_bad: gets the id of a trajectory that cannot be used and the reason; if it returns, the trajectory is left
             out. None: the reason is raised.
           layout: of running text.
+          branch_share: of the draws that ask what an action leads to, so many ask it of a branch.
 
         Raises:
           ValueError: for a trajectory without steps, or with words that the vocabulary lacks, by its id.
         """
         tokenised: list[units.TokenisedTrajectory] = []
         ids: list[str] = []
+        branches_R: list[Mapping[int, tuple[branches.Branch, ...]]] = []
         record_E, end_step_E, length_E = [], [], []
         for trajectory in trajectories:
             try:
                 whole = units.tokenise(trajectory, codec, vocabulary, layout)
                 if whole.num_steps == 0:
                     raise ValueError("expected a goal and at least one step, got no step.")
+                if branch_share:
+                    branches_R.append(branches.of(trajectory))
             except ValueError as error:
                 if on_bad is None:
                     raise ValueError(f"trajectory {trajectory.id}: {error}") from error
@@ -89,7 +98,10 @@ class Corpus(NamedTuple):
         def join(parts: list[np.ndarray]) -> np.ndarray:
             return np.concatenate(parts).astype(np.int32) if parts else np.zeros(0, np.int32)
 
-        return cls(tuple(tokenised), tuple(ids), join(record_E), join(end_step_E), join(length_E), window)
+        return cls(
+            tuple(tokenised), tuple(ids), join(record_E), join(end_step_E), join(length_E), window,
+            tuple(branches_R), branch_share, branches.Texts(codec, vocabulary, layout),
+        )  # fmt: skip
 
     def sha256(self) -> str:
         """Of the token ids, fields, kinds and steps of all trajectories, in hex: what records, codec and tokenizer
@@ -104,6 +116,22 @@ class Corpus(NamedTuple):
         """Example number e, the same in every epoch."""
         whole = self.trajectories[self.record_E[e]]
         return units.window(whole, int(self.end_step_E[e]), self.window) if self.window else whole
+
+    def branched(
+        self, e: int, epoch: int, example: Tokenised, hidden: Hidden, rng: np.random.Generator
+    ) -> tuple[Tokenised, Hidden]:
+        """See `Examples`."""
+        if not self.branch_share or hidden.order not in branches.ORDERS or rng.random() >= self.branch_share:
+            return example, hidden
+        assert self.texts is not None
+        r = int(self.record_E[e])
+        whole, of_whole = self.trajectories[r], self.branches_R[r]
+        end = int(self.end_step_E[e])
+        first = max(0, end - self.window + 1) if self.window else 0
+        num_goals = int(whole.unit_S1[0])
+        skipped = int(whole.unit_S1[first]) - num_goals  # units between the goal and the window
+        of_unit = {n - skipped: of_whole[n] for n in of_whole if num_goals <= n - skipped < len(example.kind_U)}
+        return branches.answer(rng, example, hidden, of_unit, self.texts)
 
     def lengths(self, epoch: int = 0) -> np.ndarray:
         """int [E]: the tokens of each example, the same in every epoch."""
@@ -148,6 +176,13 @@ class Examples(Protocol):
 
     def name(self, e: int) -> str:
         """What errors call it."""
+        ...
+
+    def branched(
+        self, e: int, epoch: int, example: Tokenised, hidden: Hidden, rng: np.random.Generator
+    ) -> tuple[Tokenised, Hidden]:
+        """Example e of an epoch and its draw as they are, or, for a share of the draws that ask what an action leads
+        to, with another action and what that led to (`branches`); never longer. rng: goes on from the draw."""
         ...
 
     def pack(self, row_length: int, seed: int, block_size: int = 1, epoch: int = 0) -> packing.Plan:
@@ -202,7 +237,9 @@ class RowMaker(NamedTuple):
         batch = self.empty(1 if self.complement is None else 2)
         stop = 0
         for segment, e in enumerate(examples, start=1):
-            example = self.corpus.example(e, epoch)
+            example, rng = self.corpus.example(e, epoch), generator(e)
+            drawn = self.sampler(rng, example, progress)
+            example, drawn = self.corpus.branched(e, epoch, example, drawn, rng)
             start = -(-stop // self.block_size) * self.block_size
             stop = start + len(example)
             here = slice(start, stop)
@@ -213,7 +250,7 @@ class RowMaker(NamedTuple):
             batch.kind[:, here] = kind_U1[example.slots_GL[0]]
             batch.field[:, here] = example.field_L
             batch.example[:, here] = e
-            draws = [self.sampler(generator(e), example, progress)]
+            draws = [drawn]
             if self.complement is not None:
                 draws.append(self.complement(example, draws[0]))
             is_later_L = later_turns(example, self.block_size) if self.block_size > 1 else np.False_

@@ -63,7 +63,8 @@ def _require(condition: bool, where: str, expected: str, value: object) -> None:
         raise ValueError(f"{where}: expected {expected}, got {shown}. Correct or remove this line, or collect again.")
 
 
-def _unit(record: Any, where: str) -> Unit:
+def unit_of(record: Any, where: str) -> Unit:
+    """A unit from its JSON object, checked; arguments and errors as `record_to_trajectory`."""
     _require(isinstance(record, dict), where, "an object", record)
     unknown = record.keys() - _UNIT_KEYS
     _require(not unknown, where, f"no keys but {', '.join(sorted(_UNIT_KEYS))}", sorted(unknown))
@@ -107,7 +108,7 @@ def record_to_trajectory(record: Any, where: str = "record") -> Trajectory:
         isinstance(record["units"], list) and len(record["units"]) > 0,
         f"{where}: units", "a list of at least one unit", record["units"],
     )  # fmt: skip
-    units = tuple(_unit(unit, f"{where}: units[{i}]") for i, unit in enumerate(record["units"]))
+    units = tuple(unit_of(unit, f"{where}: units[{i}]") for i, unit in enumerate(record["units"]))
     for i in range(1, len(units)):
         _require(
             units[i].step >= units[i - 1].step, f"{where}: units[{i}].step",

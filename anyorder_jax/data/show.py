@@ -54,7 +54,7 @@ def _arguments() -> tuple[argparse.Namespace, list[str]]:
     add("--config", default="", help="a recipe by name or file, a run directory, or its config.json")
     add("--record", type=int, default=0, help="line of the file, from 0")
     add("--window", type=int, default=None, help="the last so many steps (0: the whole trajectory)")
-    add("--profile", default=None, help="joint or attributes")
+    add("--profile", default=None, help="joint, attributes or words")
     add("--tokenizer", type=paths.typed, default="", help="a model directory (default: the built-in one)")
     add("--frames", default=None, help="around units of text: markers, or chat (the tokenizer's own template)")
     add("--order", default=None, help="default any_order, or the configuration's")

@@ -25,15 +25,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from anyorder_jax import keys
-from anyorder_jax.data import contexts, packing, sources, units
-from anyorder_jax.data.tokenization import Vocabulary
-from anyorder_jax.types import Codec, Tokenised, Trajectory
+from anyorder_jax.data import branches, contexts, packing, sources, units
+from anyorder_jax.data.branches import Texts as Texts
+from anyorder_jax.types import Hidden, Tokenised, Trajectory
 
 CHUNK = 256
 """Records whose texts are tokenised at once while lengths are counted."""
 
 CACHED_TOKENS = 2**22
 """Tokens of whole trajectories that are kept for the next example (90 MB)."""
+
+CACHED_BRANCHES = 1024
+"""Records whose branches are."""
 
 
 class Index(NamedTuple):
@@ -61,18 +64,6 @@ class Index(NamedTuple):
         return contexts.UnitLengths(self.kind_U[here], self.step_U[here], self.width_U[here])
 
 
-class Texts(NamedTuple):
-    """How trajectories become tokens: codec, vocabulary and layout, which belong together."""
-
-    codec: Codec
-    vocabulary: Vocabulary
-    layout: units.Layout
-
-    def tokenise(self, trajectory: Trajectory) -> units.TokenisedTrajectory:
-        """The whole trajectory; errors as `units.tokenise`."""
-        return units.tokenise(trajectory, self.codec, self.vocabulary, self.layout)
-
-
 class TextCorpus:
     """The examples of a split; see the module.
 
@@ -82,10 +73,15 @@ class TextCorpus:
       texts: as the index was made.
       budget: tokens of an example at most.
       seed: of the drawn ends.
+      branch_share: of the draws that ask what an action leads to, so many ask it of a branch (`branches`).
     """
 
-    def __init__(self, directory: Path, index: Index, texts: Texts, budget: int, seed: int) -> None:
+    def __init__(
+        self, directory: Path, index: Index, texts: Texts, budget: int, seed: int, branch_share: float = 0.0
+    ) -> None:
         self._directory, self._index, self._texts = directory, index, texts
+        self._branch_share = branch_share
+        self._branches: OrderedDict[int, dict[int, tuple[branches.Branch, ...]]] = OrderedDict()
         self._budget, self._seed = budget, seed
         total_R = np.add.reduceat(index.width_U, index.unit_R1[:-1]) if len(index.file_R) else np.zeros(0, int)
         per_record = np.maximum(1, -(-total_R // budget)).astype(int)
@@ -134,6 +130,35 @@ class TextCorpus:
     def example(self, e: int, epoch: int = 0) -> Tokenised:
         """Example number e of an epoch."""
         return contexts.context(self.whole(int(self.record_E[e])), int(self.ends(epoch)[0][e]), self._budget)
+
+    def branched(
+        self, e: int, epoch: int, example: Tokenised, hidden: Hidden, rng: np.random.Generator
+    ) -> tuple[Tokenised, Hidden]:
+        """See `pipeline.Examples`."""
+        if not self._branch_share or hidden.order not in branches.ORDERS or rng.random() >= self._branch_share:
+            return example, hidden
+        r = int(self.record_E[e])
+        of_whole = self._branches_of(r)
+        numbers = contexts.choose(self._index.lengths(r), int(self.ends(epoch)[0][e]), self._budget)
+        of_unit = {u: of_whole[n] for u, n in enumerate(numbers.tolist()) if n in of_whole}
+        return branches.answer(rng, example, hidden, of_unit, self._texts)
+
+    def _branches_of(self, r: int) -> dict[int, tuple[branches.Branch, ...]]:
+        with self._lock:
+            if r in self._branches:
+                self._branches.move_to_end(r)
+                return self._branches[r]
+        trajectory = self.trajectory(r)
+        try:
+            found = branches.of(trajectory)
+        except ValueError as error:
+            place = sources.place_of(self._directory, trajectory.id)
+            raise ValueError(f"{place}: trajectory {trajectory.id}: {error}") from None
+        with self._lock:
+            self._branches[r] = found
+            while len(self._branches) > CACHED_BRANCHES:
+                self._branches.popitem(last=False)
+        return found
 
     def whole(self, r: int) -> units.TokenisedTrajectory:
         """Record number r, tokenised."""

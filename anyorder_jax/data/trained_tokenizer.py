@@ -13,7 +13,7 @@ from pathlib import Path
 from anyorder_jax.config import DataConfig
 from anyorder_jax.data import sources
 from anyorder_jax.data.tokenization import Vocabulary
-from anyorder_jax.types import Codec
+from anyorder_jax.types import Codec, Unit
 
 TRAINING_CHARACTERS = 50_000_000
 """Of text that a tokenizer is trained on at most: the first episodes of the training splits."""
@@ -29,10 +29,11 @@ def trained_vocabulary(collections: Sequence[tuple[Path, Codec]], data: DataConf
     """
     directory, codec = collections[0]
     parts = []
-    for path, _ in collections:
+    for path, its_codec in collections:
         manifest = sources.read_manifest(path)
         shards = [[shard.file, shard.sha256] for shard in manifest.splits.get("train", ())]
-        parts.append([shards, data.num_tokens, data.num_episodes])
+        is_written = its_codec.is_running_text and its_codec.name != "text"  # units that may be read otherwise, too
+        parts.append([shards, data.num_tokens, data.num_episodes, *[its_codec.name] * is_written])
     content = json.dumps(parts[0] if len(parts) == 1 else parts).encode()
     folder = directory / "tokenizers" / f"{data.num_tokens}-{hashlib.sha256(content).hexdigest()[:12]}"
     if (folder / "tokenizer.json").is_file():
@@ -57,8 +58,17 @@ def _texts(directory: Path, codec: Codec, data: DataConfig, num_characters: int)
     num = 0
     for trajectory in sources.iterate_trajectories(directory, "train", data.num_episodes, lambda sentence: None):
         for unit in trajectory.units:
-            text = unit.text or "" if codec.is_running_text else "".join(f" {slot.word}" for slot in codec.slots(unit))
+            text = _text(unit, codec)
             yield text
             num += len(text)
         if num > num_characters:
             return
+
+
+def _text(unit: Unit, codec: Codec) -> str:
+    """A unit's text; "" for one that has none, which is told, with its place, where it is tokenised."""
+    if not codec.is_running_text:
+        return "".join(f" {slot.word}" for slot in codec.slots(unit))
+    with contextlib.suppress(ValueError):
+        return "".join(slot.word for slot in codec.slots(unit))
+    return ""

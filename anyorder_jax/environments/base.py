@@ -8,7 +8,7 @@ text, whose actions are text of any length, is a `TextEnvironment`; what else it
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -173,10 +173,10 @@ class HasValidActions(Protocol):
 
 @runtime_checkable
 class Branching(Protocol):
-    """A world whose state can be copied: what other actions would have led to (early experience)."""
+    """A world, of text or a grid, whose state can be copied: so other actions can be tried (early experience)."""
 
-    def copy(self) -> TextEnvironment:
-        """A session of its own in the same state."""
+    def copy(self) -> Any:
+        """A session of its own in the same state; what is done in one of them does not move the other."""
         ...
 
 

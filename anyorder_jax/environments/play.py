@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import zlib
-
-import numpy as np
+import dataclasses
 
 from anyorder_jax.environments.base import (
     Environment,
@@ -14,10 +12,13 @@ from anyorder_jax.environments.base import (
     TextEnvironment,
     take,
 )
+from anyorder_jax.environments.branching import Brancher, draws
 from anyorder_jax.types import Kind, Trajectory, Unit
 
 
-def play_episode(environment: Environment, seed: int, noise: float = 0.0) -> Trajectory:
+def play_episode(
+    environment: Environment, seed: int, noise: float = 0.0, brancher: Brancher | None = None
+) -> Trajectory:
     """Lets the expert play one episode to its successful end.
 
     With probability `noise` a step does one of `environment.wrong_actions` instead of the expert's advice.
@@ -32,6 +33,7 @@ def play_episode(environment: Environment, seed: int, noise: float = 0.0) -> Tra
       environment: any environment with an expert.
       seed: of the episode, >= 0.
       noise: probability of a wrong action, in [0, 1).
+      brancher: of this environment: each action records what others would have led to.
 
     Returns:
       goal, observation_0, action_0, observation_1, ..., action_{n-1}, observation_n.
@@ -39,19 +41,23 @@ def play_episode(environment: Environment, seed: int, noise: float = 0.0) -> Tra
     Raises:
       ExpertError: when the expert gives up, or the episode ends without success.
     """
-    rng = _draws(seed)
+    rng = draws("wrong action", seed)
     units = environment.reset(seed)
     expert = environment.expert()
     action: str | None = None
-    total_reward = 0.0
+    total_reward, done = 0.0, list[Unit]()
     for index in range(environment.max_steps):
         action, is_expert = expert.next_action(action), True
         if noise and rng.random() < noise:
             wrong = environment.wrong_actions(action)
             action, is_expert = wrong[int(rng.integers(len(wrong)))], False
+        unit = Unit(Kind.ACTION, index, text=action, is_expert=is_expert)
+        if brancher:
+            unit = dataclasses.replace(unit, branches=brancher.ask(seed, done, unit))
+        done.append(unit)
         step = environment.step(action)
         total_reward += step.reward
-        units += (Unit(Kind.ACTION, index, text=action, is_expert=is_expert), step.observation)
+        units += (unit, step.observation)
         if step.is_done:
             if not step.is_success:
                 raise ExpertError(f"the episode ended without success after {index + 1} steps")
@@ -69,13 +75,16 @@ def play_episode(environment: Environment, seed: int, noise: float = 0.0) -> Tra
     raise ExpertError(f"no end within {environment.max_steps} steps")
 
 
-def play_text_episode(environment: TextEnvironment, task: str, noise: float = 0.0) -> Trajectory:
+def play_text_episode(
+    environment: TextEnvironment, task: str, noise: float = 0.0, brancher: Brancher | None = None
+) -> Trajectory:
     """`play_episode` for a world of text: the expert's thoughts and actions, and what they led to.
 
     Args:
       environment: with an expert, and for noise with valid actions; an injected one comes without thoughts.
       task: of the episode.
       noise: probability of a wrong action, in [0, 1); the draws depend on the task alone.
+      brancher: as in `play_episode`.
 
     Returns:
       What `reset` gave, then each decision and its consequences.
@@ -88,9 +97,9 @@ def play_text_episode(environment: TextEnvironment, task: str, noise: float = 0.
         raise ExpertError(f"{environment.id} has no expert")
     if noise and not isinstance(environment, HasValidActions):
         raise ValueError(f"play: {environment.id} does not tell which actions are valid, so noise must be 0.")
-    rng = _draws(*task.encode())
+    rng = draws("wrong action", *task.encode())
     units = list(environment.reset(task))
-    total_reward = 0.0
+    total_reward, done = 0.0, list[Unit]()
     for index in range(environment.max_steps):
         decision = list(environment.advice())
         if noise and rng.random() < noise:
@@ -99,6 +108,9 @@ def play_text_episode(environment: TextEnvironment, task: str, noise: float = 0.
             if wrong:
                 text = wrong[int(rng.integers(len(wrong)))]
                 decision = [Unit(Kind.ACTION, decision[-1].step, text=text, is_expert=False)]
+        if brancher:
+            decision[-1] = dataclasses.replace(decision[-1], branches=brancher.ask(task, done, decision[-1]))
+        done.append(decision[-1])
         step = take(environment, decision[-1])
         total_reward += step.reward
         units += [*decision, *step.units]
@@ -117,8 +129,3 @@ def play_text_episode(environment: TextEnvironment, task: str, noise: float = 0.
                 },
             )
     raise ExpertError(f"no end within {environment.max_steps} steps")
-
-
-def _draws(*seed: int) -> np.random.Generator:
-    """keys.generator's way to seed; importing it would bring JAX into every process that plays."""
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([*seed, zlib.crc32(b"wrong action")])))

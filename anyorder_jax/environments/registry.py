@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 # prefix of the ids -> (module, extra that installs what it needs). A module offers `ids()`, and `environment(id,
 # profile)` with `codec(profile)`, or, for a world of text, `session(id)`. It is imported on first use, so that training
 # needs no simulator it does not use.
-_FAMILIES = {"BabyAI-": ("anyorder_jax.environments.babyai", "babyai")}
+_FAMILIES = {
+    "BabyAI-": ("anyorder_jax.environments.babyai", "babyai"),
+    "BabyAIText-": ("anyorder_jax.environments.babyai_words", "babyai"),
+}
 
 WORLDS = "ANYORDER_JAX_WORLDS"
 """The variable with worlds from outside the package."""
@@ -94,7 +97,7 @@ def make_environment(environment_id: str, profile: str = "joint") -> Environment
 
     Args:
       environment_id: e.g. "BabyAI-GoToObj-v0"; see `environment_ids()`.
-      profile: of its codec: "joint" (one word a cell) or "attributes" (three words a cell).
+      profile: of its codec: "joint" (one word a cell), "attributes" (three words a cell) or "words" (running text).
 
     Raises:
       ValueError: for an unknown id (with near matches) or profile.
@@ -117,6 +120,17 @@ def make_session(environment_id: str) -> TextEnvironment:
 def is_text(environment_id: str) -> bool:
     """Whether the id is of a registered world of text, which `make_session` opens. Imports the world's module."""
     return is_registered(environment_id) and hasattr(_find(environment_id), "session")
+
+
+def world_of_text(environment_id: str, profile: str) -> str:
+    """The id of the world of text that episodes of an environment, read with a profile, are acted in: itself for a
+    world of text, for a grid that has words another one (`data.profile=words`), "" where there is none."""
+    if not environment_id or not is_registered(environment_id):
+        return ""
+    module = _find(environment_id)
+    if hasattr(module, "session"):
+        return environment_id
+    return module.world_of_text(environment_id, profile) if hasattr(module, "world_of_text") else ""
 
 
 def is_registered(environment_id: str) -> bool:

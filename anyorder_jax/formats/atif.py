@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from anyorder_jax.formats import chat
+from anyorder_jax.formats import chat, layout, writing
 from anyorder_jax.formats.chat import Turn
 from anyorder_jax.formats.episode import Episode, Source
 from anyorder_jax.formats.parts import Part, Reading, as_list, call, content_parts, dumps, identifier, shown
@@ -83,6 +83,9 @@ def read(record: Any, source: Source, reading: Reading) -> Trajectory:
     steps = record.get("steps") if isinstance(record, dict) else None
     if not isinstance(steps, list) or not steps:
         raise ValueError(f"expected an object with 'steps', a list, got {shown(record)}")
+    exported = layout.restore(record, lambda: writing.texts_of_atif(steps), source, reading)
+    if exported is not None:
+        return exported
     turns = [turn for i, step in enumerate(steps) for turn in _turns(step, f"steps[{i}]", reading)]
     agent = record.get("agent")
     tools = agent.get("tool_definitions") if isinstance(agent, dict) else None

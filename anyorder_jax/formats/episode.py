@@ -180,19 +180,6 @@ class Episode:
             self.reading.counts["untrained_turns"] += 1
         return True
 
-    def _task(self, record: Mapping[str, Any], is_instructed: bool) -> str:
-        """The task's id, or the hash of its text: the goal, and where that only instructs, what comes next too."""
-        given = lookup(record, _TASK_KEYS)
-        if isinstance(given, (str, int)) and not isinstance(given, bool) and str(given):
-            return str(given)
-        goal = next((unit for unit in self._units if unit.kind == Kind.GOAL), None)
-        goal = goal or next((unit for unit in self._units if unit.kind == Kind.OBSERVATION), self._units[0])
-        texts = [goal.text or ""]
-        if is_instructed:
-            shown = (Kind.OBSERVATION, Kind.USER)
-            texts += [unit.text or "" for unit in self._units if unit.kind in shown and unit.step == 1]
-        return "text:" + digest(" ".join(" ".join(texts).split()).casefold())
-
     def trajectory(self, record: Mapping[str, Any], source: Source) -> Trajectory:
         """The finished trajectory.
 
@@ -208,15 +195,31 @@ class Episode:
             raise ValueError("the agent has no turn in it, so there is nothing to learn")
         is_instructed = self._do_not_train_acknowledgement()
         counts = {name: number for name, number in sorted(self.reading.counts.items()) if number}
-        task = self._task(record, is_instructed)
         units = tuple(self._units)
-        name = identifier(next((record[key] for key in _ID_KEYS if record.get(key) is not None), None))
-        name = name or digest_of(units)
-        whole = {"environment": "", **source, "task": _LONE_SURROGATE.sub("\ufffd", task)}
+        whole = {"environment": "", **source, "task": task_of(record, units, is_instructed)}
         if counts:
             whole["counts"] = counts
         outcome = {**_outcome(record), "num_steps": self._num_turns}
-        return Trajectory(_LONE_SURROGATE.sub("\ufffd", name), units, outcome, whole)
+        return Trajectory(name_of(record, units), units, outcome, whole)
+
+
+def name_of(record: Mapping[str, Any], units: tuple[Unit, ...]) -> str:
+    """The record's id, or the hash of its units."""
+    name = identifier(next((record[key] for key in _ID_KEYS if record.get(key) is not None), None))
+    return _LONE_SURROGATE.sub("\ufffd", name or digest_of(units))
+
+
+def task_of(record: Mapping[str, Any], units: tuple[Unit, ...], is_instructed: bool = False) -> str:
+    """The task's id, or the hash of its text: the goal, and where that only instructs, what comes next too."""
+    given = lookup(record, _TASK_KEYS)
+    if isinstance(given, (str, int)) and not isinstance(given, bool) and str(given):
+        return _LONE_SURROGATE.sub("\ufffd", str(given))
+    goal = next((unit for unit in units if unit.kind == Kind.GOAL), None)
+    goal = goal or next((unit for unit in units if unit.kind == Kind.OBSERVATION), units[0])
+    texts = [goal.text or ""]
+    if is_instructed:
+        texts += [unit.text or "" for unit in units if unit.kind in (Kind.OBSERVATION, Kind.USER) and unit.step == 1]
+    return "text:" + digest(" ".join(" ".join(texts).split()).casefold())
 
 
 def digest(text: str) -> str:

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from anyorder_jax.formats import chat
+from anyorder_jax.formats import chat, layout, writing
 from anyorder_jax.formats.chat import Turn
 from anyorder_jax.formats.episode import Episode, Source
 from anyorder_jax.formats.parts import Part, Reading, call_of, calls_in, content_parts, identifier, loads, plain, shown
@@ -110,6 +110,9 @@ def read(record: Any, source: Source, reading: Reading) -> Trajectory:
         raise ValueError(f"expected a list of messages, each with a role, got {shown(record)}")
     fields: Mapping[str, Any] = record if isinstance(record, dict) else {}
     images(fields, reading)
+    exported = layout.restore(fields, lambda: writing.texts_of_messages(found[1]), source, reading)
+    if exported is not None:
+        return exported
     turns = [turn(message, reading) for message in found[1]]
     if fields.get("system"):
         turns.insert(0, Turn("system", content_parts(fields["system"], reading)))
