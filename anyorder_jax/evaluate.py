@@ -3,7 +3,7 @@
     python -m anyorder_jax.evaluate --checkpoint=runs/any_order [--suite=report,likelihood,robustness,decoding,viewer]
         [--env=BabyAI-GoToObj-v0 --num_episodes=200 --seed=0 --output_dir=runs/any_order/report]
         [--modes=greedy,sampled,visit_penalty --num_windows=8 --goals="red ball,blue key" --mesh=data:2,expert:4]
-        [--held_out=seed | layout]
+        [--held_out=seed | layout] [--choosing=guided,checked]
 
 It leaves in the output directory:
 
@@ -38,13 +38,14 @@ import argparse
 import dataclasses
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from anyorder_jax import command, paths, process, run_directory, terminal, weights
 from anyorder_jax.acting import evaluation as playing
+from anyorder_jax.acting.choosing import CHOICES, Choosing
 from anyorder_jax.acting.generator import Generator
 from anyorder_jax.asking.run import evaluate_text, is_of_text
 from anyorder_jax.config import Config, freeze
@@ -97,6 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 num_windows=flags.num_windows,
                 suites=tuple(flags.suite.split(",")),
                 mesh=flags.mesh,
+                choosing=tuple(filter(None, flags.choosing.split(","))),
                 which=Which(tuple(filter(None, flags.goals.split(","))), flags.held_out),
             )
         except (ValueError, OSError, ModuleNotFoundError) as error:
@@ -114,6 +116,7 @@ def evaluate(
     num_windows: int = 8,
     suites: Sequence[str] = ("report",),
     mesh: str = "",
+    choosing: Sequence[str] = (),
     which: Which = Which(),  # noqa: B008 (a tuple)
 ) -> dict[str, Any]:
     """Evaluates one checkpoint and writes its report.
@@ -130,6 +133,7 @@ def evaluate(
       num_windows: windows asked per episode and question at most (of `likelihood`: an eighth of it).
       suites: what is evaluated, of SUITES; a file each.
       mesh: of a run of text, sizes of mesh axes; see `asking.scorer.mesh_of`.
+      choosing: of a run of text: other ways in which the model chooses its actions, of `acting.choosing.CHOICES`.
       which: which episodes: with certain goals, held out by seed or by layout.
 
     Returns:
@@ -149,6 +153,9 @@ def evaluate(
         raise ValueError(f"--suite: expected names out of {', '.join(SUITES)}, got {unknown or 'none'}.")
     if which.held_out not in HELD_OUT:
         raise ValueError(f"--held_out: expected one of {', '.join(HELD_OUT)}, got {which.held_out!r}.")
+    strange = [name for name in choosing if name not in CHOICES]
+    if strange:
+        raise ValueError(f"--choosing: expected names out of {', '.join(CHOICES)}, got {strange}.")
     run, step = run_directory.find(path)
     subfolder = which.held_out if which.held_out != "seed" else ""
     directory = Path(output_dir) if output_dir else run / "report" / environment / subfolder
@@ -169,10 +176,13 @@ def evaluate(
         known = {"report": content}
         world = registry.world_of_text(content["about"]["environment"], config.data.profile)
         if world:
-            known["acting"] = _act_in_text(path, config, world, directory, num_episodes, seed or 0)
+            ways = {name: CHOICES[name] for name in choosing}
+            known["acting"] = _act_in_text(path, config, world, directory, num_episodes, seed or 0, ways)
         _charts(directory).loss_curves(run / "metrics", directory / "loss.png", config.masking)
         print(f"\nWritten to {paths.shown(directory)}")
         return known
+    if choosing:
+        raise ValueError("--choosing: only runs of text act so; leave it out (--suite=decoding has a grid's ways).")
     if mesh:
         raise ValueError("--mesh: only runs of text are evaluated on a mesh; leave it out.")
     config, model_config, params, tokenizer = weights.load_for_inference(path)
@@ -219,14 +229,15 @@ def evaluate(
 
 
 def _act_in_text(
-    path: str, config: Config, world: str, directory: Path, num_episodes: int, seed: int
-) -> dict[str, Any]:
+    path: str, config: Config, world: str, directory: Path, num_episodes: int, seed: int,
+    choosing: Mapping[str, Choosing],
+) -> dict[str, Any]:  # fmt: skip
     """Plays the test episodes' tasks in the run's world of text, with the model and the baselines."""
     run_config, model_config, params, tokenizer = weights.load_for_inference(path)
     task = open_task(config, tokenizer)
     generator = Generator(run_config, model_config, params, task)
     tasks = playing.tasks_of(task.directory, "test", num_episodes)
-    found = playing.evaluate(task, generator, world, tasks, seed=seed, say=say)
+    found = playing.evaluate(task, generator, world, tasks, seed=seed, choosing=choosing, say=say)
     content = playing.as_json(found)
     report.write_json(directory / "acting.json", content)  # before it is printed: nobody may be there
     playing.write_played(directory / "played", world, found["policies"][playing.MODEL]["episodes"])
@@ -372,6 +383,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--output_dir", type=paths.typed, default="", help="default: RUN/report, or RUN/report/ENV")
     parser.add_argument("--modes", default=",".join(policy.RULES), help="how logits become actions")
     parser.add_argument("--num_windows", type=int, default=8, help="windows asked per episode and question")
+    parser.add_argument("--choosing", default="", help=f"of a run of text: also act so, of {', '.join(CHOICES)}")
     parser.add_argument("--mesh", default="", help="of a run of text: AXIS:SIZE,...; default the run's, or one device")
     return parser.parse_args(arguments)
 
