@@ -48,6 +48,37 @@ Fill = Callable[..., Filled]
 """fill(params, tokens_BL, lengths_B, holes, allowed_BHV, threshold, key, temperature) -> Filled."""
 
 
+def make_log_p(config: Config, model_config: ModelConfig) -> Callable[..., jax.Array]:
+    """The jitted log-probabilities at some places, of one forward pass; it is compiled once for each shape.
+
+    Args:
+      config: of the run (its compute type and LoRA).
+      model_config: the model's shape.
+
+    Returns:
+      log_p(params, tokens_BL, lengths_B, place_BH, allowed_V) -> float32 [B, H, V]: arguments as `make_fill`'s;
+      place_BH: int32 [B, H], positions that are asked (0: none); allowed_V: bool [V], tokens that may stand there.
+    """
+    dtype = jnp.dtype(config.model.compute_dtype)
+
+    def log_p(
+        params: Any, tokens_BL: jax.Array, lengths_B: jax.Array, place_BH: jax.Array, allowed_V: jax.Array
+    ) -> jax.Array:
+        positions_BL = jnp.broadcast_to(jnp.arange(tokens_BL.shape[1], dtype=jnp.int32), tokens_BL.shape)
+        attention = Segments((positions_BL < lengths_B[:, None]).astype(jnp.int32))
+        rows_B1 = jnp.arange(len(tokens_BL))[:, None]
+        is_asked_BL = jnp.zeros(tokens_BL.shape, bool).at[rows_B1, place_BH].set(place_BH > 0)
+        hidden_BLD, _, _ = transformer.hidden(
+            model_config, params, tokens_BL, positions_BL, attention,
+            compute_dtype=dtype, lora_config=config.lora, is_asked_BL=is_asked_BL,
+        )  # fmt: skip
+        hidden_BHD = jnp.take_along_axis(hidden_BLD, place_BH[..., None], axis=1)
+        logits_BHV = jnp.where(allowed_V[None, None], transformer.head(params, hidden_BHD), -jnp.inf)
+        return jax.nn.log_softmax(logits_BHV)
+
+    return jax.jit(log_p)
+
+
 def make_fill(
     config: Config, model_config: ModelConfig, end_id: int, mesh: Mesh | None = None, closing_ids: Sequence[int] = ()
 ) -> Fill:

@@ -3,7 +3,7 @@
     python -m anyorder_jax.evaluate --checkpoint=runs/any_order [--suite=report,likelihood,robustness,decoding,viewer]
         [--env=BabyAI-GoToObj-v0 --num_episodes=200 --seed=0 --output_dir=runs/any_order/report]
         [--modes=greedy,sampled,visit_penalty --num_windows=8 --goals="red ball,blue key" --mesh=data:2,expert:4]
-        [--held_out=seed | layout]
+        [--held_out=seed | layout] [--choosing=guided,checked]
 
 It leaves in the output directory:
 
@@ -47,6 +47,7 @@ from typing import Any
 
 from anyorder_jax import command, paths, process, run_directory, terminal, weights
 from anyorder_jax.acting import evaluation as playing
+from anyorder_jax.acting.choosing import CHOICES
 from anyorder_jax.acting.generator import Generator
 from anyorder_jax.asking import rows
 from anyorder_jax.asking.run import evaluate_text, is_of_text
@@ -76,6 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 num_windows=flags.num_windows,
                 suites=tuple(flags.suite.split(",")),
                 mesh=flags.mesh,
+                choosing=tuple(filter(None, flags.choosing.split(","))),
                 which=Which(tuple(filter(None, flags.goals.split(","))), flags.held_out),
             )
             evaluate(flags.checkpoint, request)
@@ -115,6 +117,8 @@ def evaluate(path: str, request: Request = Request()) -> dict[str, Any]:  # noqa
 def _one_source(subject: Subject, directory: Path, request: Request) -> dict[str, Any]:
     """The content of every file, by suite, of data of one kind."""
     if not is_of_text(subject.config):
+        if request.choosing:
+            raise ValueError("--choosing: only runs of text act so; leave it out (--suite=decoding has a grid's ways).")
         return of_grid.evaluate(subject, directory, request, say)
     if tuple(request.suites) != ("report",) or request.environment or request.subfolder:
         raise ValueError(
@@ -183,7 +187,7 @@ def _request_of(request: Request, is_text: bool, has_test: bool) -> tuple[Reques
     if not has_test:
         return None, "it has no test split, whose episodes would be asked about"
     if not is_text:
-        return dataclasses.replace(request, mesh=""), ""
+        return dataclasses.replace(request, mesh="", choosing=()), ""
     if "report" not in request.suites or request.subfolder:
         return None, "text is asked about its test episodes by --suite=report alone, held out as they are"
     return dataclasses.replace(request, suites=("report",)), ""
@@ -195,7 +199,10 @@ def _act_in_text(subject: Subject, world: str, directory: Path, request: Request
     task = open_task(subject.config, tokenizer)
     generator = Generator(subject.config, model_config, params, task)
     tasks = playing.tasks_of(task.directory, "test", request.num_episodes)
-    found = playing.evaluate(task, generator, world, tasks, seed=request.seed or 0, say=say)
+    found = playing.evaluate(
+        task, generator, world, tasks, seed=request.seed or 0,
+        choosing={name: CHOICES[name] for name in request.choosing}, say=say,
+    )  # fmt: skip
     content = playing.as_json(found)
     report.write_json(directory / "acting.json", content)  # before it is printed: nobody may be there
     playing.write_played(directory / "played", world, found["policies"][playing.MODEL]["episodes"])
@@ -224,6 +231,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--output_dir", type=paths.typed, default="", help="default: RUN/report, or RUN/report/ENV")
     parser.add_argument("--modes", default=",".join(policy.RULES), help="how logits become actions")
     parser.add_argument("--num_windows", type=int, default=8, help="windows asked per episode and question")
+    parser.add_argument("--choosing", default="", help=f"of a run of text: also act so, of {', '.join(CHOICES)}")
     parser.add_argument("--mesh", default="", help="of a run of text: AXIS:SIZE,...; default the run's, or one device")
     return parser.parse_args(arguments)
 

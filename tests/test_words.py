@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import pytest
 
 from anyorder_jax import collect, evaluate, sharding
-from anyorder_jax import train as train_module
 from anyorder_jax.acting import evaluation as playing
 from anyorder_jax.acting.generator import Generator
 from anyorder_jax.acting.policy import Advised, Frequent, Random
@@ -19,8 +18,10 @@ from anyorder_jax.environments import registry
 from anyorder_jax.environments.base import ExpertError, take
 from anyorder_jax.environments.play import play_episode, play_text_episode
 from anyorder_jax.environments.server import Server
+from anyorder_jax.evaluation.request import Request
 from anyorder_jax.model import transformer
 from anyorder_jax.task import open_task
+from anyorder_jax.training import loop, shape
 from anyorder_jax.types import Field, Kind, Unit
 
 pytest.importorskip("minigrid", reason="needs the extra `babyai`")
@@ -219,7 +220,7 @@ def test_a_run_in_words_trains_is_asked_and_acts(data, tmp_path, capsys, monkeyp
     run = tmp_path / "run"
     make_mesh = sharding.make_mesh  # one device computes this faster than eight
     monkeypatch.setattr(sharding, "make_mesh", lambda config, devices=None: make_mesh(config, jax.devices()[:1]))
-    assert train_module.train(freeze(words_config(data)), run)
+    assert loop.train(freeze(words_config(data)), run)
     policies_of = playing.policies_of
 
     def shorter(*arguments):
@@ -227,7 +228,7 @@ def test_a_run_in_words_trains_is_asked_and_acts(data, tmp_path, capsys, monkeyp
         return {"model": ThenAdvised(found["model"]), "expert": found["expert"]}
 
     monkeypatch.setattr(playing, "policies_of", shorter)
-    content = evaluate.evaluate(str(run), num_episodes=1, num_windows=1)
+    content = evaluate.evaluate(str(run), Request(num_episodes=1, num_windows=1))
     assert content["report"]["about"]["acting"] == "Acting: acting.json."
     questions = {line.split()[0] for line in capsys.readouterr().out.splitlines() if line}
     assert {"decision", "forward", "inverse", "goal", "success"} <= questions
@@ -245,7 +246,7 @@ def test_a_policy_sees_what_a_record_shows(data):
     """A live episode's question is that of the recorded episode, token by token."""
     config = freeze(words_config(data))
     task = open_task(config)
-    model = train_module.model_config_of(config, task)
+    model = shape.model_config_of(config, task)
     params = transformer.init(model, jax.random.key(0), jnp.float32)
     generator = Generator(config, model, params, task)
     recorded = task.trajectories("test")[0]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from anyorder_jax import statistics
+from anyorder_jax.acting.choosing import Choosing, Chosen
 from anyorder_jax.acting.episode import Episode
 from anyorder_jax.acting.generator import Generator
 from anyorder_jax.acting.policy import Advised, Frequent, Generated, Policy, Random, Repeated, frequent_actions
@@ -52,18 +53,22 @@ def tasks_of(directory: Any, split: str, limit: int = 0) -> list[str]:
     return tasks
 
 
-def policies_of(task: Task, generator: Generator, seed: int = 0) -> dict[str, Policy]:
-    """The model, three policies without one, and the expert, by name.
+def policies_of(
+    task: Task, generator: Generator, seed: int = 0, choosing: Mapping[str, Choosing] | None = None
+) -> dict[str, Policy]:
+    """The model (as "model/NAME" with other ways to choose), three policies without one, and the expert, by name.
 
     Args:
       task: of the run; the baselines count the actions of its training split.
       generator: of the checkpoint.
       seed: of random actions.
+      choosing: other ways by name (`choosing.CHOICES`).
     """
     episodes = sources.iterate_trajectories(task.directory, "train", on_bad=lambda sentence: None)
     every, first = frequent_actions(itertools.islice(episodes, MAX_COUNTED))
     return {
         MODEL: Generated(generator, task.decision()),
+        **{f"{MODEL}/{n}": Chosen(generator, task.decision(), how) for n, how in (choosing or {}).items()},
         "random_valid": Random(seed),
         "most_frequent": Frequent(every),
         "repeat_last": Repeated(first),
@@ -79,6 +84,7 @@ def evaluate(
     *,
     sessions: Sessions = Sessions(),
     seed: int = 0,
+    choosing: Mapping[str, Choosing] | None = None,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Plays the same tasks with every policy.
@@ -90,6 +96,7 @@ def evaluate(
       tasks: one an episode (`tasks_of`).
       sessions: how they are played.
       seed: of random actions.
+      choosing: ways in which the model chooses beside plain writing, by name.
       say: told which policy plays.
 
     Returns:
@@ -104,7 +111,7 @@ def evaluate(
     found = {}
     with Server(environment_id, min(sessions.num_sessions, len(tasks)), sessions.num_processes,
                 sessions.timeout_seconds) as server:  # fmt: skip
-        for name, policy in policies_of(task, generator, seed).items():
+        for name, policy in policies_of(task, generator, seed, choosing).items():
             say(f"acting: {name}, {len(tasks)} episodes")
             episodes = play(server, tasks, policy)
             reasons = collections.Counter(e.reason for e in episodes if e.reason)

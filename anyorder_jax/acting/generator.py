@@ -94,6 +94,7 @@ class Generator:
         self._joint = task.vocabulary.frames.around([Kind.GOAL, Kind.THOUGHT, Kind.ACTION])[1].joint
         self._end_ids = sorted(task.vocabulary.frames.end_ids)
         self._fill = decode.make_fill(config, model_config, task.vocabulary.end_id, closing_ids=self._end_ids)
+        self._log_p = decode.make_log_p(config, model_config)
         vocabulary = task.vocabulary
         self._is_word_V = np.zeros(model_config.vocab_size, bool)
         self._is_word_V[sorted(set(vocabulary.tokenizer.get_vocab().values()) - vocabulary.reserved_ids)] = True
@@ -147,6 +148,43 @@ class Generator:
                 for i, answer in zip(chosen, found, strict=True):
                     answers[i] = answer
         return [answer for answer in answers if answer is not None]
+
+    def log_p(self, questions: Sequence[Question], is_seen_L: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Log-probabilities of every token at the hidden places of each question, float32 [H, V], in one pass.
+
+        Args:
+          questions: as for `fill`.
+          is_seen_L: bool [L] of each: what else the model sees; the rest is hidden too, and not asked.
+        """
+        vocabulary = self._task.vocabulary
+        allowed_V = self._is_word_V | np.isin(np.arange(len(self._is_word_V)), self._end_ids)
+        found = []
+        for question, seen_L in zip(questions, is_seen_L, strict=True):
+            example, is_hidden_L, _ = question
+            places = np.flatnonzero(is_hidden_L)
+            length = -(-len(example) // LENGTH_STEP) * LENGTH_STEP
+            tokens_BL = np.full((1, length), vocabulary.pad_id, np.int32)
+            tokens_BL[0, : len(example)] = np.where(seen_L & ~is_hidden_L, example.tokens_L, vocabulary.mask_id)
+            place_BH = np.zeros((1, -(-len(places) // HOLE_STEP) * HOLE_STEP), np.int32)
+            place_BH[0, : len(places)] = places
+            lengths_B = np.array([len(example)], np.int32)
+            log_p_BHV = self._log_p(self._params, tokens_BL, lengths_B, place_BH, allowed_V)
+            found.append(np.asarray(log_p_BHV[0, : len(places)]))
+        return found
+
+    @property
+    def task(self) -> Task:
+        """What the units are written with."""
+        return self._task
+
+    @property
+    def budget(self) -> int:
+        """Tokens of a context; 0: no limit."""
+        return self._budget
+
+    def question(self, episode: Trajectory, kinds: Sequence[Kind], blocks: Sequence[int]) -> Question:
+        """What comes next in an episode, as a hole of so many blocks for each kind."""
+        return self._question(episode, kinds, blocks)
 
     def _fill_batch(self, questions: Sequence[Question], length: int, num_holes: int) -> list[Answer]:
         vocabulary = self._task.vocabulary

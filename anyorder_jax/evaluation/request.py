@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from anyorder_jax.acting.choosing import CHOICES
 from anyorder_jax.evaluation import policy
 from anyorder_jax.evaluation.held_out import HELD_OUT, Which
 
@@ -21,7 +22,8 @@ class Request:
     episodes. output_dir: default RUN/report, with another level RUN/report/LEVEL, held out by layout "layout" below it.
     rules: how the model's logits become actions, of `policy.RULES`. num_windows: windows asked per episode and question
     at most (of `likelihood`: an eighth of it). suites: what is evaluated, of SUITES; a file each. mesh: of text, sizes
-    of mesh axes; see `asking.scorer.mesh_of`. which: which episodes: with certain goals, held out by seed or by layout.
+    of mesh axes; see `asking.scorer.mesh_of`. choosing: of text: other ways in which the model chooses its actions, of
+    `acting.choosing.CHOICES`. which: which episodes: with certain goals, held out by seed or by layout.
 
     Raises:
       ValueError: for a number that is too small, or a name that there is not.
@@ -35,6 +37,7 @@ class Request:
     num_windows: int = 8
     suites: Sequence[str] = ("report",)
     mesh: str = ""
+    choosing: Sequence[str] = ()
     which: Which = Which()  # noqa: RUF009 (a tuple)
 
     def __post_init__(self) -> None:
@@ -47,6 +50,9 @@ class Request:
         unknown = [name for name in self.suites if name not in SUITES]
         if unknown or not self.suites:
             raise ValueError(f"--suite: expected names out of {', '.join(SUITES)}, got {unknown or 'none'}.")
+        strange = [name for name in self.choosing if name not in CHOICES]
+        if strange:
+            raise ValueError(f"--choosing: expected names out of {', '.join(CHOICES)}, got {strange}.")
         if self.which.held_out not in HELD_OUT:
             raise ValueError(f"--held_out: expected one of {', '.join(HELD_OUT)}, got {self.which.held_out!r}.")
 

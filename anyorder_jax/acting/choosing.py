@@ -1,0 +1,159 @@
+"""Choosing: what a model that answers any question can do before it acts, off unless asked for.
+
+    proposed    what the world says is valid, or N decisions that the model writes
+    guided      the one with the highest    log p(a | goal, past) + w (log p(a | goal, past) - log p(a | past))
+                two passes, whatever their number: once with the goal seen, once with it hidden
+    checked     of these in their order, the first that its own result gives back: the model writes what it would lead
+                to, and then, with the action hidden, which action led there; none: the first
+
+The log-probability of an action is that of a whole hidden unit in one pass, as the order `causal` asks it in training:
+the sum over its tokens and first end. A decision's passes are counted (`passes_per_action`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import zlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from anyorder_jax.acting.episode import Decision, Episode, answers
+from anyorder_jax.acting.generator import MAX_BLOCKS, Decoding, Generator, Question, with_decoding
+from anyorder_jax.data import contexts, units
+from anyorder_jax.environments.server import SessionError
+from anyorder_jax.types import Field, Kind, Trajectory, Unit
+
+
+class Choosing(NamedTuple):
+    """How an action is chosen. guidance: w; 0: the goal's own log-probability alone. is_checked: see the module.
+    num_proposals: decisions that the model writes (the likeliest, and draws); 0: what the world says is valid.
+    max_checked: proposals that are checked. result: what an action leads to. seed: of the draws."""
+
+    guidance: float = 0.0
+    is_checked: bool = False
+    num_proposals: int = 0
+    max_checked: int = 3
+    result: Kind = Kind.OBSERVATION
+    seed: int = 0
+
+
+CHOICES = {"guided": Choosing(guidance=1.0), "checked": Choosing(is_checked=True)}
+"""By the name with which `evaluate --choosing` asks for them."""
+
+
+class Chosen:
+    """A policy: the model proposes, and chooses.
+
+    Args:
+      generator: of the checkpoint.
+      kinds: what a decision is made of, the action last.
+      choosing: how.
+    """
+
+    def __init__(self, generator: Generator, kinds: Sequence[Kind], choosing: Choosing) -> None:
+        assert kinds[-1] == Kind.ACTION, kinds
+        self._generator, self._kinds, self._choosing = generator, tuple(kinds), choosing
+
+    def act(self, episodes: Sequence[Episode]) -> list[Decision]:
+        """One decision each; it depends on its episode alone."""
+        valid: Sequence[Sequence[str] | SessionError] = [()] * len(episodes)
+        if not self._choosing.num_proposals:
+            valid = answers(episodes, "valid_actions")
+        return [self._decide(episode, texts) for episode, texts in zip(episodes, valid, strict=True)]
+
+    def _decide(self, episode: Episode, valid: Sequence[str] | SessionError) -> Decision:
+        if isinstance(valid, SessionError):
+            return Decision((), reason=f"no proposals: {valid}")
+        seen = episode.trajectory()
+        thoughts, passes, tokens = self._think(seen)
+        seen = dataclasses.replace(seen, units=seen.units + thoughts)
+        proposals, more, written = self._propose(seen, valid)
+        scores = self.scores(seen, proposals)
+        passes += more + 1 + (self._choosing.guidance != 0)
+        order = np.argsort(-scores, kind="stable")
+        chosen = proposals[order[0]]
+        if self._choosing.is_checked:
+            for i in order[: self._choosing.max_checked].tolist():
+                is_given_back, more = self.check(seen, proposals[i])
+                passes += more
+                if is_given_back:
+                    chosen = proposals[i]
+                    break
+        action = Unit(Kind.ACTION, episode.step, text=chosen)
+        return Decision((*thoughts, action), passes, tokens + written)
+
+    def _think(self, seen: Trajectory) -> tuple[tuple[Unit, ...], int, int]:
+        if len(self._kinds) == 1:
+            return (), 0, 0
+        (written,) = self._generator.write([seen], [self._kinds[:-1]])
+        return written.units, written.num_passes, sum(map(len, written.ids))
+
+    def _propose(self, seen: Trajectory, valid: Sequence[str]) -> tuple[list[str], int, int]:
+        """(texts, passes, tokens written)."""
+        if not self._choosing.num_proposals:
+            return list(dict.fromkeys(valid)), 0, 0
+        texts, passes, tokens = [], 0, 0
+        place = zlib.crc32(repr([seen.id, len(seen.units)]).encode())
+        for number in range(self._choosing.num_proposals):
+            drawn = Decoding(temperature=1.0, seed=(place + number + 1009 * self._choosing.seed) % 2**31)
+            generator = with_decoding(self._generator, drawn) if number else self._generator
+            (written,) = generator.write([seen], [self._kinds[-1:]])
+            texts.append(written.units[-1].text or "")
+            passes += written.num_passes
+            tokens += sum(map(len, written.ids))
+        return list(dict.fromkeys(texts)), passes, tokens
+
+    def scores(self, seen: Trajectory, texts: Sequence[str]) -> np.ndarray:
+        """float64 [N]: of each action, as the module says. Longer than MAX_BLOCKS blocks: -inf."""
+        ids = [self._ids(seen, text) for text in texts]
+        block = self._generator.task.layout.blocks[Kind.ACTION]
+        num_blocks = min(max(-(-len(i) // block) for i in ids), MAX_BLOCKS)
+        question = self._generator.question(seen, (Kind.ACTION,), [num_blocks])
+        is_goal_L = np.isin(question.example.slots_GL[0], np.flatnonzero(question.example.kind_U == Kind.GOAL))
+        everything = np.ones(len(question.example), bool)
+        ways = [everything] if not self._choosing.guidance else [everything, ~is_goal_L]
+        log_p = [_of_each(found, ids) for found in self._generator.log_p([question] * len(ways), ways)]
+        if len(log_p) == 1:
+            return log_p[0]
+        given, without = log_p
+        w = self._choosing.guidance
+        return np.where(np.isfinite(given), given + w * (given - np.where(np.isfinite(without), without, 0.0)), given)
+
+    def _ids(self, seen: Trajectory, text: str) -> np.ndarray:
+        """The tokens of an action that follows, its first end included."""
+        task = self._generator.task
+        unit = Trajectory("action", (Unit(Kind.ACTION, seen.units[-1].step, text=text),))
+        before = [unit.kind for unit in seen.units]
+        whole = units.tokenise(unit, task.codec, task.vocabulary, task.layout, before=before)
+        return whole.tokens_L[whole.field_L == Field.TEXT]
+
+    def check(self, seen: Trajectory, text: str) -> tuple[bool, int]:
+        """(whether the action is what the model says led to the result that it predicts for it, passes)."""
+        action = Unit(Kind.ACTION, seen.units[-1].step, text=text)
+        done = dataclasses.replace(seen, units=(*seen.units, action))
+        (written,) = self._generator.write([done], [(self._choosing.result,)])
+        question = self._inverse(dataclasses.replace(done, units=(*done.units, *written.units)), len(written.units))
+        (answer,) = self._generator.fill([question])
+        ids = answer.tokens_L[question.is_hidden_L].tolist()
+        return units.text_of(ids, self._generator.task.vocabulary) == text, written.num_passes + answer.num_passes
+
+    def _inverse(self, whole: Trajectory, num_results: int) -> Question:
+        """The action before the last `num_results` units, hidden, with the thoughts of its decision."""
+        task = self._generator.task
+        example = units.tokenise(whole, task.codec, task.vocabulary, task.layout)
+        num_last = num_results + len(self._kinds)
+        shown = contexts.choose_for(contexts.lengths_of(example), num_last, self._generator.budget)
+        first_thought = len(example.kind_U) - num_last
+        shown = shown[(shown < first_thought) | (shown >= len(example.kind_U) - num_results - 1)]
+        cut = contexts.select(example, shown)
+        is_hidden_L = cut.slots_GL[0] == len(cut.kind_U) - num_results - 1
+        return Question(cut, is_hidden_L, task.layout.blocks[Kind.ACTION])
+
+
+def _of_each(log_p_HV: np.ndarray, ids: Sequence[np.ndarray]) -> np.ndarray:
+    """float64 [N]: the sum over each one's tokens; -inf for one that is longer than the hole."""
+    return np.array(
+        [log_p_HV[np.arange(len(i)), i].astype(np.float64).sum() if len(i) <= len(log_p_HV) else -np.inf for i in ids]
+    )

@@ -1,0 +1,173 @@
+"""Ways to choose an action: each agrees with how one would write it down plainly, and its passes are counted."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import shop_world
+from anyorder_jax import collect, evaluate, task
+from anyorder_jax.acting import evaluation, generator
+from anyorder_jax.acting.choosing import CHOICES, Choosing, Chosen
+from anyorder_jax.acting.episode import Decision
+from anyorder_jax.acting.rollout import play
+from anyorder_jax.config import defaults, freeze
+from anyorder_jax.data import units
+from anyorder_jax.environments import registry
+from anyorder_jax.environments.play import play_text_episode
+from anyorder_jax.environments.server import Server
+from anyorder_jax.model import transformer
+from anyorder_jax.model.attention import Segments
+from anyorder_jax.types import Kind, Trajectory, Unit
+from runs import tiny_model
+
+WORLD = "Shop-v0"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def worlds():
+    patch = pytest.MonkeyPatch()
+    patch.setenv(registry.WORLDS, "")
+    shop_world.register()
+    patch.setattr(generator, "MAX_BLOCKS", 2)  # a model that knows nothing knows no end either
+    yield
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory):
+    """(task, generator, log_softmax of the model at every place of a row of tokens)."""
+    data = collect.collect(WORLD, tmp_path_factory.mktemp("shop"), num_episodes=12, num_workers=1,
+                           num_validation_episodes=2, num_test_episodes=2)  # fmt: skip
+    config = defaults()
+    config.data.path, config.data.num_episodes, config.data.num_tokens = str(data), 0, 360
+    config.data.context_tokens = config.data.row_length = 256
+    config.data.blocks = "action:16,observation:8"
+    config = freeze(config)
+    opened = task.open_task(config)
+    model = dataclasses.replace(tiny_model(initializer_range=0.3), vocab_size=opened.vocabulary.size)
+    params = transformer.init(model, jax.random.key(2), jnp.float32)
+
+    @jax.jit
+    def logits_of(params, tokens_BL):
+        places_BL = jnp.arange(tokens_BL.shape[1], dtype=jnp.int32)[None]
+        segments = Segments(jnp.ones_like(tokens_BL))
+        hidden, _, _ = transformer.hidden(model, params, tokens_BL, places_BL, segments, compute_dtype=jnp.float32)
+        return transformer.head(params, hidden)[0]
+
+    def log_p(tokens_L):
+        tokens_BL = jnp.asarray(tokens_L, jnp.int32)[None]
+        logits_LV = np.array(logits_of(params, tokens_BL), np.float64)
+        ids = opened.vocabulary
+        logits_LV[:, sorted(ids.reserved_ids - ids.frames.end_ids)] = -np.inf
+        logits_LV -= logits_LV.max(-1, keepdims=True)
+        return logits_LV - np.log(np.exp(logits_LV).sum(-1, keepdims=True))
+
+    return opened, generator.Generator(config, model, params, opened), log_p
+
+
+def a_beginning(num_units=3):
+    episode = play_text_episode(registry.make_session(WORLD), "5")
+    return dataclasses.replace(episode, units=episode.units[:num_units])
+
+
+def plain_score(opened, log_p, seen, text, num_blocks, is_goal_hidden):
+    """The sum of log p over the action's tokens and first end, all of it hidden, from a row written by hand."""
+    vocabulary, mask = opened.vocabulary, opened.vocabulary.mask_id
+    before = units.tokenise(seen, opened.codec, vocabulary, opened.layout)
+    tokens = before.tokens_L.copy()
+    if is_goal_hidden:
+        tokens[before.kind_U[np.maximum(before.slots_GL[0], 0)] == Kind.GOAL] = mask
+        tokens[before.slots_GL[0] < 0] = before.tokens_L[before.slots_GL[0] < 0]
+    row = np.concatenate([tokens, vocabulary.frame(Kind.ACTION), [mask] * (16 * num_blocks)])
+    start = len(tokens) + len(vocabulary.frame(Kind.ACTION))
+    ids = [*vocabulary.encode_text(text)[0], vocabulary.end_id]
+    return log_p(row)[start + np.arange(len(ids)), ids].sum()
+
+
+@pytest.mark.parametrize("guidance", [0.0, 0.7])
+def test_scores_are_those_of_a_plain_row(opened, guidance, monkeypatch):
+    its_task, model, log_p = opened
+    seen = a_beginning()
+    texts = registry.make_session(WORLD).valid_actions()[:3]
+    policy = Chosen(model, (Kind.ACTION,), Choosing(guidance=guidance))
+    found = policy.scores(seen, texts)
+    lengths = [len(its_task.vocabulary.encode_text(text)[0]) + 1 for text in texts]
+    num_blocks = -(-max(lengths) // 16)
+    for text, score in zip(texts, found, strict=True):
+        given, without = (plain_score(its_task, log_p, seen, text, num_blocks, h) for h in (False, True))
+        assert score == pytest.approx(given + guidance * (given - without), rel=1e-3), text
+    assert guidance == 0 or not np.allclose(found, Chosen(model, (Kind.ACTION,), Choosing()).scores(seen, texts))
+    monkeypatch.setattr("anyorder_jax.acting.choosing.MAX_BLOCKS", 1)
+    assert policy.scores(seen, ["x" * 60, "x"])[0] == -np.inf < policy.scores(seen, ["x" * 60, "x"])[1]
+
+
+def test_a_check_is_a_prediction_and_its_inverse(opened, monkeypatch):
+    its_task, model, _ = opened
+    seen = a_beginning()
+    policy = Chosen(model, (Kind.ACTION,), Choosing(is_checked=True))
+    for text in registry.make_session(WORLD).valid_actions()[:2]:
+        action = Unit(Kind.ACTION, 0, text=text)
+        done = dataclasses.replace(seen, units=(*seen.units, action))
+        (written,) = model.write([done], [(Kind.OBSERVATION,)])
+        whole = units.tokenise(
+            Trajectory("x", (*done.units, *written.units)), its_task.codec, its_task.vocabulary, its_task.layout
+        )
+        is_hidden_L = whole.slots_GL[0] == len(seen.units)
+        (answer,) = model.fill([generator.Question(whole, is_hidden_L, 16)])
+        given_back = units.text_of(answer.tokens_L[is_hidden_L].tolist(), its_task.vocabulary)
+        assert policy.check(seen, text) == (given_back == text, written.num_passes + answer.num_passes)
+    monkeypatch.setattr(model, "fill", lambda qs: [generator.Answer(q.example.tokens_L, None, 3) for q in qs])
+    monkeypatch.setattr(model, "write", lambda *_: [written])  # an inverse that is always right
+    assert policy.check(seen, text) == (True, written.num_passes + 3)
+
+
+def test_the_first_that_its_result_gives_back_is_chosen(opened, monkeypatch):
+    _, model, _ = opened
+    policy = Chosen(model, (Kind.ACTION,), Choosing(is_checked=True, max_checked=2))
+    asked, good = [], set()
+    monkeypatch.setattr(policy, "scores", lambda seen, texts: np.arange(len(texts), dtype=float))
+    monkeypatch.setattr(policy, "check", lambda seen, text: (asked.append(text), (text in good, 5))[1])
+    with Server(WORLD, 1, 1) as server:
+        valid = registry.make_session(WORLD).valid_actions()
+        for given_back, expected, passes in ((-1, -1, 6), (-2, -2, 11), (-3, -1, 11)):
+            asked.clear()
+            good.clear()
+            good.add(valid[given_back])
+            (episode,) = play(server, ["5"], policy)
+            first = episode.decisions[0]
+            assert (first.units[-1].text, first.num_passes) == (valid[expected], passes)
+            assert asked[0] == valid[-1]
+
+
+@pytest.mark.parametrize("choosing", [CHOICES["checked"], Choosing(guidance=1.0, num_proposals=2)])
+def test_a_decision_depends_on_its_episode_alone(opened, choosing):
+    _, model, _ = opened
+    policy = Chosen(model, (Kind.ACTION,), choosing._replace(max_checked=1))
+    tasks = ["5", "6"]
+    with Server(WORLD, 2, 1) as server:
+        together = play(server, tasks, OnlyFirst(policy))
+        alone = [play(server, [name], OnlyFirst(policy))[0] for name in tasks]
+    assert [e.decisions[0] for e in together] == [e.decisions[0] for e in alone]
+    assert all(e.decisions[0].num_passes >= 2 for e in together)
+
+
+class OnlyFirst:
+    """A policy that gives up after its first decision."""
+
+    def __init__(self, policy):
+        self.policy = policy
+
+    def act(self, episodes):
+        return [Decision(()) if e.num_steps else self.policy.act([e])[0] for e in episodes]
+
+
+def test_ways_are_asked_for_by_name(opened, tmp_path):
+    its_task, model, _ = opened
+    names = evaluation.policies_of(its_task, model, choosing=CHOICES)
+    assert list(names)[:3] == ["model", "model/guided", "model/checked"]
+    assert "model/guided" not in evaluation.policies_of(its_task, model)
+    with pytest.raises(ValueError, match=r"--choosing: expected names out of guided, checked, got \['wise'\]"):
+        evaluate.evaluate(str(tmp_path), choosing=("wise",))
