@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import shop_world
-from anyorder_jax import collect, evaluate, task
+from anyorder_jax import collect, task
 from anyorder_jax.acting import evaluation, generator
 from anyorder_jax.acting.choosing import CHOICES, Choosing, Chosen
 from anyorder_jax.acting.episode import Decision
@@ -18,6 +18,7 @@ from anyorder_jax.data import units
 from anyorder_jax.environments import registry
 from anyorder_jax.environments.play import play_text_episode
 from anyorder_jax.environments.server import Server
+from anyorder_jax.evaluation.request import Request
 from anyorder_jax.model import transformer
 from anyorder_jax.model.attention import Segments
 from anyorder_jax.types import Kind, Trajectory, Unit
@@ -164,10 +165,10 @@ class OnlyFirst:
         return [Decision(()) if e.num_steps else self.policy.act([e])[0] for e in episodes]
 
 
-def test_ways_are_asked_for_by_name(opened, tmp_path):
+def test_ways_are_asked_for_by_name(opened):
     its_task, model, _ = opened
     names = evaluation.policies_of(its_task, model, choosing=CHOICES)
     assert list(names)[:3] == ["model", "model/guided", "model/checked"]
     assert "model/guided" not in evaluation.policies_of(its_task, model)
     with pytest.raises(ValueError, match=r"--choosing: expected names out of guided, checked, got \['wise'\]"):
-        evaluate.evaluate(str(tmp_path), choosing=("wise",))
+        Request(choosing=("wise",))

@@ -171,6 +171,18 @@ def test_the_code_computes_the_golden_numbers(letter, layout):
     assert off("bd_logits", model(both, allowed, positions).logits) < 1e-5
 
 
+def test_factors_of_single_experts_are_not_passed_over_by_merged_ones(published, tmp_path):
+    """PEFT loads what fits and is silent about the rest."""
+    torch = pytest.importorskip("torch")
+    _, run = published
+    assert to_hf(run, tmp_path / "out", layout="merged") == 0
+    model = torch_model.modeling().LLaDA2MoeModelLM.from_pretrained(tmp_path / "out")
+    name = "model.layers.1.mlp.experts.3.up_proj.lora_A.default.weight"
+    with pytest.raises(ValueError, match=r"is of one expert, and this model's are merged"):
+        model.load_state_dict({name: torch.zeros(2, 16)}, strict=False)
+    model.load_state_dict(model.state_dict())
+
+
 def test_weights_that_are_not_there_are_an_error(published, tmp_path):
     """A model_type that lies about the layout must not leave random experts behind."""
     pytest.importorskip("torch")

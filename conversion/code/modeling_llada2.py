@@ -151,6 +151,13 @@ class MergedExperts(nn.Module):
         gate, up, down = self.gate_proj[e], self.up_proj[e], self.down_proj[e]
         return lambda x: F.linear(F.silu(F.linear(x, gate)) * F.linear(x, up), down)
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *more: Any) -> None:
+        """Raises ValueError for weights of single experts: PEFT would pass over an adapter's without a word."""
+        for name in state_dict:
+            if name.startswith(prefix) and name.removeprefix(prefix).split(".")[0].isdecimal():
+                raise ValueError(f"{name}: is of one expert, and this model's are merged. Use its split layout.")
+        super()._load_from_state_dict(state_dict, prefix, *more)
+
 
 class Router(nn.Module):
     """Chooses experts by biased scores, weighs them by unbiased ones, in float32.
