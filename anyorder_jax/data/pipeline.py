@@ -155,6 +155,15 @@ class Examples(Protocol):
         ...
 
 
+class RowShape(NamedTuple):
+    """row_length: L. mask_id, pad_id: of the vocabulary. block_size: of `block_size_of`."""
+
+    row_length: int
+    mask_id: int
+    pad_id: int
+    block_size: int = 1
+
+
 class RowMaker(NamedTuple):
     """Makes rows: cuts the examples, draws what is hidden, puts the mask tokens in.
 
@@ -280,8 +289,7 @@ def make_pipeline(
     pad_id: int,
     num_steps_total: int,
     complement: Complement | None = None,
-    process_index: int = 0,
-    process_count: int = 1,
+    share: tuple[int, int] = (0, 1),
 ) -> grain.DatasetIterator[Batch]:
     """An endless iterator of training batches; one batch is one update.
 
@@ -298,7 +306,7 @@ def make_pipeline(
       sampler, complement: of masking.sampler; complement is needed with masking.complementary only.
       mask_id, pad_id: of the vocabulary.
       num_steps_total: updates of the whole run, for the sampler's progress = g / (rows in the run).
-      process_index, process_count: this host, and how many there are.
+      share: (h, P), the number of this host, from 0, and how many there are.
 
     Returns:
       A Grain iterator of this host's share of each batch (Batch of NumPy arrays [B / P, L]), with `get_state`
@@ -307,6 +315,7 @@ def make_pipeline(
     Raises:
       ValueError: if an example is longer than a row, or the batch does not divide over hosts (and pairs).
     """
+    process_index, process_count = share
     rows_per_draw = 2 if config.masking.complementary else 1
     batch_size = config.train.batch_size
     if batch_size % (rows_per_draw * process_count):
@@ -351,10 +360,7 @@ def validation_batches(
     batch_size: int,
     num_rows: int,
     *,
-    row_length: int,
-    mask_id: int,
-    pad_id: int,
-    block_size: int = 1,
+    shape: RowShape,
     progress: float = 1.0,
 ) -> list[Batch]:
     """Fixed rows with fixed draws: the same at every step of a run and for every run of the seed.
@@ -365,15 +371,14 @@ def validation_batches(
       seed: of the packing and the draws.
       batch_size: B, rows of each batch; the last one is filled up with rows of padding.
       num_rows: rows in all, spread evenly over the plan; all of it when it has fewer.
-      row_length, mask_id, pad_id: as in `make_pipeline`.
-      block_size: of `block_size_of`.
+      shape: of the rows.
       progress: position in training that the sampler is told.
 
     Raises:
       ValueError: if an example is longer than a row.
     """
-    plan = corpus.pack(row_length, seed, block_size)
-    maker = RowMaker(corpus, sampler, None, row_length, mask_id, pad_id, block_size)
+    plan = corpus.pack(shape.row_length, seed, shape.block_size)
+    maker = RowMaker(corpus, sampler, None, *shape)
     num_rows = min(num_rows, plan.num_rows)
     chosen = np.arange(num_rows) * plan.num_rows // num_rows
     rows = [
