@@ -236,7 +236,14 @@ HEAD = """\
 
 
 def table(name: str, config: Config, machine: hardware.Target, found: dict[str, Any]) -> str:
-    """The README's table: its head and one recipe's row."""
+    """The README's table: its head and one recipe's row.
+
+    Args:
+      name: of the recipe.
+      config: its settings.
+      machine: what it is compiled for.
+      found: of `compile_step`.
+    """
     figures = weigh(config, machine, found)
     cells = (
         f"`{name}`", machine.name, " x ".join(f"{k} {v}" for k, v in found["mesh"].items() if v > 1) or "1",
@@ -250,7 +257,14 @@ def table(name: str, config: Config, machine: hardware.Target, found: dict[str, 
 
 
 def explain_failure(config: Config, machine: hardware.Target, code: int, text: str) -> tuple[str, int]:
-    """(a sentence for a compilation that ended without an answer, the exit code)."""
+    """(a sentence for a compilation that ended without an answer, the exit code).
+
+    Args:
+      config: the settings.
+      machine: what was compiled for.
+      code: with which the compilation ended.
+      text: what it printed.
+    """
     if "RESOURCE_EXHAUSTED" in text:
         numbers = re.search(r"[Uu]sed ([\d.]+[KMGT]) of ([\d.]+[KMGT])", text)
         sizes = f" ({numbers[1]} of {numbers[2]})" if numbers else ""
@@ -298,7 +312,14 @@ def worker(name: str) -> None:
 
 
 def write_numbers(path: Path, config: Config, machine: hardware.Target, found: dict[str, Any]) -> None:
-    """Writes what was found and how it is weighed; where that cannot be written says so and goes on."""
+    """Writes what was found and how it is weighed; where that cannot be written says so and goes on.
+
+    Args:
+      path: of the file.
+      config: the settings.
+      machine: what was compiled for.
+      found: of `compile_step`.
+    """
     weighed = {
         **weigh(config, machine, found)._asdict(),
         "gflop_per_token": flops.per_token(config, as_published(config)).total / 1e9,

@@ -60,7 +60,15 @@ def running_text(
     vocabulary: Vocabulary, codec: Codec, unit: Unit, layout: Layout, around: Around
 ) -> tuple[Columns, bool]:
     """A unit's text tokenised whole, every token in the parts that its first character belongs to, and then end tokens
-    up to a full block, or what joins it to the next unit; and whether it was shortened."""
+    up to a full block, or what joins it to the next unit; and whether it was shortened.
+
+    Args:
+      vocabulary: its tokenizer and frames.
+      codec: cuts the text into lines and words.
+      unit: of running text.
+      layout: blocks, and where a unit is shortened.
+      around: what ends it, or joins it to the next.
+    """
     slots = _written(vocabulary, codec, unit)
     text = "".join(slot.word for slot in slots)
     ids, places = vocabulary.encode_text(text)
@@ -110,7 +118,14 @@ def unit_widths(
     trajectories: Sequence[Trajectory], codec: Codec, vocabulary: Vocabulary, layout: Layout
 ) -> list[tuple[int, bool, str]]:
     """How long the units of running text get, without making their tokens: (tokens with the frame, is it shortened, why
-    it cannot be tokenised or "") of every unit of every trajectory, in order. Faster than `tokenise` for many."""
+    it cannot be tokenised or "") of every unit of every trajectory, in order. Faster than `tokenise` for many.
+
+    Args:
+      trajectories: of running text.
+      codec: of their environment.
+      vocabulary: made for that codec.
+      layout: blocks, and where a unit is shortened.
+    """
     given = [unit for trajectory in trajectories for unit in trajectory.units]
     texts, reasons = [], []
     for unit in given:
