@@ -107,12 +107,27 @@ def located(suite: Suite, arguments: Sequence[str]) -> list[str]:
 
 
 def training(suite: Suite, variant: str, seed: int, directory: Path) -> list[str]:
-    """The arguments that decide what `train` learns in one run of a suite."""
+    """The arguments that decide what `train` learns in one run of a suite.
+
+    Args:
+      suite: the suite.
+      variant: one of its variants.
+      seed: of the run.
+      directory: OUTPUT/SUITE, with the runs that it may start from.
+    """
     return [*located(suite, suite.arguments(variant, seed, directory)), f"--config.seed={seed}"]
 
 
 def commands(suite: Suite, variant: str, seed: int, directory: Path, workdir: Path) -> Iterator[list[str]]:
-    """What is still to do of one run, in order; each is asked for when the one before is done."""
+    """What is still to do of one run, in order; each is asked for when the one before is done.
+
+    Args:
+      suite: the suite.
+      variant: one of its variants.
+      seed: of the run.
+      directory: OUTPUT/SUITE.
+      workdir: the run's directory.
+    """
     if not (workdir / "report" / "report.json").is_file():
         yield ["anyorder_jax.train", *training(suite, variant, seed, directory), f"--workdir={workdir}"]
     for folder, arguments in evaluations(suite, workdir):
@@ -134,6 +149,12 @@ def place(suite: Suite, variant: str, seed: int, directory: Path) -> Path:
 
     Its name is the recipe, a digest of all arguments of `train` and `evaluate`, and the seed; of a recipe edited since
     also a digest of what it makes. A directory in the link's place (a run that was moved here) is used as it is.
+
+    Args:
+      suite: the suite.
+      variant: one of its variants.
+      seed: of the run.
+      directory: OUTPUT/SUITE.
 
     Raises:
       ValueError: a recipe that cannot be read; a moved run of another one.
@@ -240,6 +261,13 @@ def stoppable(output_dir: Path) -> Iterator[Runner]:
 def run_one(suite: Suite, variant: str, seed: int, directory: Path, runner: Runner) -> None:
     """Trains and evaluates one variant from one seed, as far as that is not done.
 
+    Args:
+      suite: the suite.
+      variant: one of its variants.
+      seed: of the run.
+      directory: OUTPUT/SUITE.
+      runner: runs a command and writes its log.
+
     Raises:
       RuntimeError: when a command fails, with the log that says why.
       ValueError: when the data have changed since the run was trained.
@@ -264,6 +292,13 @@ def run_one(suite: Suite, variant: str, seed: int, directory: Path, runner: Runn
 
 def run_all(suite: Suite, jobs: Sequence[tuple[str, int]], directory: Path, num_workers: int, runner: Runner) -> None:
     """Runs jobs, first those that start from no other run.
+
+    Args:
+      suite: the suite.
+      jobs: (variant, seed) of each run.
+      directory: OUTPUT/SUITE.
+      num_workers: jobs that run at a time.
+      runner: runs a command and writes its log.
 
     Raises:
       RuntimeError: a run failed; the others are finished first. InterruptedError: a signal came.
@@ -295,7 +330,14 @@ def jobs_of(suite: Suite, only: Sequence[str]) -> list[tuple[str, int]]:
 
 
 def write_comparison(suite: Suite, directory: Path, names: Sequence[str], title: str) -> str:
-    """Writes what the finished runs of these variants say; returns the Markdown."""
+    """Writes what the finished runs of these variants say; returns the Markdown.
+
+    Args:
+      suite: the suite.
+      directory: OUTPUT/SUITE; the tables are written there.
+      names: of the variants.
+      title: of the page.
+    """
     workdirs = {name: [directory / name / str(seed) for seed in suite.seeds] for name in names}
     reports = {name: [suites.read_reports(workdir, suite) for workdir in found] for name, found in workdirs.items()}
     found = comparison.compare_all(suite, reports, workdirs)

@@ -88,6 +88,12 @@ class Checkpointer:
     ) -> None:
         """Starts saving; returns once the state is copied to the host, so that training may go on.
 
+        Args:
+          state: of the run, on its devices.
+          data: what else a resumed run needs, as JSON.
+          meta: what the run is; stored beside it.
+          validation_loss: ranks the checkpoint among the best; None: it was not measured.
+
         Raises:
           OSError: when this checkpoint, or the one before, could not be written, and `checkpoint.on_failure` is "stop"
             (or the run has several processes, of which only some may have failed).

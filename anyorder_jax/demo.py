@@ -191,6 +191,12 @@ def _first_grid(config: Config) -> Config:
 def open_server(path: str, port: int, num_windows: int, seed: int) -> Server:
     """Loads a checkpoint and the test episodes of its level.
 
+    Args:
+      path: RUN or RUN/checkpoints/STEP.
+      port: 0 is any free one.
+      num_windows: that the page offers.
+      seed: chooses them.
+
     Raises:
       FileNotFoundError, ValueError: no checkpoint there, or no data. OSError: the port is taken.
     """

@@ -34,10 +34,9 @@ from ml_collections import config_flags
 
 from anyorder_jax import command, files, flops, hardware, hlo, recipes, sharding, state, step, terminal
 from anyorder_jax.config import Config, freeze, freeze_typed, to_json
-from anyorder_jax.model import lora, presets
-from anyorder_jax.model.config import ModelConfig
+from anyorder_jax.model import lora
 from anyorder_jax.optimizer import make_optimizer
-from anyorder_jax.pretrained.load import read_model_config
+from anyorder_jax.training.shape import as_published
 from anyorder_jax.types import Batch
 
 GIB = 2**30
@@ -64,7 +63,7 @@ def compile_step(config: Config, machine: hardware.Target) -> dict[str, Any]:
     Raises:
       jax.errors.JaxRuntimeError: from the compiler, also when the program is too large.
     """
-    model = model_config_of(config)
+    model = as_published(config)
     mesh = sharding.make_mesh(config.mesh, hardware.devices(machine))
     check_rows(config, mesh)
     shapes = state.abstract_params(model, mesh, config.model.param_dtype, config.lora)
@@ -95,11 +94,6 @@ def compile_step(config: Config, machine: hardware.Target) -> dict[str, Any]:
         "collectives": hlo.collectives(text, hardware.hosts(machine)),
         "kernels": hlo.kernels(text),
     }
-
-
-def model_config_of(config: Config) -> ModelConfig:
-    """The model's shape: of the checkpoint at `model.path`, or the preset as it is published."""
-    return read_model_config(config.model.path) if config.model.path else presets.get(config.model.preset)
 
 
 def check_rows(config: Config, mesh: Any) -> None:
@@ -176,7 +170,7 @@ def weigh(config: Config, machine: hardware.Target, found: dict[str, Any]) -> Fi
     gib = {name: found[name] / GIB for name in ("parameters", "optimizer", "arguments", "temporaries", "outputs")}
     peak = gib["arguments"] + gib["temporaries"] + gib["outputs"]
     tokens = config.train.batch_size * config.data.row_length
-    computed = flops.computed_per_token(config, model_config_of(config))
+    computed = flops.computed_per_token(config, as_published(config))
     sent, between_hosts = (sum(traffic[n] for traffic in found["collectives"].values()) for n in (1, 2))
     seconds = {
         "matrix products": tokens * computed / machine.num_devices / (chip.tflops * 1e12),
@@ -193,7 +187,7 @@ def report(config: Config, machine: hardware.Target, found: dict[str, Any]) -> s
     """For a reader."""
     chip, figures = machine.hardware, weigh(config, machine, found)
     gib, peak, fits = figures.gib, figures.peak_gib, figures.is_fitting
-    counted = flops.per_token(config, model_config_of(config))
+    counted = flops.per_token(config, as_published(config))
     lines = [
         f"{config.model.path or config.model.preset}: {found['num_params'] / 1e9:.3f}B parameters on {machine.name}, "
         f"mesh {' x '.join(f'{k}={v}' for k, v in found['mesh'].items())}",
@@ -215,7 +209,7 @@ def report(config: Config, machine: hardware.Target, found: dict[str, Any]) -> s
         + ", ".join(f"{name} {value / 1e9:.3f}" for name, value in counted.items()),
         f"  {'4 x frozen weights + 6 x factors' if config.lora.rank else '6 x weights'} met + 12 x layers x keys x "
         f"heads x head dim, no recomputation, {flops.asked_share(config):.0%} of positions asked; "
-        f"with it {flops.computed_per_token(config, model_config_of(config)) / 1e9:.3f}",
+        f"with it {flops.computed_per_token(config, as_published(config)) / 1e9:.3f}",
         "",
         "kernels: " + (", ".join(f"{name} x {count}" for name, count in found["kernels"].items()) or "none"),
         "",
@@ -242,21 +236,35 @@ HEAD = """\
 
 
 def table(name: str, config: Config, machine: hardware.Target, found: dict[str, Any]) -> str:
-    """The README's table: its head and one recipe's row."""
+    """The README's table: its head and one recipe's row.
+
+    Args:
+      name: of the recipe.
+      config: its settings.
+      machine: what it is compiled for.
+      found: of `compile_step`.
+    """
     figures = weigh(config, machine, found)
     cells = (
         f"`{name}`", machine.name, " x ".join(f"{k} {v}" for k, v in found["mesh"].items() if v > 1) or "1",
         f"{config.train.batch_size} x {config.data.row_length:,}",
         f"{figures.gib['parameters'] + figures.gib['optimizer']:.2f}", f"{figures.gib['temporaries']:.2f}",
         f"{figures.peak_gib:.2f}", machine.hardware.memory_gib,
-        f"{flops.per_token(config, model_config_of(config)).total / 1e9:.2f}",
+        f"{flops.per_token(config, as_published(config)).total / 1e9:.2f}",
         f"{figures.tokens_per_second / machine.num_devices:,.0f}", figures.slowest, "–",
     )  # fmt: skip
     return HEAD + "\n| " + " | ".join(map(str, cells)) + " |"
 
 
 def explain_failure(config: Config, machine: hardware.Target, code: int, text: str) -> tuple[str, int]:
-    """(a sentence for a compilation that ended without an answer, the exit code)."""
+    """(a sentence for a compilation that ended without an answer, the exit code).
+
+    Args:
+      config: the settings.
+      machine: what was compiled for.
+      code: with which the compilation ended.
+      text: what it printed.
+    """
     if "RESOURCE_EXHAUSTED" in text:
         numbers = re.search(r"[Uu]sed ([\d.]+[KMGT]) of ([\d.]+[KMGT])", text)
         sizes = f" ({numbers[1]} of {numbers[2]})" if numbers else ""
@@ -304,10 +312,17 @@ def worker(name: str) -> None:
 
 
 def write_numbers(path: Path, config: Config, machine: hardware.Target, found: dict[str, Any]) -> None:
-    """Writes what was found and how it is weighed; where that cannot be written says so and goes on."""
+    """Writes what was found and how it is weighed; where that cannot be written says so and goes on.
+
+    Args:
+      path: of the file.
+      config: the settings.
+      machine: what was compiled for.
+      found: of `compile_step`.
+    """
     weighed = {
         **weigh(config, machine, found)._asdict(),
-        "gflop_per_token": flops.per_token(config, model_config_of(config)).total / 1e9,
+        "gflop_per_token": flops.per_token(config, as_published(config)).total / 1e9,
     }
     content = {"target": machine.name, "config": json.loads(to_json(config)), "found": found, "weighed": weighed}
     try:

@@ -134,7 +134,13 @@ def attention_specs() -> tuple[PartitionSpec, PartitionSpec]:
 
 def on_devices(function: Any, mesh: Mesh, in_specs: Any, out_specs: Any) -> Any:
     """`function` as every device runs it on its own part (`jax.shard_map`, without the `check_vma` that loses
-    gradients of sorted indices)."""
+    gradients of sorted indices).
+
+    Args:
+      function: of arrays.
+      mesh: of the devices.
+      in_specs, out_specs: how arguments and results are split over it.
+    """
     return jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
 
 

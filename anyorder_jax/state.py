@@ -24,7 +24,14 @@ class TrainState(NamedTuple):
 
 
 def abstract_params(model_config: ModelConfig, mesh: Mesh, param_dtype: Any, lora_config: LoRAConfig = NO_LORA) -> Any:
-    """The model's tree as `ShapeDtypeStruct`s that say where each weight lies on the mesh."""
+    """The model's tree as `ShapeDtypeStruct`s that say where each weight lies on the mesh.
+
+    Args:
+      model_config: the model's shape.
+      mesh: where the weights lie.
+      param_dtype: of the weights.
+      lora_config: with a rank, factors are among them.
+    """
     parameters = transformer.parameters(model_config, param_dtype, lora_config)
     return jax.tree.map(
         lambda p, s: jax.ShapeDtypeStruct(p.shape, p.dtype, sharding=s),
@@ -41,7 +48,16 @@ def state_shardings(
     offload: bool = False,
 ) -> tuple[TrainState, TrainState]:
     """(shapes, shardings) of the state, without allocating it. A moment lies where its weight lies, with `offload` on
-    the host."""
+    the host.
+
+    Args:
+      model_config: the model's shape.
+      optimizer: whose state it is.
+      mesh: of the devices.
+      param_dtype: of the weights.
+      lora_config: with a rank, factors are trained.
+      offload: moments wait on the host.
+    """
     shapes = abstract_params(model_config, mesh, param_dtype, lora_config)
     whole = sharding.replicated(mesh)
     by_path = {_dict_keys(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(shapes)}
@@ -78,7 +94,17 @@ def create(
     lora_config: LoRAConfig = NO_LORA,
     offload: bool = False,
 ) -> TrainState:
-    """A fresh state: weights drawn from their declared initialisers, made where they will live."""
+    """A fresh state: weights drawn from their declared initialisers, made where they will live.
+
+    Args:
+      model_config: the model's shape.
+      optimizer: whose state is made.
+      mesh: of the devices.
+      param_dtype: of the weights.
+      key: of the draws.
+      lora_config: with a rank, factors are drawn too.
+      offload: moments wait on the host.
+    """
     _, placed = state_shardings(model_config, optimizer, mesh, param_dtype, lora_config, offload)
 
     def init(key: jax.Array) -> TrainState:
@@ -91,7 +117,16 @@ def create(
 def with_factors(
     base: Any, model_config: ModelConfig, placed: TrainState, param_dtype: Any, key: jax.Array, lora_config: LoRAConfig
 ) -> Any:
-    """The parameters of a LoRA run at step 0: frozen weights that were loaded, and fresh factors."""
+    """The parameters of a LoRA run at step 0: frozen weights that were loaded, and fresh factors.
+
+    Args:
+      base: the frozen weights, as they are held.
+      model_config: the model's shape.
+      placed: the state's shardings.
+      param_dtype: of the weights.
+      key: of the draws.
+      lora_config: declares the factors.
+    """
     declared, _ = lora.split(transformer.parameters(model_config, param_dtype, lora_config))
     draw = jax.jit(lambda key: transformer.draw(declared, key), out_shardings=lora.split(placed.params)[0])
     return {**base, **draw(key)}

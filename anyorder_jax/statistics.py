@@ -90,6 +90,7 @@ def ratio(
     interval is Wilson's with n = episodes, which is wide enough.
 
     Args:
+      num_resamples: of the bootstrap.
       numerator_E, denominator_E: float [E], one entry an episode; the denominator counts things, >= 0.
       is_proportion: the numerator counts some of the things that the denominator counts.
 

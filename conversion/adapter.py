@@ -175,6 +175,8 @@ def write_adapter(
     Names are those of the published (split) layout; query, key and value are fused there, so one pair serves them.
 
     Args:
+      output_path: the directory, empty or not there.
+      is_dry_run: says what would be written, and stops.
       path: a run, or one of its steps.
       dtype: "bfloat16" or "float32"; "" is float32, as they are trained.
       has_code: with the base model's code in PyTorch and a card (`portable.adapter_files`).

@@ -55,6 +55,8 @@ def compare(found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray],
     """Prints largest and median differences of all arrays that both have, and names what has no counterpart.
 
     Args:
+      found, expected: arrays by name.
+      dtype: of the computation.
       tolerance: of every array; 0: each has its own (`_tolerance`).
 
     Returns:

@@ -78,6 +78,11 @@ def read_all(descriptor: int, view: memoryview, offset: int) -> None:
 def copy_range(source: mmap.mmap, source_offset: int, target: int, target_offset: int, num_bytes: int) -> None:
     """Copies a byte range of a mapped file to another file. Nothing passes through memory of ours.
 
+    Args:
+      source, source_offset: a mapped file, and the first byte.
+      target, target_offset: an open file's descriptor, and the first byte.
+      num_bytes: that are copied.
+
     Raises:
       ValueError: when the source ends before. OSError: what the disk says.
     """

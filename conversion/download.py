@@ -53,6 +53,12 @@ def download(repo_id: str, local_dir: str | Path, *, revision: str | None = None
     Files that are there already and complete are not fetched again. The token comes from `hf auth login` or
     HF_TOKEN, the server from HF_ENDPOINT.
 
+    Args:
+      repo_id: on the hub.
+      local_dir: where the files go.
+      revision: branch, tag or commit.
+      is_dry_run: lists what would be fetched, and stops.
+
     Raises:
       ConnectionError: when the server cannot be reached, or refuses; the message says what to do.
       ValueError: when the disk is too small, a hash differs, or the result is no LLaDA2.x checkpoint.

@@ -17,6 +17,12 @@ def convert_range(
     """Copies `num_items` numbers into another dtype (bfloat16: to the nearest, ties to even), 8 MiB at a time.
 
     Warns, with the tensor's name, of NaN, and of numbers that the narrower dtype cannot hold.
+
+    Args:
+      source, source_offset, source_dtype: file, first byte and dtype.
+      target, target_offset, target_dtype: the same of what is written.
+      num_items: numbers that are copied.
+      name: of the tensor.
     """
     old, new = numpy_dtype(source_dtype), numpy_dtype(target_dtype)
     chunk_items = CHUNK_BYTES // 4

@@ -48,6 +48,7 @@ def compute(
     """The arrays `grad_*`, `adamw_*` and `*_pad_row` of the golden files' README.
 
     Args:
+      model_config: the model's shape.
       params: float32.
       loss: of some parameters and labels int32 [B, L].
       labels: "same" and "shift" -> those of the loss. AdamW (learning rate 1e-3, betas 0.9 and 0.999, epsilon 1e-8,

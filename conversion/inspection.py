@@ -156,6 +156,8 @@ def inspect(path: str | Path, *, mesh: str = "", reads_values: bool = False, is_
     """Prints what the directory at `path` holds: a split or merged checkpoint, a run, or one of its steps.
 
     Args:
+      path: of the directory.
+      mesh: devices per axis for which sizes are told.
       reads_values: of a split or merged checkpoint too; those of a run are compared with their digests always.
       is_dry_run: reads no values at all.
 

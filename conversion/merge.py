@@ -110,6 +110,7 @@ def convert(
     """Writes the model at `input_path` to `output_path` with its experts in `layout`.
 
     Args:
+      show_progress: whether a line on the terminal tells how far it is.
       layout: "merged" or "split".
       dtype: "" keeps every tensor's own; "bfloat16" or "float32" rounds all of them (the reference:
         bfloat16).

@@ -111,6 +111,8 @@ def to_orbax(
     """Writes a split or merged checkpoint as an Orbax checkpoint at step 0, in the tree's own layout.
 
     Args:
+      input_path: a split or merged directory. output_path: empty or not there.
+      is_dry_run: says what would be written, and stops.
       mesh: devices per axis of the mesh that will read it: no chunk crosses the border between two shards. The
         checkpoint opens on any other mesh too. Empty: one device.
       dtype: of the parameters; "" keeps that of the weights (`expert_bias` is held in float32 always).
@@ -214,6 +216,12 @@ def to_hf(
     folded into the weights.
 
     Args:
+      path: a run, or one of its steps.
+      output_path: the directory, empty or not there.
+      layout: "merged" or "split".
+      dtype: of the tensors; "" keeps the run's.
+      max_shard_bytes: shards hold at most so many bytes of tensors.
+      is_dry_run: says what would be written, and stops.
       has_code: with the model in PyTorch and a model card (`portable.with_code`).
 
     Raises:

@@ -52,6 +52,12 @@ def compute(
     full_topk_idx, full_topk_weight [moe layers, B, L, E or k]. `noisy_ids` [B, L]: noisy_full_logits; with
     `labels` [B, L] also loss_same_full_attention. `bd_input_ids`, `bd_position_ids` [B, 2L]: bd_allowed [2L, 2L],
     bd_logits, bd_topk_idx, bd_topk_weight; with `labels` also loss_same, loss_shift.
+
+    Args:
+      model_config: the model's shape. params: its weights.
+      inputs: arrays by name.
+      dtype: of the computation.
+      block_size: of the block-diffusion attention.
     """
     found: dict[str, Any] = {}
 
@@ -108,7 +114,14 @@ def gradients_of(
     block_size: int,
     param_names: list[str],
 ) -> dict[str, np.ndarray]:
-    """Gradients of both losses under block diffusion, and AdamW steps (`conversion/gradients.py`)."""
+    """Gradients of both losses under block diffusion, and AdamW steps (`conversion/gradients.py`).
+
+    Args:
+      model_config: the model's shape. params: its weights.
+      inputs: arrays by name.
+      block_size: of the block-diffusion attention.
+      param_names: the order of the norms; empty: our own.
+    """
     tokens, positions = jnp.asarray(inputs["bd_input_ids"]), jnp.asarray(inputs["bd_position_ids"])
 
     def loss_of(params: transformer.Params, labels: jax.Array) -> jax.Array:
@@ -163,6 +176,7 @@ def verify(
     """Computes what `inputs` allows with the model, writes it to `outputs`, and compares it with `against`.
 
     Args:
+      is_dry_run: says what would be computed, and stops.
       model: a split or merged directory, a run, or one of its checkpoints.
       inputs, outputs, against: .npz files; see `compute` for the names.
       dtype: "float32" or "bfloat16", of weights and computation.

@@ -66,6 +66,13 @@ def make_plan(
 ) -> Plan:
     """Plans a model directory and refuses a place that is occupied or too small.
 
+    Args:
+      output: the directory.
+      specs: of every tensor, in order.
+      text: of config.json.
+      carried: files that are copied.
+      max_shard_bytes: shards hold at most so many bytes of tensors.
+
     Raises:
       ValueError: when `output` holds something, or the disk has not the room.
     """

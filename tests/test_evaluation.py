@@ -538,7 +538,7 @@ def test_acting_plays_every_rule_with_and_without_the_model(joint, untrained):
     played = acting.evaluate(
         make_environment, SEEDS[:2], model.action_logits,
         lambda: policy.Framer(joint.codec, joint.vocabulary, WINDOW, joint.actions),
-        np.log(np.full(len(joint.actions), 1 / len(joint.actions))), joint.actions,
+        dict.fromkeys(joint.actions, -np.log(len(joint.actions))),
         rules=("greedy", "visit_penalty"), seed=0, say=lambda line: None,
     )  # fmt: skip
     assert set(played.summaries) == {

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import pytest
 from jax import lax
 
+import checkpoints
 from anyorder_jax import fit, flops, hardware, hlo, sharding
 from anyorder_jax.config import (
     Config,
@@ -24,6 +25,7 @@ from anyorder_jax.config import (
     TrainConfig,
 )
 from anyorder_jax.model import presets
+from anyorder_jax.training import shape
 from small_run import ROOT
 
 
@@ -431,3 +433,17 @@ def test_no_stack_is_narrowed_whole_on_a_tpu():
     environment = {**os.environ, **hardware.environment(hardware.target("v5e-4"))}
     done = subprocess.run([sys.executable, "-c", STACK], env=environment, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout.splitlines()[-1]) == [True, False]
+
+
+def test_what_train_refuses_does_not_fit(tmp_path):
+    """The model's shape is found by what `train` asks."""
+    checkpoints.write(tmp_path, {**checkpoints.CONFIG, "expert_capacity": 3, "block_size": 4})
+    model = ModelSelection(path=str(tmp_path))
+    published = shape.as_published(Config(model=model, data=DataConfig(row_length=8)))
+    long = DataConfig(row_length=published.max_position_embeddings + 1)
+    blocks = TrainConfig(objective="block_diffusion", block_size=3)
+    machine = hardware.target("h100x8")
+    with pytest.raises(ValueError, match=r"row_length: .* is more than the max_position_embeddings"):
+        fit.compile_step(Config(model=model, data=long), machine)
+    with pytest.raises(ValueError, match="block_size: expected a multiple of 4"):
+        fit.compile_step(Config(model=model, data=DataConfig(row_length=8), train=blocks), machine)

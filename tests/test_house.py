@@ -1,6 +1,8 @@
 """The house keeps its shape: imports point down, one file says PartitionSpec, nothing unsafe is loaded."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,3 +63,59 @@ def test_one_file_says_partition_spec():
 def test_nothing_unsafe(word):
     for path in MODULES + sorted((ROOT / "conversion").rglob("*.py")):
         assert word not in path.read_text(encoding="utf-8"), path
+
+
+SOURCES = MODULES + sorted((ROOT / "conversion").rglob("*.py"))
+MANY_PARAMETERS = {
+    "collect", "backward", "_run", "hidden", "apply", "plan_export", "export_params", "verify",
+}  # fmt: skip
+"""Functions that still have more than eight; one that no longer has leaves this list."""
+
+
+def functions(path, is_public_only=False):
+    """(name, parameters without self, docstring) of every function of a file that is in no other function."""
+
+    def inside(node, is_private):
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.ClassDef):
+                yield from inside(child, is_private or child.name.startswith("_"))
+            elif isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+                if is_public_only and (is_private or child.name.startswith("_")):
+                    continue
+                given = [*child.args.posonlyargs, *child.args.args, *child.args.kwonlyargs]
+                names = [argument.arg for argument in given if argument.arg not in ("self", "cls")]
+                yield child.name, names, ast.get_docstring(child) or ""
+
+    yield from inside(ast.parse(path.read_text(encoding="utf-8")), False)
+
+
+def test_files_are_short():
+    """95% have 320 lines or less."""
+    lengths = sorted(len(path.read_text(encoding="utf-8").splitlines()) for path in SOURCES)
+    assert lengths[int(0.95 * len(lengths))] <= 320, lengths[-12:]
+
+
+def test_functions_have_eight_parameters_at_most():
+    found = {name for path in SOURCES for name, names, _ in functions(path) if len(names) > 8}
+    assert found <= MANY_PARAMETERS, found - MANY_PARAMETERS
+    assert found == MANY_PARAMETERS, f"take off the list: {MANY_PARAMETERS - found}"
+
+
+def test_public_functions_explain_their_arguments():
+    """Of those with four and more, 90% name every one under Args."""
+    many = [
+        (f"{path.name}: {name}", all(argument in about.partition("Args:")[2] for argument in names))
+        for path in SOURCES
+        for name, names, about in functions(path, is_public_only=True)
+        if len(names) >= 4
+    ]
+    lacking = [name for name, is_explained in many if not is_explained]
+    assert len(lacking) <= 0.1 * len(many), lacking
+
+
+@pytest.mark.parametrize(("module", "most"), [("anyorder_jax.train", 45), ("anyorder_jax.training.loop", 66)])
+def test_train_reaches_few_modules(module, most):
+    """The door itself; and what a run of grids from random weights loads, once it has read its configuration."""
+    code = f"import {module}, sys; print(*sorted(m for m in sys.modules if m.split('.')[0] == 'anyorder_jax'))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert len(done.stdout.split()) <= most, done.stdout

@@ -127,7 +127,7 @@ def batches_of(config, process_index=0, process_count=1):
     found, examples = opened(config)
     return pipeline.make_pipeline(
         config, examples, AnyOrderMaskSampler(config.masking), mask_id=found.vocabulary.mask_id,
-        pad_id=found.vocabulary.pad_id, num_steps_total=40, process_index=process_index, process_count=process_count,
+        pad_id=found.vocabulary.pad_id, num_steps_total=40, share=(process_index, process_count),
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ import pytest
 from anyorder_jax import keys
 from anyorder_jax.config import Config, DataConfig, MaskingConfig, TrainConfig
 from anyorder_jax.data import units
-from anyorder_jax.data.pipeline import Corpus, make_pipeline, validation_batches
+from anyorder_jax.data.pipeline import Corpus, RowShape, make_pipeline, validation_batches
 from anyorder_jax.data.tokenization import Vocabulary
 from anyorder_jax.types import Batch, Field, Kind, Trajectory
 from corridor import CorridorCodec, invert, make_trajectories, make_trajectory, sample_tokens
@@ -161,7 +161,7 @@ def test_resume_continues_exactly():
 @pytest.mark.parametrize("process_count", [2, 4])
 def test_hosts_share_the_same_global_batches(process_count):
     alone = take(pipeline(), 12)
-    hosts = [take(pipeline(process_index=h, process_count=process_count), 12) for h in range(process_count)]
+    hosts = [take(pipeline(share=(h, process_count)), 12) for h in range(process_count)]
     for batch, *shares in zip(alone, *hosts, strict=True):
         assert all(len(share.tokens) == 8 // process_count for share in shares)
         assert set.union(*map(rows_of, shares)) == rows_of(batch)
@@ -169,9 +169,9 @@ def test_hosts_share_the_same_global_batches(process_count):
 
 def test_a_run_resumes_on_another_number_of_hosts():
     uninterrupted = take(pipeline(), 8)
-    before = pipeline(process_index=1, process_count=2)
+    before = pipeline(share=(1, 2))
     take(before, 5)
-    hosts = [pipeline(process_index=h, process_count=4) for h in range(4)]
+    hosts = [pipeline(share=(h, 4)) for h in range(4)]
     for host in hosts:
         host.set_state(before.get_state())
     for expected, *shares in zip(uninterrupted[5:], *(take(host, 3) for host in hosts), strict=True):
@@ -204,22 +204,24 @@ def test_complementary_rows():
     np.testing.assert_array_equal(
         np.concatenate([b.example[0::2] for b in batches]), np.concatenate([b.example for b in plain])
     )
-    share = [take(pipeline(config, complement=invert, process_index=h, process_count=4), 1)[0] for h in range(4)]
+    share = [take(pipeline(config, complement=invert, share=(h, 4)), 1)[0] for h in range(4)]
     assert set.union(*map(rows_of, share)) == rows_of(batches[0])
 
 
 def test_batches_that_do_not_divide_are_errors():
     with pytest.raises(ValueError, match="expected a multiple of 3"):
-        pipeline(process_index=0, process_count=3)
+        pipeline(share=(0, 3))
     pairs = dataclasses.replace(CONFIG, masking=MaskingConfig(complementary=True))
     with pytest.raises(ValueError, match="expected a multiple of 16"):
-        pipeline(pairs, complement=invert, process_index=0, process_count=8)
+        pipeline(pairs, complement=invert, share=(0, 8))
     with pytest.raises(ValueError, match="needs `complement`"):
         pipeline(pairs)
 
 
 def validate(num_rows, batch_size=4, **arguments):
-    return validation_batches(CORPUS, sample_tokens, 3, batch_size, num_rows, row_length=ROW_LENGTH, **IDS, **arguments)
+    return validation_batches(
+        CORPUS, sample_tokens, 3, batch_size, num_rows, shape=RowShape(ROW_LENGTH, **IDS), **arguments
+    )
 
 
 def test_validation_batches_are_fixed_and_full():

@@ -213,7 +213,7 @@ def batches_of(config, process_index=0, process_count=1):
     sampler = AnyOrderMaskSampler(config.masking)
     return pipeline.make_pipeline(
         config, opened.examples(config, "train"), sampler, mask_id=opened.vocabulary.mask_id,
-        pad_id=opened.vocabulary.pad_id, num_steps_total=40, process_index=process_index, process_count=process_count,
+        pad_id=opened.vocabulary.pad_id, num_steps_total=40, share=(process_index, process_count),
     )  # fmt: skip
 
 

@@ -231,6 +231,8 @@ class Generator:
             sizes[kind] = layout.blocks[kind] * number
         if holes != tuple(kinds):
             sizes[holes[0]] = sum(layout.blocks[kind] * number for kind, number in zip(kinds, blocks, strict=True))
+            if Kind.ACTION not in kinds:  # it is written all the same
+                sizes[holes[0]] += layout.blocks[Kind.ACTION]
         codec, vocabulary = self._task.codec, self._task.vocabulary
         seen = units.tokenise(episode, codec, vocabulary, layout, after=kinds)
         hole = units.tokenise(

@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import json
 
-from anyorder_jax.data.frames import Calls
+from anyorder_jax.data.chat_template import Calls
 
 FENCE = "```"
 

@@ -10,7 +10,14 @@ from anyorder_jax.types import ROLES
 
 
 def require(condition: bool, where: str, expected: str, value: object) -> None:
-    """Raises ValueError, unless the condition holds, naming the key, what was expected and what came."""
+    """Raises ValueError, unless the condition holds, naming the key, what was expected and what came.
+
+    Args:
+      condition: what must hold.
+      where: the key, without `config.`.
+      expected: what is allowed, in words.
+      value: what came.
+    """
     if not condition:
         raise ValueError(f"config.{where}: expected {expected}, got {value!r}.")
 

@@ -107,7 +107,14 @@ class Mixture:
         return self._epoch(epoch).example_K
 
     def pack(self, row_length: int, seed: int, block_size: int = 1, epoch: int = 0) -> packing.Plan:
-        """The rows of an epoch, in which examples start at multiples of `block_size`."""
+        """The rows of an epoch, in which examples start at multiples of `block_size`.
+
+        Args:
+          row_length: L, tokens in a row.
+          seed: of the packing.
+          block_size: examples start at its multiples.
+          epoch: whose examples are packed.
+        """
         example_K, length_K = self._epoch(epoch)
         plan = packing.pack_aligned(length_K, row_length, seed, block_size, name=lambda k: self.name(int(example_K[k])))
         return plan._replace(example_E=example_K[plan.example_E])

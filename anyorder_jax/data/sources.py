@@ -123,7 +123,11 @@ def iterate_trajectories(
     on_bad: Callable[[str], None] | None = None,
     digests: MutableMapping[str, str] | None = None,
 ) -> Iterator[Trajectory]:
-    """Yields the trajectories of a split in their order; arguments and errors as `read_trajectories`."""
+    """Yields the trajectories of a split in their order; arguments and errors as `read_trajectories`.
+
+    Args:
+      directory, split, limit, on_bad, digests: as `read_trajectories`.
+    """
     return (trajectory for _, trajectory in iterate_places(directory, split, limit, on_bad, digests))
 
 
@@ -134,7 +138,11 @@ def iterate_places(
     on_bad: Callable[[str], None] | None = None,
     digests: MutableMapping[str, str] | None = None,
 ) -> Iterator[tuple[Place, Trajectory]]:
-    """As `iterate_trajectories`, with the place of each."""
+    """As `iterate_trajectories`, with the place of each.
+
+    Args:
+      directory, split, limit, on_bad, digests: as `read_trajectories`.
+    """
     root = epath.Path(directory)
     manifest = read_manifest(root)
     if not manifest.is_complete:

@@ -189,7 +189,14 @@ class TextCorpus:
         return f"trajectory {self.trajectory(int(self.record_E[e])).id}"
 
     def pack(self, row_length: int, seed: int, block_size: int = 1, epoch: int = 0) -> packing.Plan:
-        """The rows of an epoch, in which examples start at multiples of `block_size`."""
+        """The rows of an epoch, in which examples start at multiples of `block_size`.
+
+        Args:
+          row_length: L, tokens in a row.
+          seed: of the packing.
+          block_size: examples start at its multiples.
+          epoch: whose examples are packed.
+        """
         return packing.pack_aligned(self.lengths(epoch), row_length, seed, block_size, name=self.name)
 
 

@@ -221,6 +221,12 @@ class _ToldExpert:
 def disturb(trajectory: Trajectory, name: str, strength: float, seed: int) -> Trajectory:
     """A recorded episode as it is seen through a disturbance; its actions are what was done.
 
+    Args:
+      trajectory: recorded from the environment that its source names.
+      name: of the disturbance.
+      strength: how much of it; `STRENGTHS` has each one's.
+      seed: of what it draws.
+
     Raises:
       ValueError: for an unknown disturbance, or a trajectory whose source names no environment and seed.
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,8 +40,7 @@ def evaluate(
     seeds: Sequence[int],
     action_logits: ActionLogits,
     make_framer: Callable[[], Framer],
-    log_marginal_A: np.ndarray,
-    actions: Sequence[str],
+    log_marginals: Mapping[str, float],
     *,
     rules: Sequence[str],
     seed: int,
@@ -54,8 +53,7 @@ def evaluate(
       seeds: one an episode.
       action_logits: the model's.
       make_framer: a fresh framer (it remembers episodes).
-      log_marginal_A: log frequencies of `actions` in the training data.
-      actions: all action words, in the order of the logits.
+      log_marginals: of all action words, in the order of the logits, the log of their frequency in the training data.
       rules: of `policy.RULES`.
       seed: of random and sampled actions.
       say: told which policy is being played.
@@ -63,6 +61,8 @@ def evaluate(
     Raises:
       ValueError: for an unknown rule.
     """
+
+    actions, log_marginal_A = list(log_marginals), np.array(list(log_marginals.values()))
 
     def with_model(rule: str) -> Callable[[], Policy]:
         return lambda: RulePolicy(policy.ModelScorer(make_framer(), action_logits), rule, actions, seed)

@@ -124,7 +124,13 @@ def _latest_visible(ask: Ask) -> np.ndarray:
 
 
 def always(ids: Sequence[int], asks: Sequence[Ask], targets: Targets, kind: Kind) -> Prediction:
-    """The same word in every unit of one kind, -1 elsewhere. It has no probabilities."""
+    """The same word in every unit of one kind, -1 elsewhere. It has no probabilities.
+
+    Args:
+      ids: of the word.
+      asks, targets: what is asked.
+      kind: of the units that get the word.
+    """
     chosen_T = np.full(len(targets.truth_T), -1, np.int64)
     for t in np.flatnonzero(targets.kind_T == kind):
         place = offset_in_unit(asks[targets.ask_T[t]].example)[targets.position_T[t]]

@@ -19,6 +19,12 @@ KINDS = (Kind.OBSERVATION, Kind.ACTION)
 def reliability(targets: Targets, prediction: Prediction, kind: Kind, num_resamples: int = 500) -> dict[str, Any]:
     """The diagram of the targets of one kind of unit; {} when the question has no such target.
 
+    Args:
+      targets: of one question.
+      prediction: of one predictor, with its confidence.
+      kind: of the units that are looked at.
+      num_resamples: of the interval.
+
     Raises:
       ValueError: for a predictor without confidence.
     """
@@ -33,7 +39,11 @@ def reliability(targets: Targets, prediction: Prediction, kind: Kind, num_resamp
 def evaluate(
     model: Predictor, examples: Sequence[TokenisedTrajectory], *, num_steps: int, limit: int, seed: int
 ) -> dict[str, dict[str, Any]]:
-    """[question][observation | action]: the reliability of ASKED questions; arguments as in `world_model.evaluate`."""
+    """[question][observation | action]: the reliability of ASKED questions; arguments as in `world_model.evaluate`.
+
+    Args:
+      model, examples, num_steps, limit, seed: as in `world_model.evaluate`.
+    """
     found: dict[str, dict[str, Any]] = {}
     for question in QUESTIONS:
         if question.name in ASKED:

@@ -218,7 +218,14 @@ def heatmap(found: Mapping[str, Any], path: Path) -> None:
 
 @as_typed
 def summary_chart(world_model: Results, played: Mapping[str, Mapping[str, Estimate]], title: str, path: Path) -> None:
-    """Two panels: success of every policy, and accuracies, each beside its strongest trivial baseline."""
+    """Two panels: success of every policy, and accuracies, each beside its strongest trivial baseline.
+
+    Args:
+      world_model: [question][predictor][measure].
+      played: [policy][measure].
+      title: above both.
+      path: of the picture.
+    """
     width = 14.0
     figure, (success, accuracy) = _figure([2.0, 3.0], width, 4.4)
     _success_bars(success, played)

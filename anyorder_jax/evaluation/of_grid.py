@@ -176,9 +176,10 @@ def _report(opened: Opened, about: dict[str, Any]) -> dict[str, Any]:
         (constant, encode(constant)),
         num_steps=held_out.num_steps, limit=opened.request.num_windows, seed=seed,
     )  # fmt: skip
+    log_marginals = held_out.marginals.action_log_marginals([encode(word) for word in actions])
     played = acting.evaluate(
         held_out.make_environment, held_out.seeds, model.action_logits, held_out.make_framer,
-        held_out.marginals.action_log_marginals([encode(word) for word in actions]), actions,
+        dict(zip(actions, log_marginals.tolist(), strict=True)),
         rules=rules, seed=seed, say=say,
     )  # fmt: skip
     paired = report.by_episode({**{f"world_model.{q}": by for q, by in known.items()}, "acting": played.summaries})

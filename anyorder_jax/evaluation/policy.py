@@ -119,6 +119,12 @@ class Framer:
 
             [goal] ..  [observation] o_t  [action] M  [observation] M .. M  [action] M      goal_state stands at the end
 
+        Args:
+          seed: of the episode.
+          seen: its units so far.
+          num_actions: holes for actions.
+          goal_state: the observation that stands at the end; None: none does.
+
         Returns:
           int32 [length], and where each action's word begins, from the start.
         """

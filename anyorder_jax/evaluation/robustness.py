@@ -62,7 +62,15 @@ def disturbed_asks(
 def predict(
     held_out: HeldOut, model: Model, name: str, strength: float, *, limit: int, seed: int
 ) -> dict[str, dict[str, Estimate]]:
-    """[question][measure] of the model that looks through one disturbance."""
+    """[question][measure] of the model that looks through one disturbance.
+
+    Args:
+      held_out: the episodes.
+      model: what is asked.
+      name, strength: of the disturbance.
+      limit: windows an episode and question at most.
+      seed: of disturbance, windows and holes.
+    """
     seen = [tokenise(disturbances.disturb(t, name, strength, seed), held_out.task) for t in held_out.trajectories]
     found = {}
     for question in ASKED:
@@ -79,7 +87,14 @@ def act(
     makers: Mapping[str, Callable[[], Policy]],
     expert: Outcomes | None = None,
 ) -> dict[str, Outcomes]:
-    """What came of each policy, and of the expert (played here unless it is given)."""
+    """What came of each policy, and of the expert (played here unless it is given).
+
+    Args:
+      make_environment: opens one environment.
+      seeds: one an episode.
+      makers: [policy] makes one.
+      expert: what came of the expert on these seeds; None: it is played.
+    """
     outcomes = {name: play_all(make_environment, seeds, make)[0] for name, make in makers.items()}
     if expert is None:
         expert = play_all(make_environment, seeds, policy.ExpertPolicy)[0]

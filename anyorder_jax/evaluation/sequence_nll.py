@@ -93,7 +93,14 @@ def elbo_asks(
 
 
 def chain_asks(examples: Sequence[TokenisedTrajectory], *, num_steps: int, limit: int, seed: int) -> Weighted:
-    """Every unit of each window from those before it."""
+    """Every unit of each window from those before it.
+
+    Args:
+      examples: the test split, tokenised.
+      num_steps: H, steps of a window.
+      limit: windows an episode at most.
+      seed: of the windows.
+    """
     asks, ends = [], window_ends(examples, limit, seed)
     for episode, end in ends:
         first = max(0, end - num_steps + 1)
@@ -109,7 +116,14 @@ def chain_asks(examples: Sequence[TokenisedTrajectory], *, num_steps: int, limit
 def estimates(
     weighted: Weighted, targets: Targets, prediction: Prediction, cell_words: CellWords
 ) -> dict[str, Estimate]:
-    """The nll measures of `measures`, weighted, and `nll_per_window`, in nats."""
+    """The nll measures of `measures`, weighted, and `nll_per_window`, in nats.
+
+    Args:
+      weighted: the asks, and what each weighs.
+      targets: what was asked.
+      prediction: what one predictor said.
+      cell_words: reads grid words.
+    """
     assert prediction.nll_T is not None
     found = measure(targets, prediction, cell_words, weighted.weight_A)
     found = {name: estimate for name, estimate in found.items() if "nll" in name}

@@ -58,7 +58,15 @@ def _shows(one: Ask) -> tuple[int, int]:
 
 
 def draw(one: Ask, model: Predictor, cell_words: CellWords, vocabulary: Vocabulary, path: Path) -> None:
-    """Asks the model and writes the picture."""
+    """Asks the model and writes the picture.
+
+    Args:
+      one: what is drawn, of `choose`.
+      model: fills the holes.
+      cell_words: reads grid words.
+      vocabulary: of the tokens.
+      path: of the picture.
+    """
     chosen_T = model.predict([one], collect_targets([one])).chosen_T
     buffer = io.BytesIO()
     Strip(one, chosen_T, cell_words, vocabulary).image().save(buffer, format="PNG", optimize=True)

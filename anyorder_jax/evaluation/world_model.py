@@ -9,7 +9,7 @@ from anyorder_jax.data.units import TokenisedTrajectory
 from anyorder_jax.evaluation import baselines
 from anyorder_jax.evaluation.baselines import SlotMarginals
 from anyorder_jax.evaluation.measures import CellWords, measure
-from anyorder_jax.evaluation.questions import QUESTIONS, Ask, Question, ask
+from anyorder_jax.evaluation.questions import QUESTIONS, Ask, ask
 from anyorder_jax.evaluation.targets import Prediction, Targets, collect_targets
 from anyorder_jax.statistics import Estimate
 from anyorder_jax.types import Kind
@@ -38,7 +38,6 @@ def evaluate(
     num_steps: int,
     limit: int,
     seed: int,
-    questions: Sequence[Question] = QUESTIONS,
 ) -> Results:
     """Asks every question of the model and of its trivial baselines; the same windows and holes for all of
     them.
@@ -52,7 +51,6 @@ def evaluate(
       num_steps: H, steps in a window.
       limit: windows an episode and question at most.
       seed: of windows and holes.
-      questions: what is asked.
 
     Returns:
       Estimates by question, predictor and measure. `copy_previous` has only the measures of observations,
@@ -60,7 +58,7 @@ def evaluate(
     """
     word, ids = constant_action
     results: Results = {}
-    for question in questions:
+    for question in QUESTIONS:
         asks = ask(question, examples, num_steps=num_steps, limit=limit, seed=seed)
         if not asks:  # e.g. no trajectory has a second observation
             continue

@@ -73,6 +73,7 @@ def call(name: object, arguments: Any, call_id: object, reading: Reading) -> Par
     """A call as a part; its text is {"name":...,"arguments":...}.
 
     Args:
+      reading: counts what is odd.
       name: of the function.
       arguments: a JSON value, or a string of JSON; one that does not parse stays a string and is counted.
       call_id: as logged, or None.

@@ -64,6 +64,10 @@ def dense(q_BQHC: jax.Array, k_BSKC: jax.Array, v_BSKC: jax.Array, allowed_BQS: 
 
     One plain batched product per kv-head, its query heads side by side: 1.8 times faster on a CPU than the einsum over
     b, k and g. The gradient is written out: exp(scores) is kept as it is, and sums over S become sums over C.
+
+    Args:
+      q_BQHC, k_BSKC, v_BSKC: queries, keys and values, H / K query heads to a kv-head.
+      allowed_BQS: bool, who may attend to whom.
     """
     return _dense_forward(q_BQHC, k_BSKC, v_BSKC, allowed_BQS)[0]
 
@@ -103,6 +107,10 @@ def dense_forward(q_BQHC: Any, k_BSKC: Any, v_BSKC: Any, allowed_BQS: Any) -> tu
     """(what the allowed keys say [B, Q, H, C] float32, log-sum-exp of their scores [B, Q, H] float32).
 
     A query that sees nothing gets 0 and -inf.
+
+    Args:
+      q_BQHC, k_BSKC, v_BSKC: queries, keys and values, H / K query heads to a kv-head.
+      allowed_BQS: bool, who may attend to whom.
     """
     B, _, H, _ = q_BQHC.shape
     K = k_BSKC.shape[2]
@@ -122,6 +130,8 @@ def dense_backward(
     """Gradients of q, k, v, float32, through these keys' part of a softmax.
 
     Args:
+      q_BQHC, k_BSKC, v_BSKC: queries, keys and values, H / K query heads to a kv-head.
+      allowed_BQS: bool, who may attend to whom.
       lse_BQH: log-sum-exp over all parts. delta_BQH: sum over C of grad * the merged output. grad_BQHC: of the merged
         output. With both global, parts need not know of one another (FlashAttention-2, arXiv 2307.08691, eq. 13-16).
     """
@@ -149,14 +159,25 @@ class XlaIntervals:
 
     @staticmethod
     def forward(q: Any, k: Any, v: Any, start_BQ: Any, end_BQ: Any) -> tuple[jax.Array, jax.Array]:
-        """As `dense_forward`."""
+        """As `dense_forward`.
+
+        Args:
+          q, k, v: [B, Q, H, C] and [B, S, K, C], as in `dense_forward`.
+          start_BQ, end_BQ: int32, each query's first key and the end of its keys.
+        """
         return dense_forward(q, k, v, _inside(start_BQ, end_BQ, k.shape[1]))
 
     @staticmethod
     def backward(
         q: Any, k: Any, v: Any, start_BQ: Any, end_BQ: Any, out: Any, lse: Any, delta: Any, grad: Any
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """As `dense_backward`; `out` is the merged output."""
+        """As `dense_backward`.
+
+        Args:
+          q, k, v: [B, Q, H, C] and [B, S, K, C], as in `dense_forward`.
+          start_BQ, end_BQ: int32, each query's first key and the end of its keys.
+          out, grad: the merged output and its gradient. lse, delta: see `dense_backward`.
+        """
         return dense_backward(q, k, v, _inside(start_BQ, end_BQ, k.shape[1]), lse, delta, grad)
 
 
@@ -176,13 +197,24 @@ class MosaicIntervals:
 
     @classmethod
     def attend(cls, q: Any, k: Any, v: Any, start_BQ: Any, end_BQ: Any) -> jax.Array:
-        """[B, Q, H, C] with Tokamax's own gradient; every query must see something."""
+        """[B, Q, H, C] with Tokamax's own gradient; every query must see something.
+
+        Args:
+          q, k, v: [B, Q, H, C] and [B, S, K, C], as in `dense_forward`.
+          start_BQ, end_BQ: int32, each query's first key and the end of its keys.
+        """
         from tokamax._src.ops.attention.pallas_mosaic_gpu import PallasMosaicGpuFlashAttention
 
         return PallasMosaicGpuFlashAttention()(q, k, v, mask=cls._mask(start_BQ, end_BQ)[0])
 
     @classmethod
     def forward(cls, q: Any, k: Any, v: Any, start_BQ: Any, end_BQ: Any) -> tuple[jax.Array, jax.Array]:
+        """As `dense_forward`.
+
+        Args:
+          q, k, v: [B, Q, H, C] and [B, S, K, C], as in `dense_forward`.
+          start_BQ, end_BQ: int32, each query's first key and the end of its keys.
+        """
         from tokamax._src.ops.attention.pallas_mosaic_gpu import PallasMosaicGpuFlashAttention
 
         mask, is_seeing_BQ = cls._mask(start_BQ, end_BQ)
@@ -195,7 +227,13 @@ class MosaicIntervals:
     def backward(
         cls, q: Any, k: Any, v: Any, start_BQ: Any, end_BQ: Any, out: Any, lse: Any, delta: Any, grad: Any
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """The kernel makes its own delta from `out` and `grad`, the merged ones."""
+        """As `dense_backward`; the kernel makes its own delta from `out` and `grad`.
+
+        Args:
+          q, k, v: [B, Q, H, C] and [B, S, K, C], as in `dense_forward`.
+          start_BQ, end_BQ: int32, each query's first key and the end of its keys.
+          out, grad: the merged output and its gradient. lse, delta: see `dense_backward`.
+        """
         from tokamax._src.ops.attention.pallas_mosaic_gpu import PallasMosaicGpuFlashAttention
         from tokamax._src.ops.attention.pallas_mosaic_gpu_vjp import PallasMosaicGpuFlashAttentionVjp
 

@@ -72,6 +72,8 @@ def rotary(positions_BL: jax.Array, rotary_dim: int, theta: float, dtype: Any) -
     cosines into every product with them, in every layer: 4% of a CPU step of `tiny`.
 
     Args:
+      rotary_dim: how many dims of a head are rotated. theta: the base.
+      dtype: of the result.
       positions_BL: int32 [B, L], 0 to L - 1; others get NaN.
     """
     exponent_R = jnp.arange(0, rotary_dim, 2, dtype=jnp.float32) / rotary_dim
@@ -151,6 +153,12 @@ def project(x: jax.Array, weight: jax.Array, pair: Pair | None = None) -> jax.Ar
 def mlp(
     x: jax.Array, gate_up_D2F: jax.Array, down_FD: jax.Array, gate_up_pair: Pair | None, down_pair: Pair | None
 ) -> jax.Array:
-    """down(silu(gate x) * up x): [..., D] -> [..., D], gate and up in one product."""
+    """down(silu(gate x) * up x): [..., D] -> [..., D], gate and up in one product.
+
+    Args:
+      x: [..., D].
+      gate_up_D2F, down_FD: the matrices; gate first.
+      gate_up_pair, down_pair: LoRA's factors of them.
+    """
     hidden = project(x, gate_up_D2F, gate_up_pair)
     return project(gated(hidden.reshape(*x.shape[:-1], *gate_up_D2F.shape[1:])), down_FD, down_pair)

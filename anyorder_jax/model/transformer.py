@@ -105,6 +105,18 @@ class Layer(nnx.Module):
     def feed_forward(
         self, x_BLD: jax.Array, attention: Attention, mesh: Mesh | None, pairs: Pairs, is_needed_BL: jax.Array | None
     ) -> tuple[jax.Array, moe.Routing | None, jax.Array | None]:
+        """The layer's second half, of normed activations.
+
+        Args:
+          x_BLD: activations.
+          attention: who may attend to whom; block routing reads it.
+          mesh: where rows and experts are split.
+          pairs: LoRA's factors of the layer's matrices, by name.
+          is_needed_BL: bool, whose output is needed; None: of all.
+
+        Returns:
+          (y_BLD, routing, tokens per expert), the last two None in a dense layer.
+        """
         raise NotImplementedError  # a layer is a DenseLayer or an MoELayer; each says its own
 
     def __call__(
@@ -122,6 +134,15 @@ class Layer(nnx.Module):
     def attention(
         self, x_BLD: jax.Array, angles: Rotary, attention: Attention, mesh: Mesh | None, pairs: Pairs
     ) -> jax.Array:
+        """The layer's first half, of normed activations: [B, L, D].
+
+        Args:
+          x_BLD: activations.
+          angles: of every position.
+          attention: who may attend to whom.
+          mesh: where rows are split.
+          pairs: LoRA's factors of the layer's matrices, by name.
+        """
         config = self.config
         B, L, _ = x_BLD.shape
         H, K, C = config.num_attention_heads, config.num_key_value_heads, config.head_dim
@@ -146,6 +167,11 @@ class DenseLayer(Layer):
     def feed_forward(
         self, x_BLD: jax.Array, attention: Attention, mesh: Mesh | None, pairs: Pairs, is_needed_BL: jax.Array | None
     ) -> tuple[jax.Array, None, None]:
+        """As `Layer.feed_forward`.
+
+        Args:
+          x_BLD, attention, mesh, pairs, is_needed_BL: see there.
+        """
         return mlp(x_BLD, self.gate_up[...], self.down[...], pairs.get("gate_up"), pairs.get("down")), None, None
 
 
@@ -166,6 +192,11 @@ class MoELayer(Layer):
     def feed_forward(
         self, x_BLD: jax.Array, attention: Attention, mesh: Mesh | None, pairs: Pairs, is_needed_BL: jax.Array | None
     ) -> tuple[jax.Array, moe.Routing, jax.Array]:
+        """As `Layer.feed_forward`.
+
+        Args:
+          x_BLD, attention, mesh, pairs, is_needed_BL: see there.
+        """
         weights = moe.Weights(
             self.router[...], self.expert_bias[...], self.expert_gate_up[...], self.expert_down[...],
             *pairs.get("expert_gate_up", ()), *pairs.get("expert_down", ()),
@@ -215,7 +246,14 @@ def parameters(config: ModelConfig, param_dtype: Any, lora_config: LoRAConfig = 
 
 
 def init(config: ModelConfig, key: jax.Array, param_dtype: Any, lora_config: LoRAConfig = NO_LORA) -> Params:
-    """Random weights. A weight's draw depends on the key and its path only, not on which others there are."""
+    """Random weights. A weight's draw depends on the key and its path only, not on which others there are.
+
+    Args:
+      config: the model's shape.
+      key: of the draws.
+      param_dtype: of the weights.
+      lora_config: with a rank, factors are drawn too.
+    """
     base = draw(parameters(config, param_dtype), key)
     return {**lora.hold(base, lora_config), **draw(lora.split(parameters(config, param_dtype, lora_config))[0], key)}
 
@@ -286,10 +324,15 @@ def hidden(
     lora_config: LoRAConfig = NO_LORA,
     is_asked_BL: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array, Trace | None]:
-    """All but the head; see `apply`. Returns (hidden_BLD after the final norm, expert_load_NE, trace).
+    """All but the head.
 
-    With `is_asked_BL` (bool) the others' hidden states are not what `apply` gives: the last layer, whose output nobody
-    attends to, sends only those that are asked to their experts.
+    Args:
+      config, params, tokens_BL, positions_BL, attention, compute_dtype, remat, collect, mesh, lora_config: see `apply`.
+      is_asked_BL: bool; the others' hidden states are not what `apply` gives: the last layer, whose output nobody
+        attends to, sends only those that are asked to their experts. None: all are asked.
+
+    Returns:
+      (hidden_BLD after the final norm, expert_load_NE, trace).
     """
     if isinstance(attention, BlockDiffusion):
         config.refuse_straddling(attention.block_size)

@@ -143,6 +143,7 @@ def load_params(
     devices that need it.
 
     Args:
+      show_progress: whether a line on the terminal tells how far it is.
       directory: a model directory; its layout is recognised by its tensor names.
       model_config: what `config.json` must describe.
       shardings: a tree of shardings like the parameters, or None for the first device.

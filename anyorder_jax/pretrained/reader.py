@@ -24,13 +24,23 @@ class Reader:
         self._maps: dict[Path, mmap.mmap] = {}
 
     def name(self, leaf: Leaf, row: names.Row, layer: int, expert: int) -> str:
-        """What the tensor is called on disk; layers count within the leaf."""
+        """What the tensor is called on disk; layers count within the leaf.
+
+        Args:
+          leaf, row: the line of the table of names.
+          layer: counted within the leaf, where the tensor is a layer's.
+          expert: its number, where the tensor is an expert's.
+        """
         first = self.model.dims.num_dense if leaf.path[0] == "moe" else 0
         is_merged = row.merged_hf and self.model.layout == "merged"
         return (row.merged_hf if is_merged else row.hf).format(i=first + layer, e=expert)
 
     def view(self, leaf: Leaf, row: names.Row, layer: int, expert: int) -> np.ndarray:
-        """One tensor of the split layout, whichever the layout on disk."""
+        """One tensor of the split layout, whichever the layout on disk.
+
+        Args:
+          leaf, row, layer, expert: as `name`.
+        """
         tensor = self.model.tensors[self.name(leaf, row, layer, expert)]
         if tensor.path not in self._maps:
             with tensor.path.open("rb") as file:

@@ -33,7 +33,15 @@ def summarise(totals: dict[str, float], num: int) -> dict[str, float]:
 
 
 def explain_skipped(corpus: pipeline.Examples, batch: Any, number: int, metrics: dict[str, Any], limit: float) -> str:
-    """The sentence for a step that was not applied, with the records that were in it."""
+    """The sentence for a step that was not applied, with the records that were in it.
+
+    Args:
+      corpus: names the examples.
+      batch: of the step.
+      number: of the step, from 1.
+      metrics: of the step.
+      limit: the largest loss that it might have.
+    """
     names = [corpus.name(e) for e in sorted(set(np.unique(batch.example).tolist()) - {-1})]
     what = f"the loss ({metrics['loss']}) or the gradient norm ({metrics['grad_norm']}) is not finite"
     if np.isfinite(metrics["loss"]) and np.isfinite(metrics["grad_norm"]):

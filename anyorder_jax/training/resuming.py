@@ -37,7 +37,12 @@ def refuse_other_run(
 ) -> None:
     """Raises ValueError when the checkpoint in `workdir` was made from other settings or other data.
 
-    is_longer_fine: more updates than the run had are no other setting (`--extend`).
+    Args:
+      config: as it is now.
+      meta: of the checkpoint, with the settings that it was made with.
+      fingerprint: of the data as they are now.
+      workdir: the run's directory.
+      is_longer_fine: more updates than the run had are no other setting (`--extend`).
     """
     saved, now = dataclasses.asdict(freeze(meta["config"])), dataclasses.asdict(config)
     placed = {tuple(key.split(".")) for key in path_keys()} - {("data", "sources")}
@@ -84,6 +89,8 @@ def extend(
     and this is told.
 
     Args:
+      config: as it is now.
+      workdir: the run's directory.
       meta: of the checkpoint that the run goes on from. num_done: its updates.
       schedule: learning rate of an update, of the new length.
 

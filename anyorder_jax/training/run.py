@@ -61,7 +61,6 @@ class Run:
         sampler = AnyOrderMaskSampler(config.masking)
         ids = {"mask_id": self.task.vocabulary.mask_id, "pad_id": self.task.vocabulary.pad_id}
         self.share, self.num_shares = sharding.data_share(self.mesh)
-        host = {"process_index": self.share, "process_count": self.num_shares}
         self.batches = pipeline.make_pipeline(
             config,
             corpus,
@@ -69,12 +68,12 @@ class Run:
             num_steps_total=config.train.num_steps,
             complement=sampler.complement,
             **ids,
-            **host,
+            share=(self.share, self.num_shares),
         )
+        shape = pipeline.RowShape(config.data.row_length, **ids, block_size=pipeline.block_size_of(config))
+        num_rows = config.train.batch_size // config.train.accumulation_steps
         self.validation = [] if held_out is None else pipeline.validation_batches(
-            held_out, sampler, config.seed, config.train.batch_size // config.train.accumulation_steps,
-            config.log.num_validation_rows, row_length=config.data.row_length,
-            block_size=pipeline.block_size_of(config), **ids,
+            held_out, sampler, config.seed, num_rows, config.log.num_validation_rows, shape=shape
         )  # fmt: skip
         dtype = config.model.param_dtype
         shapes = state.abstract_params(self.model_config, self.mesh, dtype, config.lora)
