@@ -23,7 +23,7 @@ every report counts them. --held_out=layout leaves out what begins like a traini
 observation) and writes to RUN/report/layout.
 
 A run of text (docs/own_data.md) is asked about its test episodes (asking/), and leaves report.json, rows.jsonl (every
-number, episode by episode) and loss.png; where its world is registered it also acts there, on the test episodes' tasks,
+number, episode by episode) and loss.png; where its world can be opened it also acts there, on the test episodes' tasks,
 and leaves acting.json.
 """
 
@@ -168,7 +168,7 @@ def evaluate(
         )  # fmt: skip
         known = {"report": content}
         world = content["about"]["environment"]
-        if world and registry.is_registered(world):
+        if world and registry.is_registered(world) and _can_open(world):
             known["acting"] = _act_in_text(path, config, directory, num_episodes, seed or 0)
         _charts(directory).loss_curves(run / "metrics", directory / "loss.png", config.masking)
         print(f"\nWritten to {paths.shown(directory)}")
@@ -216,6 +216,16 @@ def evaluate(
             print(held_out.overlap.sentence())
     print(f"\nWritten to {paths.shown(directory)}")
     return contents
+
+
+def _can_open(world: str) -> bool:
+    """Whether a world can be acted in on this machine; says why it cannot."""
+    try:
+        registry.make_session(world).close()
+    except (ImportError, RuntimeError) as error:
+        say(f"acting is left out: {error}")
+        return False
+    return True
 
 
 def _act_in_text(path: str, config: Config, directory: Path, num_episodes: int, seed: int) -> dict[str, Any]:
