@@ -74,7 +74,7 @@ def test_what_is_missing_is_named(monkeypatch):
 def test_collecting_without_java_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("JAVA_HOME", raising=False)
-    with pytest.raises(SystemExit, match=r"^error: environments: TextWorldExpress-TWC needs Java.*default-jre-headless"):
+    with pytest.raises(SystemExit, match=r"^error: .*TextWorldExpress-TWC needs Java.*default-jre"):
         collecting.main(["--env=TextWorldExpress-TWC", "--num_episodes=1", f"--output_dir={tmp_path}"])
     assert not list(tmp_path.rglob("*.json"))
 

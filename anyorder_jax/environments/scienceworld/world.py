@@ -5,8 +5,8 @@
     action        go to kitchen
     observation   You move to the kitchen.
 
-The score, in [0, 100], is the sum of the rewards. The simulator's own -100, for a task that has become impossible, ends
-the episode with the score 0.
+The score, in [0, 100], is the sum of the rewards (what the start is worth comes with the first action's). The
+simulator's own -100, for a task that has become impossible, ends the episode with the score 0.
 
 By itself the simulator remembers what was played before. Two things are done about that: sets are walked through in an
 order that depends on no address (`-XX:hashCode=2`), and the paths that its expert keeps for other episodes are thrown
@@ -62,7 +62,7 @@ class Session:
 
     def reset(self, task: str) -> list[Unit]:
         self._kind, self._variation = split_task(self.id, task)
-        self._path, self._done, self._step = None, [], 0
+        self._path, self._done, self._step, self._points = None, [], 0, 0.0
         self._java.begin()
         observation = self._load(with_path=False)
         goal = self._java.call("getTaskDescription").strip()
@@ -74,7 +74,6 @@ class Session:
         self._java.call("load", self._kind, self._variation, self._simplification, with_path)
         self._java.call("reset")
         observation = self._java.call("step", "look around").strip()  # as its own Python side begins
-        self._points = max(0.0, self._score())
         return str(observation)
 
     def _score(self) -> float:
@@ -102,7 +101,6 @@ class Session:
             self._path = self._java.texts("getGoldActionSequence")
             for text in done:  # back to where we were
                 self._java.call("step", text)
-            self._points = max(0.0, self._score())
         return self._path
 
     def advice(self) -> list[Unit]:
