@@ -14,7 +14,7 @@ from anyorder_jax.config import defaults
 def get_config(variant=""):
     config = defaults(variant)
     config.data.path = "data/cooking"
-    config.data.num_episodes = 0  # all
+    config.data.num_episodes = 0  # all that were collected
     config.data.num_tokens = 1000
     config.data.context_tokens = config.data.row_length = 640
     config.data.blocks = "action:16"
@@ -24,8 +24,8 @@ def get_config(variant=""):
     config.masking.rate, config.masking.rate_max = 0.3, 0.9
     config.loss.end_weight = 0.1
     config.optimizer.learning_rate = 4e-3
-    config.optimizer.warmup_steps = 50
     config.train.batch_size = 8
-    config.train.num_steps = 2000
-    config.log.validate_every_steps = 500
+    if variant != "smoke":
+        config.train.num_steps, config.log.validate_every_steps = 2000, 500
+        config.optimizer.warmup_steps = 50
     return config
