@@ -11,6 +11,7 @@ import pytest
 
 import java_worlds
 from anyorder_jax import collect as collecting
+from anyorder_jax import evaluate
 from anyorder_jax.data import sources
 from anyorder_jax.environments import java, registry
 from anyorder_jax.environments.base import ExpertError, take
@@ -51,7 +52,7 @@ def test_folds_are_disjoint_and_a_task_names_its_own():
             folds.fold_of(wrong)
 
 
-def test_what_is_missing_is_named(monkeypatch):
+def test_what_is_missing_is_named(monkeypatch, capsys):
     for simulator, environment, extra in (
         ("textworld_express", "TextWorldExpress-TWC", "textworld"),
         ("scienceworld", "ScienceWorld-easy", "scienceworld"),
@@ -63,6 +64,8 @@ def test_what_is_missing_is_named(monkeypatch):
             patch.setitem(sys.modules, simulator, None)
             with pytest.raises(ModuleNotFoundError, match=f"pip install 'anyorder-jax\\[{extra}\\]'"):
                 registry.make_session(environment)
+            assert not evaluate._can_open(environment)  # a trained run is asked its questions all the same
+            assert f"acting is left out: environments: anyorder_jax.environments.{simulator}" in capsys.readouterr().err
         assert registry.make_codec(environment, "joint").is_running_text  # training needs no simulator
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("JAVA_HOME", raising=False)
