@@ -13,6 +13,9 @@ manifest and never written; the next seed takes its place. So the bytes depend o
 neither on the number of workers nor on interruptions: a shard appears under its name when it is whole, and
 the same command goes on where a killed one stopped. Other seeds are not always other episodes: how many of the held-out
 ones the training split holds as well is counted, said, and written into the manifest (data/overlap.py).
+
+A world with published lists of tasks (TextWorldExpress, ScienceWorld) has them taken in their order: a split then ends,
+and says so, where its list ends, and what is not solved is left out.
 """
 
 from __future__ import annotations
@@ -40,7 +43,7 @@ from tqdm import tqdm
 from anyorder_jax import command, files, paths, terminal
 from anyorder_jax.data import overlap, sources
 from anyorder_jax.environments import registry
-from anyorder_jax.environments.base import Environment, ExpertError, HasExpert, TextEnvironment
+from anyorder_jax.environments.base import Environment, ExpertError, HasExpert, HasPath, TextEnvironment
 from anyorder_jax.environments.branching import Brancher
 from anyorder_jax.environments.play import play_episode, play_text_episode
 from anyorder_jax.environments.pool import Pool, serve
@@ -62,14 +65,28 @@ def _on_alarm(signum: int, frame: FrameType | None) -> None:
 def _open(
     environment_id: str, noise: float, branches: int
 ) -> tuple[Environment | TextEnvironment, Callable[[int], Trajectory]]:
-    """The environment, and what plays the episode of a seed in it; a world of text takes the seed as task."""
+    """The environment, and what plays the episode of a seed in it; a world of text takes the seed as task, or as the
+    number of a task in its list (`_seeds`)."""
     if registry.is_text(environment_id):
         session = registry.make_session(environment_id)
         asked = Brancher(session, branches, lambda: registry.make_session(environment_id)) if branches else None
-        return session, lambda seed: play_text_episode(session, str(seed), noise, asked)
+        lists = registry.tasks(environment_id) or {}
+        names = {s: task for split, listed in lists.items() for s, task in _numbered(listed, split)}
+        return session, lambda seed: play_text_episode(session, names.get(seed, str(seed)), noise, asked)
     environment = registry.make_environment(environment_id)
     other = Brancher(environment, branches, lambda: registry.make_environment(environment_id)) if branches else None
     return environment, lambda seed: play_episode(environment, seed, noise, other)
+
+
+def _seeds(listed: Sequence[str] | None, seed: int, split: str) -> range:
+    """The seeds of a split: those of `sources.seed_range`, one a task where tasks are listed."""
+    seeds = sources.seed_range(seed, split)
+    return seeds if listed is None else seeds[: len(listed)]
+
+
+def _numbered(listed: Sequence[str], split: str) -> Iterator[tuple[int, str]]:
+    """(seed, task) of a split's tasks."""
+    return zip(_seeds(listed, 0, split), listed, strict=True)
 
 
 def _attempt(play: Callable[[int], Trajectory], seed: int, max_seconds: float) -> tuple[bool, bytes]:
@@ -137,7 +154,8 @@ class _Progress:
 def _solved_lines(
     pool: Pool, seeds: range, num_needed: int, environment: str, failures: list[tuple[int, str]]
 ) -> Iterator[tuple[int, bytes]]:
-    """Yields (seed, line) of the first `num_needed` solved seeds; puts the others into `failures`."""
+    """Yields (seed, line) of the first `num_needed` solved seeds, or of fewer where seeds are listed tasks and no more
+    of them are; puts the others into `failures`."""
     num_failures_in_a_row = num_solved = 0
     for seed, is_solved, line in pool.results(seeds, num_needed):
         if is_solved:
@@ -154,7 +172,7 @@ def _solved_lines(
                 f"collect: the expert failed on {_MAX_FAILURES_IN_A_ROW} seeds of {environment} in a row, "
                 f"up to seed {seed} ({listed}). It cannot play this level; choose another one."
             )
-    if num_solved < num_needed:
+    if num_solved < num_needed and not registry.tasks(environment):
         raise ValueError(
             f"collect: seeds {seeds.start}..{seeds.stop - 1} of {environment} are used up and "
             f"{num_needed - num_solved} episodes still missing. Ask for fewer episodes."
@@ -166,22 +184,24 @@ def _collect_shard(
 ) -> sources.Shard:
     """Writes the first `size` solved episodes of `seeds` as one shard."""
     failures: list[tuple[int, str]] = []
-    num_steps, last_seed = 0, seeds.start
+    num_episodes, num_steps, last_seed = 0, 0, seeds.start
 
     def lines() -> Iterator[bytes]:
-        nonlocal num_steps, last_seed
+        nonlocal num_episodes, num_steps, last_seed
         num_failures_before = 0
         for seed, line in _solved_lines(pool, seeds, size, environment, failures):
             for _ in range(len(failures) - num_failures_before):
                 progress.update(is_solved=False)
             num_failures_before = len(failures)
             progress.update(is_solved=True)
+            num_episodes += 1
             num_steps += line.count(b'{"kind":"action"')
             last_seed = seed
             yield line
 
     num_bytes, sha256 = sources.write_shard(directory / file, lines())
-    return sources.Shard(file, size, num_steps, num_bytes, sha256, (seeds.start, last_seed + 1), tuple(failures))
+    end = last_seed + 1 if num_episodes == size else seeds.stop  # the list is at its end
+    return sources.Shard(file, num_episodes, num_steps, num_bytes, sha256, (seeds.start, end), tuple(failures))
 
 
 def _is_intact(directory: Path, shard: sources.Shard) -> bool:
@@ -198,11 +218,14 @@ def _collect_split(pool: Pool, directory: Path, manifest: sources.Manifest, spli
     num_episodes = manifest.settings["num_episodes"][split]
     if num_episodes == 0:
         return manifest
-    seeds = sources.seed_range(manifest.settings["seed"], split)
+    listed = (registry.tasks(manifest.environment) or {}).get(split)
+    seeds = _seeds(listed, manifest.settings["seed"], split)
     shards = list(manifest.splits.get(split, ()))
     size = manifest.settings["episodes_per_shard"]
     with contextlib.closing(_Progress(split, num_episodes)) as progress:
         for index in range(-(-num_episodes // size)):
+            if not seeds:
+                break
             size_here = min(size, num_episodes - index * size)
             old = shards[index] if index < len(shards) else None
             if old is not None and old.seeds[0] == seeds.start and _is_intact(directory, old):
@@ -259,7 +282,7 @@ def collect(
     Args:
       environment: e.g. "BabyAI-GoToObj-v0".
       output_dir: gets `manifest.json`, `train/`, `validation/`, `test/`.
-      num_episodes: of the training split; 0 leaves a split out.
+      num_episodes: of the training split; 0 leaves a split out. Fewer where a world's list of tasks ends before.
       num_validation_episodes: of the validation split.
       num_test_episodes: of the test split.
       seed: chooses the seed ranges of the splits (`sources.seed_range`), >= 0.
@@ -292,6 +315,10 @@ def collect(
             raise ValueError(f"collect: {name}: expected {expected}, got {value}.")
     played, _ = _open(environment, noise, branches)  # here, so that an unknown id fails before anything is written
     expert = getattr(played, "expert_name", "")
+    if seed and registry.is_text(environment) and registry.tasks(environment):
+        raise ValueError(f"collect: seed: expected 0 ({environment} has its tasks in a fixed order), got {seed}.")
+    if noise and isinstance(played, HasPath):
+        raise ValueError(f"collect: noise: expected 0 ({environment}'s expert cannot leave its path), got {noise}.")
     if registry.is_text(environment) and not isinstance(played, HasExpert):
         raise ValueError(f"collect: {environment} has no expert who could play. Ingest logs of an agent instead.")
     settings = {
@@ -368,6 +395,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         num_failures = sum(len(shard.failures) for shard in shards)
         where = paths.shown(directory / split)
         print(f"{where}: {num_episodes} episodes, {num_steps} steps, {num_failures} failed seeds")
+        if num_episodes < (asked := manifest.settings["num_episodes"][split]):
+            print(f"{where}: {asked} were asked for, but no task of the split is left.")
     for split, counts in manifest.overlap.items():
         print(f"Held out by seed: {overlap.sentence(split, counts)}.")
 

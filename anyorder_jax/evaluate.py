@@ -24,7 +24,7 @@ every report counts them. --held_out=layout leaves out what begins like a traini
 observation) and writes to RUN/report/layout.
 
 A run of text (docs/own_data.md) is asked about its test episodes (asking/), and leaves report.json, rows.jsonl (every
-number, episode by episode) and loss.png; where its world is registered it also acts there, on the test episodes' tasks,
+number, episode by episode) and loss.png; where its world can be opened it also acts there, on the test episodes' tasks,
 and leaves acting.json and the model's episodes (played/, a directory of episodes like any other).
 
 A run on several sources (data.sources) is evaluated on each by itself, into a folder named for it (RUN/report/mine);
@@ -133,7 +133,7 @@ def _one_source(subject: Subject, directory: Path, request: Request) -> dict[str
     )  # fmt: skip
     known = {"report": content}
     world = registry.world_of_text(content["about"]["environment"], subject.config.data.profile)
-    if world:
+    if world and _can_open(world):
         known["acting"] = _act_in_text(subject, world, directory, request)
     charts = of_grid.charts_module(directory)
     charts.loss_curves(subject.run / "metrics", directory / "loss.png", subject.config.masking)
@@ -191,6 +191,16 @@ def _request_of(request: Request, is_text: bool, has_test: bool) -> tuple[Reques
     if "report" not in request.suites or request.subfolder:
         return None, "text is asked about its test episodes by --suite=report alone, held out as they are"
     return dataclasses.replace(request, suites=("report",)), ""
+
+
+def _can_open(world: str) -> bool:
+    """Whether a world can be acted in on this machine; says why it cannot."""
+    try:
+        registry.make_session(world).close()
+    except (ImportError, RuntimeError) as error:
+        say(f"acting is left out: {error}")
+        return False
+    return True
 
 
 def _act_in_text(subject: Subject, world: str, directory: Path, request: Request) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from anyorder_jax.acting.rollout import play
 from anyorder_jax.config import defaults, freeze
 from anyorder_jax.data import sources
 from anyorder_jax.environments import registry
-from anyorder_jax.environments.base import Branching, HasExpert, HasValidActions, take
+from anyorder_jax.environments.base import Branching, HasExpert, HasValidActions, TextStep, take
 from anyorder_jax.environments.play import play_text_episode
 from anyorder_jax.environments.server import Server, SessionError, WorldError
 from anyorder_jax.model import transformer
@@ -372,3 +372,13 @@ def test_every_policy_plays_the_same_tasks(opened, data):
     lines = evaluation.table(found).split("\n")
     assert lines[1].startswith("success ") and lines[1].count("1.00 [") == 1
     assert "model: 2 x no end within 6 steps" in lines
+
+
+def test_the_best_return_is_the_highest_on_the_way():
+    """A score may fall again; what is reported beside the final one is what was reached."""
+    episode = Episode("7", None, 0, max_steps=9)
+    for reward in (50.0, 25.0, -75.0):
+        episode.take(TextStep((), reward, False, False))
+    assert (episode.total_reward, episode.best_return) == (0, 75)
+    found = evaluation.measures([episode])
+    assert (found["return"].value, found["best_return"].value) == (0, 75)

@@ -29,9 +29,9 @@ class Decision(NamedTuple):
 class Episode:
     """An episode of a task in a session of a server.
 
-    units: all that was seen and done. decisions: of the agent, in order. num_invalid: actions that the world did not
-    take. num_repeated: actions that had been done before at the same evidence. reason: why it ended without the world
-    saying so ("" where the world did).
+    units: all that was seen and done. decisions: of the agent, in order. best_return: the highest sum of rewards on
+    the way. num_invalid: actions that the world did not take. num_repeated: actions that had been done before at the
+    same evidence. reason: why it ended without the world saying so ("" where the world did).
     """
 
     task: str
@@ -40,6 +40,7 @@ class Episode:
     units: list[Unit] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)
     total_reward: float = 0.0
+    best_return: float = 0.0
     is_done: bool = False
     is_success: bool = False
     num_invalid: int = 0
@@ -107,6 +108,7 @@ class Episode:
         behind = max([0, *(self.step - unit.step for unit in step.units[:1])])  # a world may not count what it refused
         self.units += [replace(unit, step=unit.step + behind) for unit in step.units]
         self.total_reward += step.reward
+        self.best_return = max(self.best_return, self.total_reward)
         self.num_invalid += step.is_invalid
         self.is_done, self.is_success = step.is_done, step.is_success
         if not step.is_done and self.num_steps >= self.max_steps:

@@ -18,6 +18,7 @@ from anyorder_jax.acting.generator import Generator
 from anyorder_jax.acting.policy import Advised, Frequent, Generated, Policy, Random, Repeated, frequent_actions
 from anyorder_jax.acting.rollout import play
 from anyorder_jax.data import sources
+from anyorder_jax.environments import registry
 from anyorder_jax.environments.server import Server
 from anyorder_jax.statistics import Estimate
 from anyorder_jax.task import Task
@@ -109,8 +110,8 @@ def evaluate(
     if not tasks:
         raise ValueError("acting: no task to play.")
     found = {}
-    with Server(environment_id, min(sessions.num_sessions, len(tasks)), sessions.num_processes,
-                sessions.timeout_seconds) as server:  # fmt: skip
+    count = min(sessions.num_sessions, len(tasks), registry.max_sessions(environment_id) or len(tasks))
+    with Server(environment_id, count, sessions.num_processes, sessions.timeout_seconds) as server:
         for name, policy in policies_of(task, generator, seed, choosing).items():
             say(f"acting: {name}, {len(tasks)} episodes")
             episodes = play(server, tasks, policy)
@@ -121,7 +122,8 @@ def evaluate(
 
 def as_json(found: Mapping[str, Any]) -> dict[str, Any]:
     """What `evaluate` found, for a report: {"measures": {policy: {measure: {"value", "low", "high", ...}}}, "reasons":
-    {policy: {reason: episodes}}, "episodes": {policy: [{"task", "success", "return", "steps", "invalid", "reason"}]}}.
+    {policy: {reason: episodes}}, "episodes": {policy: [{"task", "success", "return", "best_return", "steps", "invalid",
+    "reason"}]}}.
     """
     policies = found["policies"]
     return {
@@ -129,7 +131,8 @@ def as_json(found: Mapping[str, Any]) -> dict[str, Any]:
         "reasons": {n: one["reasons"] for n, one in policies.items()},
         "episodes": {
             n: [
-                {"task": e.task, "success": e.is_success, "return": e.total_reward, "steps": e.num_steps,
+                {"task": e.task, "success": e.is_success, "return": e.total_reward, "best_return": e.best_return,
+                 "steps": e.num_steps,
                  "invalid": e.num_invalid, "reason": e.reason}
                 for e in one["episodes"]
             ]
@@ -176,7 +179,7 @@ def table(found: Mapping[str, Any]) -> str:
 
 
 MEASURES = (
-    "success", "return", "steps", "cut_off", "invalid", "repeated", "repaired", "passes_per_action",
+    "success", "return", "best_return", "steps", "cut_off", "invalid", "repeated", "repaired", "passes_per_action",
     "tokens_per_action",
 )  # fmt: skip
 
@@ -185,7 +188,8 @@ def measures(episodes: Sequence[Episode]) -> dict[str, Estimate]:
     """What came of episodes.
 
     success             share of episodes solved (Wilson's interval; the others are bootstrapped over episodes)
-    return              mean sum of rewards
+    return              mean sum of rewards; of a world that keeps a score, the final score
+    best_return         mean of the highest sum on the way: the best score reached
     steps               mean number of actions
     cut_off             share of episodes that the world did not end: out of steps, a session that crashed or hung, a
                         policy that gave up (the reasons are counted beside)
@@ -203,6 +207,7 @@ def measures(episodes: Sequence[Episode]) -> dict[str, Estimate]:
     found: dict[str, Estimate | None] = {
         "success": statistics.success_rate(np.array([e.is_success for e in episodes])),
         "return": statistics.mean(np.array([e.total_reward for e in episodes])),
+        "best_return": statistics.mean(np.array([e.best_return for e in episodes])),
         "steps": statistics.mean(steps_E),
         "cut_off": statistics.success_rate(np.array([bool(e.reason) for e in episodes])),
         "invalid": per_action(lambda e: e.num_invalid),

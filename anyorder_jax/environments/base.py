@@ -163,6 +163,15 @@ class HasExpert(Protocol):
 
 
 @runtime_checkable
+class HasPath(Protocol):
+    """A world whose expert follows a path that is fixed when the episode begins, and gives up where it was left."""
+
+    def path(self) -> Sequence[str]:
+        """The texts of the expert's actions, from the start of the episode to its end."""
+        ...
+
+
+@runtime_checkable
 class HasValidActions(Protocol):
     """A world that can list actions that may be done now."""
 

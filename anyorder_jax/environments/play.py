@@ -8,6 +8,7 @@ from anyorder_jax.environments.base import (
     Environment,
     ExpertError,
     HasExpert,
+    HasPath,
     HasValidActions,
     TextEnvironment,
     take,
@@ -91,12 +92,17 @@ def play_text_episode(
 
     Raises:
       ExpertError: when there is no expert, it gives up, or the episode ends without success.
-      ValueError: noise in a world that does not tell which actions are valid.
+      ValueError: noise in a world that does not tell which actions are valid, or whose expert cannot recover.
     """
     if not isinstance(environment, HasExpert):
         raise ExpertError(f"{environment.id} has no expert")
     if noise and not isinstance(environment, HasValidActions):
         raise ValueError(f"play: {environment.id} does not tell which actions are valid, so noise must be 0.")
+    if noise and isinstance(environment, HasPath):
+        raise ValueError(
+            f"play: the expert of {environment.id} follows a path and cannot go on after a wrong action, so noise must "
+            "be 0."
+        )
     rng = draws("wrong action", *task.encode())
     units = list(environment.reset(task))
     total_reward, done = 0.0, list[Unit]()

@@ -8,9 +8,11 @@ which every command and every process that it starts reads.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import os
+from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 _FAMILIES = {
     "BabyAI-": ("anyorder_jax.environments.babyai", "babyai"),
     "BabyAIText-": ("anyorder_jax.environments.babyai_words", "babyai"),
+    "ScienceWorld-": ("anyorder_jax.environments.scienceworld", "scienceworld"),
+    "TextWorldExpress-": ("anyorder_jax.environments.textworld_express", "textworld"),
 }
 
 WORLDS = "ANYORDER_JAX_WORLDS"
@@ -65,9 +69,11 @@ def _families() -> dict[str, tuple[str, str]]:
     return named | _FAMILIES
 
 
-def _family(name: str, extra: str) -> ModuleType:
+@contextlib.contextmanager
+def _needing(name: str, extra: str) -> Iterator[None]:
+    """Says what to install where a module is not."""
     try:
-        return importlib.import_module(name)
+        yield
     except ModuleNotFoundError as error:
         mend = f"Run `pip install 'anyorder-jax[{extra}]'`." if extra else "Install it, or put it on PYTHONPATH."
         raise ModuleNotFoundError(
@@ -75,9 +81,18 @@ def _family(name: str, extra: str) -> ModuleType:
         ) from error
 
 
+def _family(name: str, extra: str) -> ModuleType:
+    with _needing(name, extra):
+        return importlib.import_module(name)
+
+
 def environment_ids() -> tuple[str, ...]:
-    """Every id of a registered environment, sorted."""
-    return tuple(sorted(i for family in _families().values() for i in _family(*family).ids()))
+    """Every id of a registered environment, sorted; without those whose module lacks something to be imported."""
+    found: list[str] = []
+    for family in _families().values():
+        with contextlib.suppress(ModuleNotFoundError):
+            found += _family(*family).ids()
+    return tuple(sorted(found))
 
 
 def _find(environment_id: str) -> Any:
@@ -114,7 +129,21 @@ def make_session(environment_id: str) -> TextEnvironment:
     module = _find(environment_id)
     if not hasattr(module, "session"):
         raise ValueError(f"environments: {environment_id} is no world of text; `make_environment` opens it.")
-    return module.session(environment_id)
+    with _needing(*next(f for prefix, f in _families().items() if environment_id.startswith(prefix))):
+        return module.session(environment_id)
+
+
+def tasks(environment_id: str) -> Mapping[str, Sequence[str]] | None:
+    """The tasks of every split, where a world has published lists of them (its module offers `tasks(id)`): split ->
+    names, in the order in which they are collected. None where any number is a task."""
+    found = getattr(_find(environment_id), "tasks", None)
+    return found(environment_id) if found else None
+
+
+def max_sessions(environment_id: str) -> int | None:
+    """How many sessions a world of text should have at a time, all processes together, where each costs much memory
+    (its module's `MAX_SESSIONS`). None: any number."""
+    return getattr(_find(environment_id), "MAX_SESSIONS", None)
 
 
 def is_text(environment_id: str) -> bool:

@@ -1,0 +1,31 @@
+"""CookingWorld of TextWorldExpress, from random weights, with a tokenizer trained on it (docs/text_worlds.md).
+
+python -m anyorder_jax.collect --env=TextWorldExpress-CookingWorld --num_episodes=1000 --output_dir=data/cooking
+python -m anyorder_jax.train --config=configs/textworld_cooking.py
+python -m anyorder_jax.evaluate --checkpoint=runs/textworld_cooking
+
+Whole episodes (475 tokens on average) fit the context. Half of the draws ask the next action alone, the others any
+actions and their words; what is seen is always there. The other games of one room train with the same settings.
+"""
+
+from anyorder_jax.config import defaults
+
+
+def get_config(variant=""):
+    config = defaults(variant)
+    config.data.path = "data/cooking"
+    config.data.num_episodes = 0  # all that were collected
+    config.data.num_tokens = 1000
+    config.data.context_tokens = config.data.row_length = 640
+    config.data.blocks = "action:16"
+    config.masking.order = "any_order:0.5,causal:0.5"
+    config.masking.granularity = "unit:0.6,token:0.4"
+    config.masking.rates = "observation:0,goal:0"
+    config.masking.rate, config.masking.rate_max = 0.3, 0.9
+    config.loss.end_weight = 0.1
+    config.optimizer.learning_rate = 4e-3
+    config.train.batch_size = 8
+    if variant != "smoke":
+        config.train.num_steps, config.log.validate_every_steps = 2000, 500
+        config.optimizer.warmup_steps = 50
+    return config
