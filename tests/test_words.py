@@ -11,7 +11,7 @@ from anyorder_jax import collect, evaluate, sharding
 from anyorder_jax import train as train_module
 from anyorder_jax.acting import evaluation as playing
 from anyorder_jax.acting.generator import Generator
-from anyorder_jax.acting.policy import Advised, Frequent, Random
+from anyorder_jax.acting.policy import Advised, Decision, Frequent, Random
 from anyorder_jax.acting.rollout import play
 from anyorder_jax.config import defaults, freeze
 from anyorder_jax.data import sources, units
@@ -145,6 +145,20 @@ def test_the_expert_goes_on_from_what_was_done_without_it():
     play_text_episode(session, "5")
     with pytest.raises(ExpertError, match="the episode is over"):
         session.advice()
+
+
+def test_what_is_no_action_takes_a_step_of_the_episode():
+    class Stumbling(Advised):
+        def act(self, episodes):
+            decisions = super().act(episodes)
+            stumble = [Decision((Unit(Kind.ACTION, e.step, text="jump"),)) for e in episodes]
+            return [s if e.num_steps % 2 == 0 else d for s, d, e in zip(stumble, decisions, episodes, strict=True)]
+
+    with Server(in_words("BabyAI-GoToObjS4-v0"), 1, num_processes=1) as server:
+        (episode,) = play(server, ["3"], Stumbling())
+    assert episode.is_success and episode.num_invalid > 1
+    assert [u.step for u in episode.units if u.kind == Kind.ACTION] == list(range(episode.num_steps))
+    assert [u.step for u in episode.units if u.kind == Kind.OBSERVATION] == list(range(episode.num_steps + 1))
 
 
 def test_sessions_are_played_in_processes():
