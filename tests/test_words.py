@@ -19,6 +19,7 @@ from anyorder_jax.environments import registry
 from anyorder_jax.environments.base import ExpertError, take
 from anyorder_jax.environments.play import play_episode, play_text_episode
 from anyorder_jax.environments.server import Server
+from anyorder_jax.evaluation.held_out import open_held_out
 from anyorder_jax.model import transformer
 from anyorder_jax.task import open_task
 from anyorder_jax.types import Field, Kind, Unit
@@ -211,6 +212,11 @@ def test_the_same_episodes_are_read_in_words(data):
         freeze(words_config(data, data__profile="word"))
     with pytest.raises(ValueError, match=r"granularity: 'cell' is no span of .*babyai-words.*they offer unit, line"):
         open_task(freeze(words_config(data, masking__granularity="cell")))
+
+
+def test_what_is_for_grids_says_so(data):
+    with pytest.raises(ValueError, match=r"a run of text \(babyai-words\); what is drawn of a grid cannot"):
+        open_held_out(freeze(words_config(data)), "", 1, None)
 
 
 def test_grids_do_not_change_their_words(data):
