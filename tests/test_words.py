@@ -10,7 +10,7 @@ import pytest
 from anyorder_jax import collect, evaluate, sharding
 from anyorder_jax.acting import evaluation as playing
 from anyorder_jax.acting.generator import Generator
-from anyorder_jax.acting.policy import Advised, Frequent, Random
+from anyorder_jax.acting.policy import Advised, Decision, Frequent, Random
 from anyorder_jax.acting.rollout import play
 from anyorder_jax.config import defaults, freeze
 from anyorder_jax.data import sources, units
@@ -18,6 +18,7 @@ from anyorder_jax.environments import registry
 from anyorder_jax.environments.base import ExpertError, take
 from anyorder_jax.environments.play import play_episode, play_text_episode
 from anyorder_jax.environments.server import Server
+from anyorder_jax.evaluation.held_out import open_held_out
 from anyorder_jax.evaluation.request import Request
 from anyorder_jax.model import transformer
 from anyorder_jax.task import open_task
@@ -148,6 +149,20 @@ def test_the_expert_goes_on_from_what_was_done_without_it():
         session.advice()
 
 
+def test_what_is_no_action_takes_a_step_of_the_episode():
+    class Stumbling(Advised):
+        def act(self, episodes):
+            decisions = super().act(episodes)
+            stumble = [Decision((Unit(Kind.ACTION, e.step, text="jump"),)) for e in episodes]
+            return [s if e.num_steps % 2 == 0 else d for s, d, e in zip(stumble, decisions, episodes, strict=True)]
+
+    with Server(in_words("BabyAI-GoToObjS4-v0"), 1, num_processes=1) as server:
+        (episode,) = play(server, ["3"], Stumbling())
+    assert episode.is_success and episode.num_invalid > 1
+    assert [u.step for u in episode.units if u.kind == Kind.ACTION] == list(range(episode.num_steps))
+    assert [u.step for u in episode.units if u.kind == Kind.OBSERVATION] == list(range(episode.num_steps + 1))
+
+
 def test_sessions_are_played_in_processes():
     with Server(in_words("BabyAI-GoToObjS4-v0"), 4, num_processes=1) as server:
         tasks = [str(seed) for seed in range(6)]
@@ -198,6 +213,11 @@ def test_the_same_episodes_are_read_in_words(data):
         freeze(words_config(data, data__profile="word"))
     with pytest.raises(ValueError, match=r"granularity: 'cell' is no span of .*babyai-words.*they offer unit, line"):
         open_task(freeze(words_config(data, masking__granularity="cell")))
+
+
+def test_what_is_for_grids_says_so(data):
+    with pytest.raises(ValueError, match=r"a run of text \(babyai-words\); what is drawn of a grid cannot"):
+        open_held_out(freeze(words_config(data)), "", 1, None)
 
 
 def test_grids_do_not_change_their_words(data):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from anyorder_jax.environments.base import Start, TextStep
@@ -81,9 +81,8 @@ class Episode:
         if not decision.units:
             self.fail(decision.reason or "the agent gave up")
             return None
-        assert decision.units[-1].kind == Kind.ACTION and all(unit.kind in DECISION for unit in decision.units)
-        decision = decision._replace(units=tuple(replace(unit, step=self.step) for unit in decision.units))
         action = decision.units[-1]
+        assert action.kind == Kind.ACTION and all(unit.kind in DECISION for unit in decision.units)
         place = json.dumps([self._evidence(), action.text])
         self.num_repeated += place in self._done
         self._done.add(place)
@@ -105,8 +104,7 @@ class Episode:
 
     def take(self, step: TextStep) -> None:
         """Records what the action led to; ends the episode after its last step."""
-        behind = max([0, *(self.step - unit.step for unit in step.units[:1])])  # a world may not count what it refused
-        self.units += [replace(unit, step=unit.step + behind) for unit in step.units]
+        self.units += step.units
         self.total_reward += step.reward
         self.best_return = max(self.best_return, self.total_reward)
         self.num_invalid += step.is_invalid

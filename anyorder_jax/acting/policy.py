@@ -105,7 +105,12 @@ class Advised:
 
     def act(self, episodes: Sequence[Episode]) -> list[Decision]:
         found = answers(episodes, "advice")
-        return [_gives_up(advice) if isinstance(advice, SessionError) else Decision(advice) for advice in found]
+        return [
+            _gives_up(advice)
+            if isinstance(advice, SessionError)
+            else Decision(tuple(dataclasses.replace(unit, step=episode.step) for unit in advice))
+            for episode, advice in zip(episodes, found, strict=True)
+        ]
 
 
 def frequent_actions(trajectories: Iterable[Trajectory]) -> tuple[str, str]:

@@ -8,6 +8,7 @@ text, whose actions are text of any length, is a `TextEnvironment`; what else it
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -199,11 +200,17 @@ def parse_error(environment: TextEnvironment, text: str) -> str:
 
 
 def take(environment: TextEnvironment, action: Unit) -> TextStep:
-    """Does an action, or tells the agent that it is none: an outcome like any other, never an error."""
+    """Does an action, or tells the agent that it is none: an outcome like any other, never an error.
+
+    What it led to has the step after the action's, also where the world, which is not told of actions that are none,
+    counts otherwise.
+    """
     reason = parse_error(environment, action.text or "")
     if not reason:
         try:
-            return environment.step(action)
+            step = environment.step(action)
+            after = action.step + 1
+            return step._replace(units=tuple(u if u.step == after else replace(u, step=after) for u in step.units))
         except InvalidActionError as error:
             reason = str(error)
     told = Unit(Kind.OBSERVATION, action.step + 1, text=f"invalid action: {reason}")

@@ -107,7 +107,7 @@ def play_text_episode(
     units = list(environment.reset(task))
     total_reward, done = 0.0, list[Unit]()
     for index in range(environment.max_steps):
-        decision = list(environment.advice())
+        decision = [dataclasses.replace(unit, step=units[-1].step) for unit in environment.advice()]
         if noise and rng.random() < noise:
             assert isinstance(environment, HasValidActions)
             wrong = [text for text in environment.valid_actions() if text != decision[-1].text]

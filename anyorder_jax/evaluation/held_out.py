@@ -110,6 +110,11 @@ def open_held_out(
             f"{task.directory}: the episodes are of {task.environment or 'no environment'!r}, which is not registered "
             "here (environments/registry.py), so nobody can act in it: they can be trained on, but not evaluated."
         )
+    if task.codec.is_running_text:
+        raise ValueError(
+            f"{task.directory}: a run of text ({task.codec.name}); what is drawn of a grid cannot be drawn of it. "
+            "`python -m anyorder_jax.evaluate --checkpoint=RUN` asks it, and acts."
+        )
     training = task.trajectories("train", config.data.num_episodes)
     known = _known(task, training, config.data, trained_on or config.data)
     if which.held_out == "layout" and known is None:
