@@ -62,7 +62,8 @@ class Task(NamedTuple):
         if not data.context_tokens:
             given = self.training(data) if split == "train" else self.trajectories(split)
             return self.corpus(given, data.window, share)
-        from anyorder_jax.data.text_corpus import TextCorpus, Texts, open_index
+        from anyorder_jax.data.text_corpus import TextCorpus, Texts
+        from anyorder_jax.data.text_index import open_index
 
         texts = Texts(self.codec, self.vocabulary, self.layout)
         on_bad = None if self.skipped is None else self.skipped.append

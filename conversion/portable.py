@@ -30,6 +30,7 @@ def with_code(companions: Companions, exported: Exported, layout: str, output: P
     """The companions of a model, with the code that loads it and a card that says how.
 
     Args:
+      companions: files and settings that go along.
       exported: what is exported.
       layout: "split" or "merged".
       output: the directory that will hold it all.

@@ -78,9 +78,11 @@ def upload(
     has stay there.
 
     Args:
+      directory: of a model, or of an adapter.
       repo: "name" or "organisation/name".
       is_private: of a repository that is made.
       revision: an existing branch; None: the main one.
+      is_dry_run: says what would be sent, and stops.
 
     Raises:
       ValueError: for a directory that `check` refuses, a bad name, or without a token.

@@ -12,7 +12,8 @@ import shop
 from anyorder_jax import task
 from anyorder_jax.config import defaults, freeze, parse_roles
 from anyorder_jax.data import contexts, pipeline, units
-from anyorder_jax.data.text_corpus import TextCorpus, Texts, open_index
+from anyorder_jax.data.text_corpus import TextCorpus, Texts
+from anyorder_jax.data.text_index import open_index
 from anyorder_jax.data.tokenization import Vocabulary
 from anyorder_jax.masking import holes
 from anyorder_jax.masking.granularity import slots_of

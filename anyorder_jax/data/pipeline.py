@@ -54,8 +54,16 @@ class Examples(Protocol):
     def branched(
         self, e: int, epoch: int, example: Tokenised, hidden: Hidden, rng: np.random.Generator
     ) -> tuple[Tokenised, Hidden]:
-        """Example e of an epoch and its draw as they are, or, for a share of the draws that ask what an action leads
-        to, with another action and what that led to (`branches`); never longer. rng: goes on from the draw."""
+        """The example and its draw as they are, or, for a share of the draws that ask what an action leads to, with
+        another action and what that led to (`branches`); never longer.
+
+        Args:
+          e: number of the example.
+          epoch: of the draw.
+          example: as `example` cut it out.
+          hidden: what was drawn in it.
+          rng: goes on from the draw.
+        """
         ...
 
     def pack(self, row_length: int, seed: int, block_size: int = 1, epoch: int = 0) -> packing.Plan:

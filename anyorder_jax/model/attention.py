@@ -146,6 +146,10 @@ def attend(
         "splash"  TPU (128 dims a head, L a multiple of 128)
 
     Args:
+      q_BLHC: queries.
+      k_BLKC: keys.
+      v_BLKC: values.
+      attention: who sees whom.
       mesh: every device attends for its own rows and, along `tensor`, its own heads. None: one device.
       backend: one of the above; None: the best that the mesh's devices, the shapes and dtypes allow.
 

@@ -111,7 +111,14 @@ class Plan(NamedTuple):
 
 def tile_rows(backend: str, num_slots: int, num_experts: int, width: int) -> int:
     """Rows that `grouped_dot` wants groups rounded up to. Measured on a CPU: for "pieces" an eighth of an expert's mean
-    load, from 8 to 32, to 16 for rows of few dims (`width`); for "tiles" from a half to all of it, from 8 to 128."""
+    load, from 8 to 32, to 16 for rows of few dims; for "tiles" from a half to all of it, from 8 to 128.
+
+    Args:
+      backend: of `grouped_dot`.
+      num_slots: tokens times experts a token.
+      num_experts: that share them.
+      width: dims of a row.
+    """
     mean_load = max(num_slots // num_experts, 1)
     match backend:
         case "pieces":
@@ -136,6 +143,13 @@ def plan(
     Counting (the running count of a one-hot [K*T, E]) is faster on a CPU: 0.16 against 0.45 ms for 3,712 slots of 8
     experts; with 256 experts and 64k slots on an accelerator `by_sort` is. Both give the same plan. No gradient flows
     through either; `shard_map` must run without `check_vma`, or a sort's indices lose other gradients (jax 0.10, 0.11).
+
+    Args:
+      expert_TK: int32 [T, K], of `route`.
+      num_experts: that are here.
+      tile: rows that groups are rounded up to.
+      first_expert: the first that is here.
+      by_sort: how; see above.
     """
     T, K = expert_TK.shape
     num_slots = K * T
@@ -231,7 +245,15 @@ def experts(
 ) -> tuple[jax.Array, jax.Array]:
     """The weighted sum of every token's experts, as far as they are here: first_expert and the E-1 after it.
 
-    `backend` is `grouped_dot`'s. `factors`: the last four of `Weights`, or none.
+    Args:
+      x_TD: tokens.
+      expert_TK: int32 [T, K], of `route`.
+      weight_TK: float32 [T, K], of `route`.
+      gate_up_ED2F: both first matrices of each expert.
+      down_EFD: the last one.
+      first_expert: the number of the first that is here.
+      backend: of `grouped_dot`.
+      factors: the last four of `Weights`, or none.
 
     Returns:
       (float32 [T, D], int32 [E] tokens sent to each expert).

@@ -73,6 +73,7 @@ def gradient_of_matrices(
 
     Args:
       x_RD: bfloat16 or float16, R a multiple of `BLOCK_ROWS`.
+      grad_RF: x's dtype.
       group_sizes_E: int32, of any size, summing to R or less.
       interpret: `InterpretGPUParams` to run on a CPU, slowly.
 
