@@ -5,7 +5,8 @@ python -m anyorder_jax.train --config=configs/textworld_cooking.py
 python -m anyorder_jax.evaluate --checkpoint=runs/textworld_cooking
 
 Whole episodes (475 tokens on average) fit the context. Half of the draws ask the next action alone, the others any
-actions and their words; what is seen is always there. The other games of one room train with the same settings.
+actions and their words; what is seen is always there. The other games train with the same settings. Not trained to its
+end yet, so no result is stated.
 """
 
 from anyorder_jax.config import defaults
