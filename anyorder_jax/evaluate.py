@@ -3,7 +3,7 @@
     python -m anyorder_jax.evaluate --checkpoint=runs/any_order [--suite=report,likelihood,robustness,decoding,viewer]
         [--env=BabyAI-GoToObj-v0 --num_episodes=200 --seed=0 --output_dir=runs/any_order/report]
         [--modes=greedy,sampled,visit_penalty --num_windows=8 --goals="red ball,blue key" --mesh=data:2,expert:4]
-        [--held_out=seed | layout]
+        [--held_out=seed | layout] [--weights=last | ema]
 
 It leaves in the output directory:
 
@@ -98,6 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 suites=tuple(flags.suite.split(",")),
                 mesh=flags.mesh,
                 which=Which(tuple(filter(None, flags.goals.split(","))), flags.held_out),
+                is_average=flags.weights == "ema",
             )
         except (ValueError, OSError, ModuleNotFoundError) as error:
             sys.exit(f"evaluate: {error}")
@@ -115,6 +116,7 @@ def evaluate(
     suites: Sequence[str] = ("report",),
     mesh: str = "",
     which: Which = Which(),  # noqa: B008 (a tuple)
+    is_average: bool = False,
 ) -> dict[str, Any]:
     """Evaluates one checkpoint and writes its report.
 
@@ -131,6 +133,8 @@ def evaluate(
       suites: what is evaluated, of SUITES; a file each.
       mesh: of a run of text, sizes of mesh axes; see `asking.scorer.mesh_of`.
       which: which episodes: with certain goals, held out by seed or by layout.
+      is_average: the running average of the weights (config.optimizer.ema_decay) in place of the last ones; the default
+        output_dir then ends in "ema".
 
     Returns:
       The content of every file, by suite.
@@ -151,7 +155,8 @@ def evaluate(
         raise ValueError(f"--held_out: expected one of {', '.join(HELD_OUT)}, got {which.held_out!r}.")
     run, step = run_directory.find(path)
     subfolder = which.held_out if which.held_out != "seed" else ""
-    directory = Path(output_dir) if output_dir else run / "report" / environment / subfolder
+    kind = "ema" if is_average else ""
+    directory = Path(output_dir) if output_dir else run / "report" / environment / subfolder / kind
     meta = run_directory.read_meta(path)
     config = with_data_of(freeze(meta["config"]), run, meta["data"])
     if is_of_text(config):
@@ -164,18 +169,18 @@ def evaluate(
         report.make_directory(directory)
         content = evaluate_text(
             path, directory, num_episodes=num_episodes, num_windows=num_windows, seed=seed or 0, goals=which.goals,
-            mesh_text=mesh, say=say,
+            mesh_text=mesh, say=say, is_average=is_average,
         )  # fmt: skip
         known = {"report": content}
         world = content["about"]["environment"]
         if world and registry.is_registered(world):
-            known["acting"] = _act_in_text(path, config, directory, num_episodes, seed or 0)
+            known["acting"] = _act_in_text(path, config, directory, num_episodes, seed or 0, is_average)
         _charts(directory).loss_curves(run / "metrics", directory / "loss.png", config.masking)
         print(f"\nWritten to {paths.shown(directory)}")
         return known
     if mesh:
         raise ValueError("--mesh: only runs of text are evaluated on a mesh; leave it out.")
-    config, model_config, params, tokenizer = weights.load_for_inference(path)
+    config, model_config, params, tokenizer = weights.load_for_inference(path, is_average=is_average)
     config = with_data_of(config, run, meta["data"])
     if environment:
         registry.make_environment(environment, config.data.profile).close()  # an unknown level fails here
@@ -196,7 +201,7 @@ def evaluate(
         "checkpoint": str(path), "step": step, "environment": held_out.task.environment, "profile": held_out.profile,
         "window": held_out.num_steps, "num_episodes": len(held_out.seeds), "first_seed": held_out.seeds[0],
         "num_test_episodes": len(held_out.examples), "num_windows": num_windows, "seed": seed,
-        "goals": list(which.goals), "visit_penalty": policy.VISIT_PENALTY, "overlap": held_out.overlap._asdict(),
+        "goals": list(which.goals), "weights": kind or "last", "visit_penalty": policy.VISIT_PENALTY, "overlap": held_out.overlap._asdict(),
         "held_out": held_out.overlap.sentence(),
         "data": {"directory": str(held_out.task.directory), "files": dict(held_out.task.fingerprint["files"])},
     }  # fmt: skip
@@ -218,9 +223,11 @@ def evaluate(
     return contents
 
 
-def _act_in_text(path: str, config: Config, directory: Path, num_episodes: int, seed: int) -> dict[str, Any]:
+def _act_in_text(
+    path: str, config: Config, directory: Path, num_episodes: int, seed: int, is_average: bool
+) -> dict[str, Any]:
     """Plays the test episodes' tasks in the run's world of text, with the model and the baselines."""
-    run_config, model_config, params, tokenizer = weights.load_for_inference(path)
+    run_config, model_config, params, tokenizer = weights.load_for_inference(path, is_average=is_average)
     task = open_task(config, tokenizer)
     generator = Generator(run_config, model_config, params, task)
     tasks = playing.tasks_of(task.directory, "test", num_episodes)
@@ -363,6 +370,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--suite", default="report", help=f"comma-separated, of {', '.join(SUITES)}")
     parser.add_argument("--goals", default="", help="only missions with one of these phrases, comma-separated")
     parser.add_argument("--held_out", default="seed", choices=HELD_OUT, help="layout: without starts seen in training")
+    parser.add_argument(
+        "--weights", default="last", choices=("last", "ema"),
+        help="ema: the running average, of a run with config.optimizer.ema_decay",
+    )  # fmt: skip
     parser.add_argument("--env", default="", help="another level than it was trained on")
     parser.add_argument("--num_episodes", type=int, default=200, help="rollouts and test episodes")
     parser.add_argument("--seed", type=int, default=None, help="chooses rollout seeds, masks and sampled actions")

@@ -58,6 +58,7 @@ from anyorder_jax.metrics import RunLogger
 from anyorder_jax.model import lora, presets
 from anyorder_jax.model.config import ModelConfig
 from anyorder_jax.optimizer import make_optimizer, make_schedule
+from anyorder_jax.profiling import Profile
 from anyorder_jax.task import Task, collect, differences, directory_of, is_collected, open_task
 from anyorder_jax.types import ROLES
 
@@ -164,7 +165,7 @@ def refuse_other_run(
     saved, now = dataclasses.asdict(freeze(meta["config"])), dataclasses.asdict(config)
     placed = {tuple(key.split(".")) for key in path_keys()} - {("data", "sources")}
     free = {"mesh", "log", "checkpoint"}  # do not change what is learned
-    moved = {("data", "num_threads"), ("data", "prefetch")}
+    moved = {("data", "num_threads"), ("data", "prefetch"), ("model", "check")}
     moved |= {("data", "path"), ("data", "cache_dir")}  # the fingerprint tells whether the episodes are the same
     if config.lora.rank:
         moved.add(("model", "path"))  # the digests of the frozen weights tell whether they are the same
@@ -413,12 +414,19 @@ def _train(run: Run) -> bool:
     first = int(run.state.step)
     log = RunLogger(workdir, config.train.num_steps, to_json(config), config.log.wandb_project, first_step=first)
     window = Window(run, log, **run.window_at_start)
+    profile = Profile(workdir, config.log.profiled(), say)
     is_stopped = False
-    with contextlib.closing(log), run.checkpointer, process.until_sigterm() as is_last_before_stop:
+    with (
+        contextlib.closing(log),
+        contextlib.closing(profile),
+        run.checkpointer,
+        process.until_sigterm() as is_last_before_stop,
+    ):
         previous: tuple[int, Any, Any] | None = None
         for number in range(first, config.train.num_steps):
             batch = next(run.batches)
             placed = sharding.place_batch(batch, run.mesh)
+            profile(number, run.state)
             run.state, metrics = run.train_step(run.state, placed, run.spikes.limit(number))
             if previous:
                 window.add(*previous)  # read step n-1 while step n runs

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"files", "command", "paths", "terminal"},  # the standard library alone
     {"recipes"},
-    {"types", "config", "keys", "process", "digest", "hardware", "hlo", "rendering"},
+    {"types", "config", "keys", "process", "digest", "hardware", "hlo", "rendering", "profiling"},
     {"data", "masking", "environments", "sharding", "metrics", "statistics"},
     {"model", "formats"},
     {"run_directory"},

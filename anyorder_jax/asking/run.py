@@ -28,7 +28,7 @@ def is_of_text(config: Config) -> bool:
 
 def evaluate_text(
     path: str, directory: Path, *, num_episodes: int, num_windows: int, seed: int, goals: Sequence[str],
-    mesh_text: str, say: Callable[[str], None],
+    mesh_text: str, say: Callable[[str], None], is_average: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """Asks every question, prints the table and writes rows.jsonl and report.json.
 
@@ -41,6 +41,7 @@ def evaluate_text(
       goals: only episodes whose goal holds one of these phrases (empty: all).
       mesh_text: see `scorer.mesh_of`.
       say: gets lines of progress.
+      is_average: the running average of the weights in place of the last ones.
 
     Returns:
       The content of report.json.
@@ -51,7 +52,7 @@ def evaluate_text(
     start = time.perf_counter()
     run, step = run_directory.find(path)
     mesh = mesh_of(freeze(run_directory.read_meta(path)["config"]), mesh_text)
-    config, model_config, params, tokenizer = weights.load_for_inference(path, mesh)
+    config, model_config, params, tokenizer = weights.load_for_inference(path, mesh, is_average=is_average)
     task = open_task(with_data_of(config, run, run_directory.read_meta(path)["data"]), tokenizer)
     held_out = open_held_out(config, task, num_episodes, goals)
     say(f"asking about {len(held_out.ids)} test episodes, on {mesh.size} device(s)")
@@ -61,6 +62,7 @@ def evaluate_text(
     told = "Acting: acting.json." if is_world else "Acting is left out: the data have no environment."
     about = {
         "checkpoint": str(path), "step": step, "environment": task.environment, "seed": seed, "goals": list(goals),
+        "weights": "ema" if is_average else "last",
         "num_test_episodes": len(held_out.ids), "num_windows": num_windows,
         "context_tokens": config.data.context_tokens, "num_counted_episodes": held_out.counts.num_episodes,
         "num_skipped": len(task.skipped or ()), "mesh": dict(mesh.shape),
