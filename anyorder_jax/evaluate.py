@@ -201,7 +201,8 @@ def evaluate(
         "checkpoint": str(path), "step": step, "environment": held_out.task.environment, "profile": held_out.profile,
         "window": held_out.num_steps, "num_episodes": len(held_out.seeds), "first_seed": held_out.seeds[0],
         "num_test_episodes": len(held_out.examples), "num_windows": num_windows, "seed": seed,
-        "goals": list(which.goals), "weights": kind or "last", "visit_penalty": policy.VISIT_PENALTY, "overlap": held_out.overlap._asdict(),
+        "goals": list(which.goals), "weights": kind or "last",
+        "visit_penalty": policy.VISIT_PENALTY, "overlap": held_out.overlap._asdict(),
         "held_out": held_out.overlap.sentence(),
         "data": {"directory": str(held_out.task.directory), "files": dict(held_out.task.fingerprint["files"])},
     }  # fmt: skip

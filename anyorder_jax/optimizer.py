@@ -23,7 +23,7 @@ from anyorder_jax.config import OptimizerConfig
 from anyorder_jax.model import lora
 
 FROZEN = ((r"expert_bias$", True), (r"", False))
-"""The router's expert bias is a buffer in the reference: it chooses experts and has no gradient (step.py may move it)."""
+"""The router's expert bias is a buffer in the reference: it chooses experts, has no gradient; step.py moves it."""
 
 FROZEN_ROUTER = ((r"/router$", True), *FROZEN)
 """`freeze_router`: who gets which token stays as pre-training left it, but for what other layers change."""

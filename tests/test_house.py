@@ -16,7 +16,7 @@ FLOORS = [
     {"loss", "optimizer", "flops", "pretrained", "task", "ingestion"},
     {"state"},
     {"step", "decode", "checkpoint", "weights"},
-    {"acting", "asking"},
+    {"acting", "asking", "health"},
     {"evaluation"},
     {"generate", "ingest", "train", "evaluate", "collect", "ablate", "demo", "fit"},
 ]
