@@ -14,10 +14,12 @@ import patients
 import shop
 from anyorder_jax import train
 from anyorder_jax.config import Config, ModelSelection, defaults, freeze_typed
+from anyorder_jax.data.tokenization import Vocabulary
 from anyorder_jax.health import questions, start, verdict
 from anyorder_jax.health.text import PARAGRAPHS, SENTENCES
 from anyorder_jax.model import transformer
 from anyorder_jax.model.config import ModelConfig
+from anyorder_jax.rendering.text import TextRenderer
 from conversion import __main__ as conversion
 from conversion.doctor import doctor
 from conversion.health import alternatives, judge, statistics
@@ -232,3 +234,15 @@ def test_weights_that_training_here_saved_are_not_asked(tmp_path):
     assert start.is_due(config, 0) and not start.is_due(config, 5) and not start.is_due(Config(), 0)
     (tmp_path / "run" / "checkpoints" / "6" / "params").mkdir(parents=True)
     assert not start.is_due(config, 0)
+
+
+def test_a_run_asks_what_the_doctor_asks():
+    vocabulary = Vocabulary.trained(list(PARAGRAPHS.values()), TextRenderer(), 400)
+    rows = start.rows_of(vocabulary, 512, 8)
+    texts = questions.paragraphs(lambda text: vocabulary.encode_text(text)[0])
+    ids = {"mask_id": vocabulary.mask_id, "pad_id": vocabulary.pad_id}
+    asked = questions.masked(texts, 0.15, length=questions.LENGTH, **ids)
+    assert rows.tokens.shape == (8, 512)
+    for ours, theirs in ((rows.tokens, asked.tokens), (rows.is_target, asked.is_asked)):
+        np.testing.assert_array_equal(ours[:5, : questions.LENGTH], theirs)
+    assert not rows.segment_ids[:, questions.LENGTH :].any() and not rows.is_target[5:].any()

@@ -32,7 +32,7 @@ def rows_of(vocabulary: Vocabulary, row_length: int, num_rows: int) -> Batch | N
     has no words for it (that of a grid).
 
     Args:
-      row_length: L; longer paragraphs are cut.
+      row_length: L; of each paragraph as much is read as `doctor` reads, and no more than fits.
       num_rows: B; rows without text fill it up.
     """
     try:
@@ -40,12 +40,13 @@ def rows_of(vocabulary: Vocabulary, row_length: int, num_rows: int) -> Batch | N
     except ValueError:
         return None
     rows = questions.masked(
-        texts[:num_rows], questions.RATES[0], length=row_length, mask_id=vocabulary.mask_id, pad_id=vocabulary.pad_id
-    )
-    missing = num_rows - len(rows.tokens)
+        texts[:num_rows], questions.RATES[0], length=min(row_length, questions.LENGTH), mask_id=vocabulary.mask_id,
+        pad_id=vocabulary.pad_id,
+    )  # fmt: skip
+    missing = num_rows - rows.tokens.shape[0], row_length - rows.tokens.shape[1]
 
     def filled(x: np.ndarray, value: int) -> np.ndarray:
-        return np.pad(x, ((0, missing), (0, 0)), constant_values=value)
+        return np.pad(x, ((0, missing[0]), (0, missing[1])), constant_values=value)
 
     segments = filled(rows.segment_ids, 0)
     is_text = segments > 0
