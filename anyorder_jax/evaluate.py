@@ -3,7 +3,7 @@
     python -m anyorder_jax.evaluate --checkpoint=runs/any_order [--suite=report,likelihood,robustness,decoding,viewer]
         [--env=BabyAI-GoToObj-v0 --num_episodes=200 --seed=0 --output_dir=runs/any_order/report]
         [--modes=greedy,sampled,visit_penalty --num_windows=8 --goals="red ball,blue key" --mesh=data:2,expert:4]
-        [--held_out=seed | layout] [--choosing=guided,checked]
+        [--held_out=seed | layout] [--choosing=guided,checked] [--weights=last | ema]
 
 It leaves in the output directory:
 
@@ -79,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 mesh=flags.mesh,
                 choosing=tuple(filter(None, flags.choosing.split(","))),
                 which=Which(tuple(filter(None, flags.goals.split(","))), flags.held_out),
+                is_average=flags.weights == "ema",
             )
             evaluate(flags.checkpoint, request)
         except (ValueError, OSError, ModuleNotFoundError) as error:
@@ -102,12 +103,13 @@ def evaluate(path: str, request: Request = Request()) -> dict[str, Any]:  # noqa
     run, step = run_directory.find(path)
     meta = run_directory.read_meta(path)
     config = with_data_of(freeze(meta["config"]), run, meta["data"])
-    subject = Subject(path, run, step, config, meta["data"])
+    subject = Subject(path, run, step, config, meta["data"], is_average=request.is_average)
+    kind = "ema" if request.is_average else ""
     if config.data.sources:
-        directory = Path(request.output_dir) if request.output_dir else run / "report" / request.subfolder
+        directory = Path(request.output_dir) if request.output_dir else run / "report" / request.subfolder / kind
         contents = _each_source(subject, directory, request)
     else:
-        folder = run / "report" / request.environment / request.subfolder
+        folder = run / "report" / request.environment / request.subfolder / kind
         directory = Path(request.output_dir) if request.output_dir else folder
         contents = _one_source(subject, directory, request)
     print(f"\nWritten to {paths.shown(directory)}")
@@ -205,7 +207,7 @@ def _can_open(world: str) -> bool:
 
 def _act_in_text(subject: Subject, world: str, directory: Path, request: Request) -> dict[str, Any]:
     """Plays the test episodes' tasks in the run's world of text, with the model and the baselines."""
-    _, model_config, params, tokenizer = weights.load_for_inference(subject.path)
+    _, model_config, params, tokenizer = weights.load_for_inference(subject.path, is_average=subject.is_average)
     task = open_task(subject.config, tokenizer)
     generator = Generator(subject.config, model_config, params, task)
     tasks = playing.tasks_of(task.directory, "test", request.num_episodes)
@@ -235,6 +237,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--suite", default="report", help=f"comma-separated, of {', '.join(SUITES)}")
     parser.add_argument("--goals", default="", help="only missions with one of these phrases, comma-separated")
     parser.add_argument("--held_out", default="seed", choices=HELD_OUT, help="layout: without starts seen in training")
+    parser.add_argument(
+        "--weights", default="last", choices=("last", "ema"),
+        help="ema: the running average, of a run with config.optimizer.ema_decay",
+    )  # fmt: skip
     parser.add_argument("--env", default="", help="another level than it was trained on")
     parser.add_argument("--num_episodes", type=int, default=200, help="rollouts and test episodes")
     parser.add_argument("--seed", type=int, default=None, help="chooses rollout seeds, masks and sampled actions")

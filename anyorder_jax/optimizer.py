@@ -23,7 +23,10 @@ from anyorder_jax.config import OptimizerConfig
 from anyorder_jax.model import lora
 
 FROZEN = ((r"expert_bias$", True), (r"", False))
-"""The router's expert bias is a buffer in the reference: it chooses experts and is never trained."""
+"""The router's expert bias is a buffer in the reference: it chooses experts, has no gradient; step.py moves it."""
+
+FROZEN_ROUTER = ((r"/router$", True), *FROZEN)
+"""`freeze_router`: who gets which token stays as pre-training left it, but for what other layers change."""
 
 DECAY = {
     "matrices": ((r"(norm|bias)[^/]*$", False), (r"", True)),
@@ -226,6 +229,34 @@ def clip_by_global_norm(limit: float) -> optax.GradientTransformation:
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
+class Averaged(NamedTuple):
+    """The state of an optimizer beside a running average of what it trains: float32, a tree like the parameters."""
+
+    inner: Any
+    ema: Any
+
+
+def with_average(rule: optax.GradientTransformation) -> optax.GradientTransformation:
+    """`rule`, whose state has room for an average; the step fills it (`moved_average`), as it knows the new weights."""
+
+    def init(params: Any) -> Averaged:
+        # copied: what a jitted function passes through is no array of its own, and both are donated
+        return Averaged(rule.init(params), jax.tree.map(lambda p: jnp.copy(p.astype(jnp.float32)), params))
+
+    def update(grads: Any, state: Averaged, params: Any = None) -> tuple[Any, Averaged]:
+        updates, inner = rule.update(grads, state.inner, params)
+        return updates, Averaged(inner, state.ema)
+
+    return optax.GradientTransformation(init, update)
+
+
+def moved_average(ema: Any, params: Any, step: jax.Array, decay: float) -> Any:
+    """d ema + (1 - d) params, with d = min(decay, (1 + step) / (10 + step)): short at first, or the first weights would
+    weigh most of a short run. `step`: int32 [], updates done before this one."""
+    d = jnp.minimum(decay, (1.0 + step) / (10.0 + step)).astype(jnp.float32)
+    return jax.tree.map(lambda mean, p: d * mean + (1 - d) * p.astype(jnp.float32), ema, params)
+
+
 def make_optimizer(
     config: OptimizerConfig, num_steps: int, params: Any
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
@@ -241,5 +272,7 @@ def make_optimizer(
             optax.scale_by_learning_rate(schedule),
         ),
     )
-    labels = jax.tree.map(lambda frozen: "frozen" if frozen else "trained", match_rules(params, FROZEN))
-    return optax.partition({"trained": rule, "frozen": optax.set_to_zero()}, labels), schedule
+    is_frozen = match_rules(params, FROZEN_ROUTER if config.freeze_router else FROZEN)
+    labels = jax.tree.map(lambda frozen: "frozen" if frozen else "trained", is_frozen)
+    optimizer = optax.partition({"trained": rule, "frozen": optax.set_to_zero()}, labels)
+    return (with_average(optimizer) if config.ema_decay else optimizer), schedule

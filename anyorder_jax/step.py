@@ -16,7 +16,7 @@ from anyorder_jax.loss import gather_targets, head_loss, role_sums, target_weigh
 from anyorder_jax.model import lora, transformer
 from anyorder_jax.model.attention import Attention, BlockDiffusion, Segments
 from anyorder_jax.model.config import ModelConfig
-from anyorder_jax.optimizer import apply_updates
+from anyorder_jax.optimizer import apply_updates, moved_average
 from anyorder_jax.state import TrainState
 from anyorder_jax.types import Batch
 
@@ -62,6 +62,35 @@ def expert_statistics(load_NE: jax.Array) -> Metrics:
     return {"expert_max_load": (load_NE.max(-1) / mean).mean(), "expert_idle": (load_NE == 0).mean()}
 
 
+LOAD_EDGES = (0.25, 0.5, 1.0, 2.0, 4.0)
+
+
+def load_histogram(load_NE: jax.Array, first_layer: int) -> Metrics:
+    """Of tokens per expert [N, E], for each layer: the share of its experts whose load over the layer's mean load lies
+
+        load_layer03_0     none at all                 load_layer03_to_0.25   above 0, to 0.25     (to_0.5, to_1, ...)
+        load_layer03_more  above the last edge
+
+    first_layer: the number of the first MoE layer in the model.
+    """
+    ratio_NE = load_NE / jnp.maximum(load_NE.mean(-1, keepdims=True), 1e-9)
+    edges = jnp.array([0.0, *LOAD_EDGES])
+    bin_NE = jnp.searchsorted(edges, ratio_NE.reshape(-1), side="left").reshape(ratio_NE.shape)  # 0: no tokens
+    share_NB = jax.nn.one_hot(bin_NE, len(edges) + 1).mean(1)
+    names = ("0", *(f"to_{edge:g}" for edge in LOAD_EDGES), "more")
+    return {
+        f"load_layer{first_layer + n:02d}_{name}": share_NB[n, b]
+        for n in range(load_NE.shape[0])
+        for b, name in enumerate(names)
+    }
+
+
+def evened(expert_bias_NE: jax.Array, load_NE: jax.Array, rate: float) -> jax.Array:
+    """The biases after an update: + rate for an expert with less than its layer's mean load, - rate for one with more
+    (DeepSeek-V3, arXiv 2412.19437, section 2.1.2). No term of the loss pulls at the router. Padding is load too."""
+    return expert_bias_NE + rate * jnp.sign(load_NE.mean(-1, keepdims=True) - load_NE)
+
+
 def make_train_step(
     config: Config,
     model_config: ModelConfig,
@@ -77,7 +106,8 @@ def make_train_step(
     are those of the factors alone.
     """
     num_micro = config.train.accumulation_steps
-    is_row_frozen = not config.optimizer.update_pad_embedding and not config.lora.rank
+    rules = config.optimizer
+    is_row_frozen = not rules.update_pad_embedding and not config.lora.rank
 
     def loss_of(trained: Any, frozen: Any, batch: Batch, weights: jax.Array) -> tuple[jax.Array, Metrics]:
         return batch_loss({**trained, **frozen}, batch, weights, config, model_config, mesh)
@@ -108,16 +138,25 @@ def make_train_step(
             grads = jax.tree.map(lambda g, s: g.astype(s.dtype), grads, shapes[1])
         if is_row_frozen:  # torch's padding_idx: used, but without a gradient
             grads["embedding"] = grads["embedding"].at[model_config.pad_token_id].set(0)
+        if rules.freeze_router and "moe" in grads:
+            grads["moe"]["router"] = jnp.zeros_like(grads["moe"]["router"])  # no part of the norm either
         grad_norm = optax.tree.norm(grads)
         old_opt_state = sharding.fetch(state.opt_state, placed.opt_state)
         updates, opt_state = optimizer.update(grads, old_opt_state, trained)
         rounding = jax.random.fold_in(keys.key(config.seed, "rounding"), state.step)
-        params = apply_updates(trained, updates, rounding if config.optimizer.stochastic_rounding else None)
+        params = apply_updates(trained, updates, rounding if rules.stochastic_rounding else None)
+        load_NE = sums.pop("expert_load")
+        if rules.expert_bias_rate:
+            params["moe"]["expert_bias"] = evened(params["moe"]["expert_bias"], load_NE, rules.expert_bias_rate)
+        if rules.ema_decay:
+            opt_state = opt_state._replace(ema=moved_average(opt_state.ema, params, state.step, rules.ema_decay))
         is_applied = jnp.isfinite(loss) & jnp.isfinite(grad_norm) & (loss <= loss_limit)
         updated, before = (params, opt_state), (trained, old_opt_state)
         params, opt_state = jax.tree.map(lambda new, old: jnp.where(is_applied, new, old), updated, before)
         state = TrainState(state.step + 1, {**params, **frozen}, opt_state)
-        metrics = expert_statistics(sums.pop("expert_load")) | sums
+        metrics = expert_statistics(load_NE) | sums
+        if config.log.expert_load:
+            metrics |= load_histogram(load_NE, model_config.first_k_dense_replace)
         metrics |= {"loss": loss, "grad_norm": grad_norm, "is_applied": is_applied}
         return state, metrics
 

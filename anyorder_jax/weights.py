@@ -62,28 +62,32 @@ def load_params(path: str | Path, model_config: ModelConfig, shapes: Any, hold: 
     return load.hold_all(params, hold)
 
 
-def _restore(path: str | Path, shapes: Any) -> Any:
-    """What a run stored of its parameters, in the dtypes and on the shardings of `shapes`.
+def _restore(path: str | Path, shapes: Any, is_average: bool = False) -> Any:
+    """What a run stored of its parameters, in the dtypes and on the shardings of `shapes`; or of their average.
 
     They are read in the dtypes in which they were stored, compared with the digests that were saved with them, and cast
     then: one weight after another where the dtypes differ, as both trees may not fit.
 
     Raises:
-      ValueError: for a checkpoint that cannot be read, or holds other bytes than were written.
+      ValueError: for a checkpoint that cannot be read, or holds other bytes than were written, or no average.
     """
     folder, meta = step_folder(path), read_meta(path)
-    dtype = freeze(meta["config"]).model.param_dtype
+    saved = freeze(meta["config"])
+    if is_average and not saved.optimizer.ema_decay:
+        raise ValueError(f"{folder}: holds no average of weights: its run had config.optimizer.ema_decay = 0.")
+    item, dtype = ("optimizer/ema", "float32") if is_average else ("params", saved.model.param_dtype)
     wanted = traverse_util.flatten_dict(shapes)
     stored = {path: _as_stored(path, shape, dtype) for path, shape in wanted.items()}
     found: dict[tuple[str, ...], jax.Array] = {}
     digests: dict[tuple[str, ...], int] = {}
     for group in [stored] if stored == wanted else [{path: shape} for path, shape in stored.items()]:
-        read = _read_some(folder, group)
+        read = _read_some(folder, item, group)
         digests |= dict(zip(read, digest.of_arrays(list(read.values())), strict=True))
         found |= {path: _as_wanted(read.pop(path), wanted[path]) for path in group}
     in_order = [digests[path] for path in sorted(digests)]  # of the tree's leaves
-    if digest.wrong_items({"params": in_order}, meta):
-        raise _damaged(folder, "params: other bytes than were written")
+    written = meta.get("digests", {}).get(item.split("/")[0], in_order)[-len(in_order) :]  # an average comes last
+    if in_order != written:
+        raise _damaged(folder, f"{item}: other bytes than were written")
     return traverse_util.unflatten_dict(found)
 
 
@@ -97,19 +101,20 @@ def _as_wanted(x: jax.Array, shape: Any) -> jax.Array:
     return x if x.dtype == shape.dtype else jax.device_put(x.astype(shape.dtype), shape.sharding)
 
 
-def _read_some(folder: Path, shapes: Mapping[tuple[str, ...], Any]) -> dict[tuple[str, ...], jax.Array]:
-    """Some of the arrays of a step's `params`."""
-    tree = traverse_util.unflatten_dict(dict(shapes))
+def _read_some(folder: Path, item: str, shapes: Mapping[tuple[str, ...], Any]) -> dict[tuple[str, ...], jax.Array]:
+    """Some of the arrays of a step's `params`, or of another item's branch ("optimizer/ema")."""
+    item, *branch = item.split("/")
+    tree = traverse_util.unflatten_dict({(*branch, *name): shape for name, shape in shapes.items()})
     args = ocp.checkpoint_utils.construct_restore_args(tree)
     try:
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-            read = reader.restore(folder / "params", args=ocp.args.PyTreeRestore(tree, args, partial_restore=True))
+            read = reader.restore(folder / item, args=ocp.args.PyTreeRestore(tree, args, partial_restore=True))
     except jax.errors.JaxRuntimeError:  # no memory
         raise
     except Exception as error:  # whatever the storage or a decoder raises
         raise _damaged(folder, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}") from error
     flat = traverse_util.flatten_dict(read)
-    return {name: flat[name] for name in shapes}
+    return {name: flat[(*branch, *name)] for name in shapes}
 
 
 def _damaged(folder: Path, reason: str) -> ValueError:
@@ -162,10 +167,12 @@ def refuse_other_base(meta: Mapping[str, Any], digests: Mapping[str, int], where
         )
 
 
-def _load_adapted(path: str | Path, config: Config, model_config: ModelConfig, mesh: Mesh) -> Any:
-    """A run's parameters as it trains them, with LoRA the frozen weights and the factors."""
+def _load_adapted(
+    path: str | Path, config: Config, model_config: ModelConfig, mesh: Mesh, is_average: bool = False
+) -> Any:
+    """A run's parameters as it trains them (or their average), with LoRA the frozen weights and the factors."""
     shapes = abstract_params(model_config, mesh, config.model.param_dtype, config.lora)
-    params = _restore(path, lora.split(shapes)[0])
+    params = _restore(path, lora.split(shapes)[0], is_average)
     if not config.lora.rank:
         return params
     where = paths.find(config.model.path, find(path)[0])  # a copied run may have its model beside it
@@ -176,7 +183,7 @@ def _load_adapted(path: str | Path, config: Config, model_config: ModelConfig, m
 
 
 def load_for_inference(
-    path: str | Path, mesh: Mesh | None = None, param_dtype: str = ""
+    path: str | Path, mesh: Mesh | None = None, param_dtype: str = "", is_average: bool = False
 ) -> tuple[Config, ModelConfig, Any, Path]:
     """(config, model config, params, tokenizer directory) of a run or step directory; the optimizer is not read. The
     params are what `transformer.apply(..., lora_config=config.lora)` takes.
@@ -185,9 +192,10 @@ def load_for_inference(
       path: RUN or RUN/checkpoints/STEP.
       mesh: where the weights go (None: the first device).
       param_dtype: of the weights; "" is that of the run.
+      is_average: the running average of the weights (config.optimizer.ema_decay) in place of the last ones.
 
     Raises:
-      FileNotFoundError: when there is no checkpoint there.
+      FileNotFoundError: when there is no checkpoint there. ValueError: when it holds no average.
     """
     run, step = find(path)
     meta = read_meta(path)
@@ -195,5 +203,5 @@ def load_for_inference(
     mesh = sharding.make_mesh(MeshConfig(), jax.local_devices()[:1]) if mesh is None else mesh
     if param_dtype:
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, param_dtype=param_dtype))
-    params = _load_adapted(run / "checkpoints" / str(step), config, model_config, mesh)
+    params = _load_adapted(run / "checkpoints" / str(step), config, model_config, mesh, is_average)
     return config, model_config, params, run / "tokenizer"

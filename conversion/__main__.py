@@ -266,6 +266,60 @@ def _upload(args: argparse.Namespace) -> int:
     return 0
 
 
+def _add_doctor(verbs: argparse._SubParsersAction) -> None:
+    parser = verbs.add_parser(
+        "doctor",
+        help="whether these are the weights of a trained model, and what is wrong",
+        description="Reads a checkpoint once, a layer in memory at a time. Compares names, shapes and dtypes with the "
+        "config, looks at every weight and expert, asks the model to fill in a built-in text, and tries readings that "
+        "undo known faults: one that lowers the loss names the fault. Exit code 0: healthy, 1: not, 2: no checkpoint.",
+    )
+    parser.add_argument(
+        "path", type=paths.typed, help="directory with a split or merged checkpoint, a run, or one of its checkpoints"
+    )
+    parser.add_argument(
+        "--tokenizer", type=paths.typed, default="", help="its directory; default: the checkpoint's own"
+    )
+    parser.add_argument(
+        "--tries", choices=("none", "whole", "layers"), default="",
+        help="readings that are tried: the same change in all layers, or also in each alone. Default: layers up to a "
+        "billion parameters, else whole on an accelerator and none on a CPU",
+    )  # fmt: skip
+    parser.add_argument("--json", type=paths.typed, default="", help="also write all that was found to this file")
+    parser.set_defaults(run=_doctor)
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from conversion.doctor import doctor
+
+    return doctor(args.path, tokenizer=args.tokenizer, tries=args.tries, json_path=args.json, is_dry_run=args.dry_run)
+
+
+def _add_average(verbs: argparse._SubParsersAction) -> None:
+    parser = verbs.add_parser(
+        "average",
+        help="the mean of some checkpoints of a run -> a run",
+        description="Writes the mean of the last or best checkpoints of a run (float32 sums, block by block) as a run "
+        "directory that evaluate and to_hf take, and train as model.path. It has no optimizer: nothing resumes there.",
+    )
+    parser.add_argument("--checkpoint", type=paths.typed, required=True, help="a run directory")
+    parser.add_argument("--output_path", type=paths.typed, required=True, help="new run directory")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--last", type=int, default=0, help="so many of the newest checkpoints")
+    which.add_argument("--best", type=int, default=0, help="so many of those with the lowest validation loss")
+    which.add_argument("--steps", default="", help="these: 4000,5000,6000")
+    parser.set_defaults(run=_average)
+
+
+def _average(args: argparse.Namespace) -> int:
+    from conversion.average import average
+
+    average(
+        args.checkpoint, args.output_path, last=args.last, best=args.best, steps=args.steps, is_dry_run=args.dry_run
+    )
+    return 0
+
+
 def make_parser() -> argparse.ArgumentParser:
     """The command line: one sub-parser a verb."""
     parser = argparse.ArgumentParser(
@@ -282,6 +336,8 @@ def make_parser() -> argparse.ArgumentParser:
     _add_verify(verbs)
     _add_inspect(verbs)
     _add_upload(verbs)
+    _add_doctor(verbs)
+    _add_average(verbs)
     for verb in verbs.choices.values():
         verb.add_argument("--dry_run", action="store_true", help="check everything, say what would be done, do nothing")
     return parser

@@ -161,7 +161,7 @@ def _keep_freed_memory() -> None:
     process.keep_freed_memory()  # blocks come and go: without it every one costs page faults
 
 
-def _run_reader(folder: Path) -> tuple[Read, Callable[[], None]]:
+def run_reader(folder: Path) -> tuple[Read, Callable[[], None]]:
     """(reads parts of the weights that a run's step stands for: LoRA's factors folded in; what to call at the end)."""
     meta = run_directory.read_meta(folder)
     config, model_config = freeze(meta["config"]), ModelConfig.from_hf(meta["model"])
@@ -175,7 +175,7 @@ def _run_reader(folder: Path) -> tuple[Read, Callable[[], None]]:
     if not config.model.path:
         base = read_drawn(config, model_config)
     elif run_directory.is_run(config.model.path):
-        base, finish_base = _other_run_reader(config.model.path)
+        base, finish_base = _otherrun_reader(config.model.path)
     else:
         base = read_directory(config.model.path)
     factors = StoredParams(folder, factor_leaves(all_leaves, config.lora))
@@ -189,11 +189,11 @@ def _run_reader(folder: Path) -> tuple[Read, Callable[[], None]]:
     return folded, finish
 
 
-def _other_run_reader(path: str) -> tuple[Read, Callable[[], None]]:
+def _otherrun_reader(path: str) -> tuple[Read, Callable[[], None]]:
     """(reads parts of a run's weights, in the dtype of the leaf instead of the run's own; what to call at the end)."""
     folder = run_directory.step_folder(path)
     dtype = dtype_of(freeze(run_directory.read_meta(folder)["config"]).model.param_dtype)
-    read, finish = _run_reader(folder)
+    read, finish = run_reader(folder)
 
     def cast(leaf: Leaf, index: Index) -> np.ndarray:
         own = leaf if leaf.path[-1] == "expert_bias" else leaf._replace(dtype=dtype)
@@ -250,5 +250,5 @@ def to_hf(
         print(plan_export(model_config, output_path, layout, **arguments).describe())
         return
     _keep_freed_memory()
-    read, finish = _run_reader(folder)
+    read, finish = run_reader(folder)
     export_params(read, model_config, output_path, layout, finish=finish, **arguments)

@@ -45,6 +45,7 @@ from anyorder_jax.config import defaults
 def get_config(variant=""):
     config = defaults(variant)
     config.model.path = $(python_string "$model")
+    config.model.check = "${MODEL_CHECK:-on}"  # off: also from random weights
     config.data.path = $(python_string "$output/data")
     config.data.num_episodes = 0  # all that are there
     config.data.row_length = ${ROW_LENGTH:-4096}

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"files", "command", "paths", "terminal"},  # the standard library alone
     {"recipes"},
-    {"types", "config", "keys", "process", "digest", "hardware", "hlo", "rendering"},
+    {"types", "config", "keys", "process", "digest", "hardware", "hlo", "rendering", "profiling"},
     {"masking"},
     {"data", "environments", "sharding", "metrics", "statistics"},
     {"model", "formats"},
@@ -21,7 +21,7 @@ FLOORS = [
     {"task"},
     {"state"},
     {"step", "decode", "checkpoint", "weights"},
-    {"acting", "asking"},
+    {"acting", "asking", "health"},
     {"evaluation"},
     {"training"},
     {"generate", "ingest", "train", "evaluate", "collect", "ablate", "demo", "export_episodes", "fit"},
@@ -65,9 +65,9 @@ def test_nothing_unsafe(word):
         assert word not in path.read_text(encoding="utf-8"), path
 
 
-SOURCES = MODULES + sorted(p for p in (ROOT / "conversion").rglob("*.py") if "code" not in p.parts)  # that is for users
+SOURCES = MODULES + sorted(
     p for p in (ROOT / "conversion").rglob("*.py") if "code" not in p.parts
-)  # one file for users
+)  # that is one file for users
 MANY_PARAMETERS = {
     "collect", "backward", "_run", "hidden", "apply", "plan_export", "export_params", "verify",
 }  # fmt: skip

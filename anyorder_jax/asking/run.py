@@ -53,7 +53,7 @@ def evaluate_text(
     start = time.perf_counter()
     config = subject.config
     mesh = mesh_of(config, mesh_text)
-    _, model_config, params, tokenizer = weights.load_for_inference(subject.path, mesh)
+    _, model_config, params, tokenizer = weights.load_for_inference(subject.path, mesh, is_average=subject.is_average)
     task = open_task(config, tokenizer)
     held_out = open_held_out(config, task, num_episodes, goals)
     say(f"asking about {len(held_out.ids)} test episodes, on {mesh.size} device(s)")
@@ -63,6 +63,7 @@ def evaluate_text(
     told = "Acting: acting.json." if is_world else "Acting is left out: the data have no environment."
     about = {
         "checkpoint": str(subject.path), "step": subject.step, "environment": task.environment,
+        "weights": "ema" if subject.is_average else "last",
         "seed": seed, "goals": list(goals), "num_test_episodes": len(held_out.ids), "num_windows": num_windows,
         "context_tokens": config.data.context_tokens, "num_counted_episodes": held_out.counts.num_episodes,
         "num_skipped": len(task.skipped or ()), "mesh": dict(mesh.shape),

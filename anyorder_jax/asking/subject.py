@@ -14,7 +14,8 @@ class Subject(NamedTuple):
 
     path: as it was named, RUN (newest checkpoint) or RUN/checkpoints/STEP. run, step: what it is. config: of a run on
     this source alone, with the place where its data lie now. began: their fingerprint as the run stored it. source: the
-    name of the source of a mixture; else empty.
+    name of the source of a mixture; else empty. is_average: the running average of the weights
+    (config.optimizer.ema_decay) in place of the last ones.
     """
 
     path: str
@@ -23,3 +24,4 @@ class Subject(NamedTuple):
     config: Config
     began: Mapping[str, Any]
     source: str = ""
+    is_average: bool = False

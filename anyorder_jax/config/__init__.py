@@ -63,6 +63,11 @@ class Config:
             "data.profile", "'attributes' for masking.granularity 'attribute' (a joint word has no parts)",
             self.data.profile,
         )  # fmt: skip
+        require(
+            not (self.optimizer.expert_bias_rate and self.lora.rank),
+            "optimizer.expert_bias_rate", "0 with LoRA (lora.rank > 0), whose base is frozen",
+            self.optimizer.expert_bias_rate,
+        )  # fmt: skip
         orders = parse_mixture(self.masking.order, ORDERS, "masking.order")
         require(
             not ("causal" in orders and self.data.window == 0 and self.masking.causal_step == "last"),

@@ -141,8 +141,10 @@ class ModelSelection:
     compute_dtype: str = "float32"  # "float32" or "bfloat16"
     param_dtype: str = "float32"
     remat: str = "none"  # "none", "full", "dots", "save_moe_out"
+    check: str = "on"  # "off": start from the weights at `path` also where they are not those of a trained model
 
     def __post_init__(self) -> None:
+        require(self.check in ("on", "off"), "model.check", "'on' or 'off'", self.check)
         for name in ("compute_dtype", "param_dtype"):
             require(
                 getattr(self, name) in ("float32", "bfloat16"),
@@ -203,6 +205,9 @@ class OptimizerConfig:
     decay: str = "matrices"  # "matrices": not norms, biases; "all": as dFactory
     clip_norm: float = 1.0
     update_pad_embedding: bool = True  # False: the pad row gets no gradient, as torch's padding_idx
+    expert_bias_rate: float = 0.0  # > 0: the router's biases move by so much an update towards an even load (step.py)
+    freeze_router: bool = False  # True: experts are trained, and who gets which token is not
+    ema_decay: float = 0.0  # > 0: a running average of the weights is kept beside them (`evaluate --weights=ema`)
 
     def __post_init__(self) -> None:
         require(
@@ -215,9 +220,9 @@ class OptimizerConfig:
         )  # fmt: skip
         for name in ("learning_rate", "eps", "clip_norm"):
             require(getattr(self, name) > 0, f"optimizer.{name}", "a number > 0", getattr(self, name))
-        for name in ("end_learning_rate", "warmup_steps", "weight_decay"):
+        for name in ("end_learning_rate", "warmup_steps", "weight_decay", "expert_bias_rate"):
             require(getattr(self, name) >= 0, f"optimizer.{name}", "a number >= 0", getattr(self, name))
-        for name in ("b1", "b2"):
+        for name in ("b1", "b2", "ema_decay"):
             require(0 <= getattr(self, name) < 1, f"optimizer.{name}", "in [0, 1)", getattr(self, name))
         require(self.decay in ("matrices", "all"), "optimizer.decay", "'matrices' or 'all'", self.decay)
 
@@ -323,7 +328,18 @@ class LogConfig:
     validate_every_steps: int = 1000
     num_validation_rows: int = 64
     wandb_project: str = ""  # set: also log there (extra `wandb`)
+    expert_load: bool = False  # True: how evenly each layer's experts are loaded (step.load_histogram)
+    profile_steps: str = ""  # "10:13": updates 10, 11 and 12 (from 0) are traced into RUN/profile (profiling.py)
 
     def __post_init__(self) -> None:
         for name in ("every_steps", "validate_every_steps", "num_validation_rows"):
             require(getattr(self, name) >= 1, f"log.{name}", "an integer >= 1", getattr(self, name))
+        self.profiled()
+
+    def profiled(self) -> range:
+        """The updates that are traced, counted from 0; empty where none are."""
+        first, _, last = self.profile_steps.partition(":")
+        is_range = first.isdecimal() and last.isdecimal() and int(first) < int(last)
+        require(is_range or not self.profile_steps, "log.profile_steps", "FIRST:LAST, e.g. '10:13', or ''",
+                self.profile_steps)  # fmt: skip
+        return range(int(first), int(last)) if is_range else range(0)

@@ -80,7 +80,7 @@ def evaluate(subject: Subject, directory: Path, request: Request, say: Callable[
     if request.mesh:
         raise ValueError("--mesh: only text is evaluated on a mesh; leave it out.")
     environment, config = request.environment, subject.config
-    _, model_config, params, tokenizer = weights.load_for_inference(subject.path)
+    _, model_config, params, tokenizer = weights.load_for_inference(subject.path, is_average=subject.is_average)
     if environment:
         registry.make_environment(environment, config.data.profile).close()  # an unknown level fails here
     report.make_directory(directory)
@@ -118,7 +118,7 @@ def _about(opened: Opened) -> dict[str, Any]:
         "profile": held_out.profile,
         "window": held_out.num_steps, "num_episodes": len(held_out.seeds), "first_seed": held_out.seeds[0],
         "num_test_episodes": len(held_out.examples), "num_windows": request.num_windows, "seed": opened.seed,
-        "goals": list(request.which.goals), "visit_penalty": policy.VISIT_PENALTY,
+        "goals": list(request.which.goals), "weights": request.weights, "visit_penalty": policy.VISIT_PENALTY,
         "overlap": held_out.overlap._asdict(), "held_out": held_out.overlap.sentence(),
         "data": {"directory": str(held_out.task.directory), "files": dict(held_out.task.fingerprint["files"])},
     }  # fmt: skip

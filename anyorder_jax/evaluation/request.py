@@ -23,7 +23,9 @@ class Request:
     rules: how the model's logits become actions, of `policy.RULES`. num_windows: windows asked per episode and question
     at most (of `likelihood`: an eighth of it). suites: what is evaluated, of SUITES; a file each. mesh: of text, sizes
     of mesh axes; see `asking.scorer.mesh_of`. choosing: of text: other ways in which the model chooses its actions, of
-    `acting.choosing.CHOICES`. which: which episodes: with certain goals, held out by seed or by layout.
+    `acting.choosing.CHOICES`. is_average: the running average of the weights (config.optimizer.ema_decay) in place of
+    the last ones; the default output_dir then ends in "ema". which: which episodes: with certain goals, held out by
+    seed or by layout.
 
     Raises:
       ValueError: for a number that is too small, or a name that there is not.
@@ -38,6 +40,7 @@ class Request:
     suites: Sequence[str] = ("report",)
     mesh: str = ""
     choosing: Sequence[str] = ()
+    is_average: bool = False
     which: Which = Which()  # noqa: RUF009 (a tuple)
 
     def __post_init__(self) -> None:
@@ -60,3 +63,8 @@ class Request:
     def subfolder(self) -> str:
         """Of the report, for episodes that are held out in another way."""
         return self.which.held_out if self.which.held_out != "seed" else ""
+
+    @property
+    def weights(self) -> str:
+        """Which weights, as the command names them."""
+        return "ema" if self.is_average else "last"

@@ -12,6 +12,7 @@ from anyorder_jax import files, process, run_directory, sharding
 from anyorder_jax.config import Config, to_json, with_absolute_paths
 from anyorder_jax.metrics import RunLogger
 from anyorder_jax.process import say
+from anyorder_jax.profiling import Profile
 from anyorder_jax.training.monitor import Accumulator
 from anyorder_jax.training.run import Run
 
@@ -49,12 +50,19 @@ def _train(run: Run) -> bool:
     first = int(run.state.step)
     log = RunLogger(workdir, config.train.num_steps, to_json(config), config.log.wandb_project, first_step=first)
     accumulator = Accumulator(run, log, **run.accumulated_at_start)
+    profile = Profile(workdir, config.log.profiled(), say)
     is_stopped = False
-    with contextlib.closing(log), run.checkpointer, process.until_sigterm() as is_last_before_stop:
+    with (
+        contextlib.closing(log),
+        contextlib.closing(profile),
+        run.checkpointer,
+        process.until_sigterm() as is_last_before_stop,
+    ):
         previous: tuple[int, Any, Any] | None = None
         for number in range(first, config.train.num_steps):
             batch = next(run.batches)
             placed = sharding.place_batch(batch, run.mesh)
+            profile(number, run.state)
             run.state, metrics = run.train_step(run.state, placed, run.spikes.limit(number))
             if previous:
                 accumulator.add(*previous)  # read step n-1 while step n runs

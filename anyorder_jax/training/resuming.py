@@ -47,7 +47,7 @@ def refuse_other_run(
     saved, now = dataclasses.asdict(freeze(meta["config"])), dataclasses.asdict(config)
     placed = {tuple(key.split(".")) for key in path_keys()} - {("data", "sources")}
     free = {"mesh", "log", "checkpoint"}  # do not change what is learned
-    moved = {("data", "num_threads"), ("data", "prefetch")}
+    moved = {("data", "num_threads"), ("data", "prefetch"), ("model", "check")}
     moved |= {("data", "path"), ("data", "cache_dir")}  # the fingerprint tells whether the episodes are the same
     if config.lora.rank:
         moved.add(("model", "path"))  # the digests of the frozen weights tell whether they are the same

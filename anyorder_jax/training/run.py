@@ -14,6 +14,7 @@ from anyorder_jax import checkpoint, keys, run_directory, sharding, state, step
 from anyorder_jax.collected import collect, directory_of, is_collected
 from anyorder_jax.config import Config
 from anyorder_jax.data import pipeline
+from anyorder_jax.health import start
 from anyorder_jax.masking.sampler import AnyOrderMaskSampler
 from anyorder_jax.model import lora
 from anyorder_jax.optimizer import make_optimizer
@@ -86,6 +87,9 @@ class Run:
         self.checkpointer = checkpoint.Checkpointer(workdir, config.checkpoint, say)
         self.meta = run_directory.describe(config, self.model_config, self.task.fingerprint)
         self.state = self._first_state(placed)
+        if start.is_due(config, int(self.state.step)):
+            own = jax.tree.map(lambda *x: np.concatenate(x), *self.validation) if self.validation else None
+            start.check(config, self.task.vocabulary, self.model_config.vocab_size, own, self._sums, say)
 
     def _first_state(self, placed: state.TrainState) -> state.TrainState:
         """The newest whole checkpoint's state, else the pretrained model's, else random weights."""
@@ -127,9 +131,13 @@ class Run:
 
     def validate(self) -> dict[str, float]:
         """Loss, and NLL and accuracy by kind of unit, over the fixed validation rows, normalised over all of them."""
-        rows = jax.tree.map(lambda *x: np.concatenate(x)[self.share :: self.num_shares], *self.validation)
-        sums = jax.device_get(self.validation_step(self.state.params, sharding.place_batch(rows, self.mesh)))
+        sums = self._sums(jax.tree.map(lambda *x: np.concatenate(x), *self.validation))
         return summarise({name: float(value) for name, value in sums.items()}, 1)
+
+    def _sums(self, rows: Any) -> Mapping[str, Any]:
+        """The sums of a validation over rows that all processes hold."""
+        own = jax.tree.map(lambda x: x[self.share :: self.num_shares], rows)
+        return jax.device_get(self.validation_step(self.state.params, sharding.place_batch(own, self.mesh)))
 
     def save(self, accumulator: Accumulator, validation_loss: float | None = None) -> None:
         """Starts saving everything that the next process needs to go on as if nothing had happened."""
