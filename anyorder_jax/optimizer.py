@@ -137,6 +137,12 @@ def scale_by_adam(b1: float, b2: float, eps: float, moment_dtype: str) -> optax.
 
     Everything is computed in float32; what is narrower is rounded at random (a function of the update's number, so that
     a resumed run repeats it).
+
+    Args:
+      b1: decay of the first moment.
+      b2: of the second.
+      eps: added to its root.
+      moment_dtype: see above.
     """
 
     def hold(x: jax.Array, power: int, bits: jax.Array) -> Any:

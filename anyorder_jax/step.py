@@ -30,9 +30,17 @@ is narrowed inside: a copy of all experts in bfloat16, throughout the forward an
 def batch_loss(
     params: Any, batch: Batch, weights: jax.Array, config: Config, model_config: ModelConfig, mesh: Mesh
 ) -> tuple[jax.Array, Metrics]:
-    """loss.py's sum over one (micro-)batch, and the sums that the log shows. `weights` float32 [B, L].
+    """loss.py's sum over one (micro-)batch, and the sums that the log shows.
 
     Under block diffusion the model reads [noisy ; clean] with positions that restart, and the noisy half is asked.
+
+    Args:
+      params: the model's tree, frozen weights included.
+      batch: [B, L].
+      weights: float32 [B, L], of `loss.target_weights`.
+      config: of the run.
+      model_config: the model's shape.
+      mesh: where rows and weights lie.
     """
     length = batch.tokens.shape[1]
     tokens, positions, is_asked = batch.tokens, batch.positions, batch.is_target
@@ -104,6 +112,13 @@ def make_train_step(
     that gradients, summed in float32, are those of the large batch. A step whose loss or gradient is not finite, or
     whose loss is above `loss_limit`, changes nothing; `metrics["is_applied"]` says so. With LoRA gradients and updates
     are those of the factors alone.
+
+    Args:
+      config: of the run.
+      model_config: the model's shape.
+      optimizer: of `make_optimizer`.
+      mesh: where rows and weights lie.
+      placed: the state's shardings.
     """
     num_micro = config.train.accumulation_steps
     rules = config.optimizer

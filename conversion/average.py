@@ -40,6 +40,12 @@ def _validation_loss(folder: Path) -> float | None:
 def choose(run: Path, last: int, best: int, steps: str) -> list[int]:
     """The steps that are meant, ascending.
 
+    Args:
+      run: its directory.
+      last: as `average`, like the others.
+      best: see there.
+      steps: see there.
+
     Raises:
       ValueError: when they are not there, or fewer than two.
     """
@@ -109,7 +115,10 @@ def average(
     Args:
       path: a run directory.
       output_path: a new run directory; `evaluate`, `to_hf` and `model.path` take it, and no run goes on from it.
-      last, best, steps: which; one of them.
+      last: so many of the newest steps, or
+      best: of those with the lowest validation loss, or
+      steps: "4000,5000", these.
+      is_dry_run: says what would be written, and stops.
 
     Raises:
       FileNotFoundError, ValueError: no run, too few checkpoints, a damaged one, factors of LoRA, an occupied output.

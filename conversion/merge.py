@@ -110,6 +110,8 @@ def convert(
     """Writes the model at `input_path` to `output_path` with its experts in `layout`.
 
     Args:
+      input_path: a directory with the model in the other layout.
+      output_path: a new directory, or an empty one.
       show_progress: whether a line on the terminal tells how far it is.
       layout: "merged" or "split".
       dtype: "" keeps every tensor's own; "bfloat16" or "float32" rounds all of them (the reference:

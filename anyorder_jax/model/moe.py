@@ -47,7 +47,10 @@ def route(
     2412.19437.
 
     Args:
+      config: the model's shape.
       x_TD: [T, D], documents one after another.
+      router_DE: any float dtype.
+      expert_bias_E: added to the scores by which experts are chosen.
       place_T: int32 [T], a token's place in its document, from 0; read by block routing alone.
     """
     logits_TE = jnp.einsum(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ from anyorder_jax import files, process, run_directory, sharding
 from anyorder_jax.config import Config, to_json, with_absolute_paths
 from anyorder_jax.metrics import RunLogger
 from anyorder_jax.process import say
-from anyorder_jax.profiling import Profile
 from anyorder_jax.training.monitor import Accumulator
 from anyorder_jax.training.run import Run
 
@@ -40,6 +40,18 @@ def train(config: Config, workdir: Path, is_extending: bool = False) -> bool:
         raise
 
 
+@contextlib.contextmanager
+def _profile(config: Config, workdir: Path) -> Iterator[Callable[[int, Any], None]]:
+    """What is called before every update, and traces those that the configuration names."""
+    if not config.log.profile_steps:
+        yield lambda number, state: None
+        return
+    from anyorder_jax.profiling import Profile
+
+    with contextlib.closing(Profile(workdir, config.log.profiled(), say)) as profile:
+        yield profile
+
+
 def _train(run: Run) -> bool:
     config, workdir = run.config, run.workdir
     if jax.process_index() == 0:
@@ -50,11 +62,11 @@ def _train(run: Run) -> bool:
     first = int(run.state.step)
     log = RunLogger(workdir, config.train.num_steps, to_json(config), config.log.wandb_project, first_step=first)
     accumulator = Accumulator(run, log, **run.accumulated_at_start)
-    profile = Profile(workdir, config.log.profiled(), say)
+    profile = _profile(config, workdir)
     is_stopped = False
     with (
         contextlib.closing(log),
-        contextlib.closing(profile),
+        profile as trace,
         run.checkpointer,
         process.until_sigterm() as is_last_before_stop,
     ):
@@ -62,7 +74,7 @@ def _train(run: Run) -> bool:
         for number in range(first, config.train.num_steps):
             batch = next(run.batches)
             placed = sharding.place_batch(batch, run.mesh)
-            profile(number, run.state)
+            trace(number, run.state)
             run.state, metrics = run.train_step(run.state, placed, run.spikes.limit(number))
             if previous:
                 accumulator.add(*previous)  # read step n-1 while step n runs

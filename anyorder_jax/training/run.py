@@ -14,7 +14,6 @@ from anyorder_jax import checkpoint, keys, run_directory, sharding, state, step
 from anyorder_jax.collected import collect, directory_of, is_collected
 from anyorder_jax.config import Config
 from anyorder_jax.data import pipeline
-from anyorder_jax.health import start
 from anyorder_jax.masking.sampler import AnyOrderMaskSampler
 from anyorder_jax.model import lora
 from anyorder_jax.optimizer import make_optimizer
@@ -87,9 +86,12 @@ class Run:
         self.checkpointer = checkpoint.Checkpointer(workdir, config.checkpoint, say)
         self.meta = run_directory.describe(config, self.model_config, self.task.fingerprint)
         self.state = self._first_state(placed)
-        if start.is_due(config, int(self.state.step)):
-            own = jax.tree.map(lambda *x: np.concatenate(x), *self.validation) if self.validation else None
-            start.check(config, self.task.vocabulary, self.model_config.vocab_size, own, self._sums, say)
+        if config.model.path:
+            from anyorder_jax.health import start
+
+            if start.is_due(config, int(self.state.step)):
+                own = jax.tree.map(lambda *x: np.concatenate(x), *self.validation) if self.validation else None
+                start.check(config, self.task.vocabulary, self.model_config.vocab_size, own, self._sums, say)
 
     def _first_state(self, placed: state.TrainState) -> state.TrainState:
         """The newest whole checkpoint's state, else the pretrained model's, else random weights."""
