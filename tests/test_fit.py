@@ -385,7 +385,7 @@ def test_no_dense_expansion_on_an_h200():
 ODD = """
 import jax, jax.numpy as jnp
 from anyorder_jax import hardware
-from anyorder_jax.model import grouped
+from anyorder_jax.model.kernels import grouped
 
 place = jax.sharding.SingleDeviceSharding(hardware.devices(hardware.target("h200x1"))[0])
 array = lambda *shape, dtype=jnp.bfloat16: jax.ShapeDtypeStruct(shape, dtype, sharding=place)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from anyorder_jax.config import LossConfig
-from anyorder_jax.loss import argmax, cross_entropy, gather_targets, head_loss, role_sums, target_weights
+from anyorder_jax.loss import cross_entropy, gather_targets, head_loss, role_sums, target_weights
+from anyorder_jax.model.kernels.counting import argmax
 from anyorder_jax.types import ROLES, Batch, Field, Kind
 
 

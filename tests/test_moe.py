@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anyorder_jax.model import grouped, moe, presets
+from anyorder_jax.model import moe, presets
+from anyorder_jax.model.kernels import grouped
 
 
 def dense(x_TD, expert_TK, weight_TK, gate_up_ED2F, down_EFD):

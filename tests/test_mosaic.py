@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from jax.experimental.pallas import mosaic_gpu
 
-from anyorder_jax.model import mosaic
+from anyorder_jax.model.kernels import mosaic
 
 Interpret = getattr(mosaic_gpu, "InterpretGPUParams", None)
 

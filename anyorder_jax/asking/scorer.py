@@ -22,10 +22,11 @@ from anyorder_jax.asking.questions import Ask
 from anyorder_jax.asking.targets import Prediction, Targets
 from anyorder_jax.config import Config, MeshConfig
 from anyorder_jax.data.tokenization import Vocabulary
-from anyorder_jax.loss import argmax, cross_entropy
+from anyorder_jax.loss import cross_entropy
 from anyorder_jax.model import transformer
 from anyorder_jax.model.attention import Segments
 from anyorder_jax.model.config import ModelConfig
+from anyorder_jax.model.kernels.counting import argmax
 
 ROW_TOKENS, MAX_ROWS = 2**13, 16
 """Tokens, and rows, that each part of the mesh computes together."""

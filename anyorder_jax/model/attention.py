@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from anyorder_jax import sharding
-from anyorder_jax.model import kernels
+from anyorder_jax.model.kernels import attention as kernels
 
 
 class Full(NamedTuple):

@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 
 from anyorder_jax import sharding
 from anyorder_jax.model.config import ModelConfig
-from anyorder_jax.model.grouped import best_backend, grouped_dot
+from anyorder_jax.model.kernels.grouped import best_backend, grouped_dot
 from anyorder_jax.model.layers import Pair, gated, low_rank
 
 

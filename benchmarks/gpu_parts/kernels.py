@@ -12,7 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from anyorder_jax import sharding
-from anyorder_jax.model import attention, grouped, kernels
+from anyorder_jax.model import attention
+from anyorder_jax.model.kernels import attention as kernels
+from anyorder_jax.model.kernels import grouped
 from gpu_parts.measuring import Error, Size, are_bits_equal, error_of, seconds_of, worst
 from gpu_parts.rows import Rows
 

@@ -17,6 +17,7 @@ from anyorder_jax.health.questions import Rows
 from anyorder_jax.model import transformer
 from anyorder_jax.model.attention import Segments
 from anyorder_jax.model.config import ModelConfig
+from anyorder_jax.model.kernels import counting
 from anyorder_jax.model.layers import Rotary, rms_norm, rotary
 
 LayerWeights = Mapping[str, jax.Array]
@@ -72,7 +73,7 @@ def _answers(
     x_TD: jax.Array, targets_T: jax.Array, norm_D: jax.Array, head_DV: jax.Array, eps: float
 ) -> tuple[jax.Array, jax.Array]:
     logits = transformer.head({"head": head_DV}, rms_norm(x_TD, norm_D, eps))
-    return loss.cross_entropy(logits, targets_T), loss.argmax(logits)
+    return loss.cross_entropy(logits, targets_T), counting.argmax(logits)
 
 
 def answers(reading: Reading, final_norm_D: Any, head_DV: jax.Array, shift: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental.layout import Layout, with_layout_constraint
 
-from anyorder_jax.model import mosaic
+from anyorder_jax.model.kernels import mosaic
 
 BACKENDS = ("pieces", "tiles", "ragged", "mosaic")
 
