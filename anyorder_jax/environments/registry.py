@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _FAMILIES = {
     "BabyAI-": ("anyorder_jax.environments.babyai", "babyai"),
     "BabyAIText-": ("anyorder_jax.environments.babyai_words", "babyai"),
+    "BFCL-": ("anyorder_jax.environments.bfcl", "tools"),
     "ScienceWorld-": ("anyorder_jax.environments.scienceworld", "scienceworld"),
     "TextWorldExpress-": ("anyorder_jax.environments.textworld_express", "textworld"),
 }
