@@ -39,12 +39,14 @@ _GRAM = 3
 
 
 class _Asked(NamedTuple):
-    """A request in a state: its name, its wording, the values of its marks, its calls, and the state after them."""
+    """A request in a state: its name, its wording, the values of its marks, its calls, what they answered, and the
+    state after them."""
 
     name: str
     words: str
     values: dict[str, Any]
     calls: tuple[Call, ...]
+    answers: tuple[str, ...]
     after: tools.Instances
 
 
@@ -95,6 +97,8 @@ def _made(rng: Draw, name: str, number: str, is_test: bool) -> Task | None:
         parts = _turn(rng, requests, instances)
         if not parts:
             return None
+        if not _are_needed(parts, [a for turn in asked for part in turn for a in part.answers], instances):
+            return None
         asked.append(parts)
         calls = tuple(call for part in parts for call in part.calls)
         lack, name_called = rng.random(), calls[0].name
@@ -114,6 +118,27 @@ def _made(rng: Draw, name: str, number: str, is_test: bool) -> Task | None:
         return None
     named = f"{folds.PREFIX}{name}/{number}"
     return Task(named, tuple(turns), tuple(truth), tuple(chosen), config, held_back=held_back)
+
+
+def _are_needed(parts: Sequence[_Asked], told: Sequence[str], before: tools.Instances) -> bool:
+    """Whether the checker would notice if any call of a turn were left out: its answer is told by no other, or the
+    state at the end of the turn would be another one.
+
+    Args:
+      parts: of the turn.
+      told: the answers of the turns before.
+      before: the state when the turn begins.
+    """
+    calls = [call for part in parts for call in part.calls]
+    answers = [answer for part in parts for answer in part.answers]
+    for place, answer in enumerate(answers):
+        if answer in told or answers.count(answer) > 1:
+            without = before.copy()
+            for call in calls[:place] + calls[place + 1 :]:
+                without.execute(call)
+            if without.has_state_of(parts[-1].after):
+                return False
+    return True
 
 
 def _is_of_split(held: str, asked: Sequence[Sequence[_Asked]], is_test: bool) -> bool:
@@ -154,7 +179,7 @@ def _ask(rng: Draw, request: Request, instances: tools.Instances) -> _Asked | No
         if _FAILED.search(answers[-1]):
             return None
         calls.append(call)
-    return _Asked(request.name, words, values, tuple(calls), after)
+    return _Asked(request.name, words, values, tuple(calls), tuple(answers), after)
 
 
 def _filled(value: Any, values: dict[str, Any], answers: Sequence[str]) -> Any:

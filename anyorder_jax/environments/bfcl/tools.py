@@ -71,7 +71,7 @@ class Instances:
         for name in classes:
             made = getattr(importlib.import_module(CLASS_FILE_PATH_MAPPING[name]), name)()
             if name not in STATELESS_CLASSES:
-                made._load_scenario(copy.deepcopy(config[name] if name in config else {}), long_context=is_long)
+                made._load_scenario(copy.deepcopy(config.get(name, {})), long_context=is_long)
             by_class[name] = made
         return cls(by_class)
 

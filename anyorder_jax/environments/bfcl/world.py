@@ -42,8 +42,8 @@ class Session:
     """An episode at a time. The expert makes the calls of the answer.
 
     As in the official harness a function of the task's classes is done when it is called, also where it has not been
-    described yet (one official answer does so). Success is what the official checker says: after every turn that has an answer the state is the answer's, and what
-    the answer's calls tell has been told.
+    described yet (one official answer does so). Success is what the official checker says: after every turn that has an
+    answer the state is the answer's, and what the answer's calls tell has been told.
     """
 
     version = tools.VERSION
