@@ -65,13 +65,13 @@ class Instances:
         self._by_class = by_class
 
     @classmethod
-    def opened(cls, classes: Sequence[str], config: Mapping[str, Any], is_long: bool) -> Instances:
+    def opened(cls, classes: Sequence[str], initial: Mapping[str, Any], is_long: bool) -> Instances:
         """As the official executor makes them."""
         by_class = {}
         for name in classes:
             made = getattr(importlib.import_module(CLASS_FILE_PATH_MAPPING[name]), name)()
             if name not in STATELESS_CLASSES:
-                made._load_scenario(copy.deepcopy(config.get(name, {})), long_context=is_long)
+                made._load_scenario(copy.deepcopy(initial.get(name, {})), long_context=is_long)
             by_class[name] = made
         return cls(by_class)
 
