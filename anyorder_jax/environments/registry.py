@@ -27,9 +27,13 @@ if TYPE_CHECKING:
 _FAMILIES = {
     "BabyAI-": ("anyorder_jax.environments.babyai", "babyai"),
     "BabyAIText-": ("anyorder_jax.environments.babyai_words", "babyai"),
+    "BFCL-": ("anyorder_jax.environments.bfcl", "tools"),
     "ScienceWorld-": ("anyorder_jax.environments.scienceworld", "scienceworld"),
     "TextWorldExpress-": ("anyorder_jax.environments.textworld_express", "textworld"),
 }
+
+# what pip cannot be told in an extra: without dependencies, of which bfcl-eval names every vendor's client
+_BY_HAND = {"tools": "pip install --no-deps 'bfcl-eval>=2026.3.23' 'mpmath>=1.3'"}
 
 WORLDS = "ANYORDER_JAX_WORLDS"
 """The variable with worlds from outside the package."""
@@ -75,7 +79,8 @@ def _needing(name: str, extra: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        mend = f"Run `pip install 'anyorder-jax[{extra}]'`." if extra else "Install it, or put it on PYTHONPATH."
+        command = _BY_HAND[extra] if extra in _BY_HAND else f"pip install 'anyorder-jax[{extra}]'"
+        mend = f"Run `{command}`." if extra else "Install it, or put it on PYTHONPATH."
         raise ModuleNotFoundError(
             f"environments: {name} needs {error.name!r}, which is not installed. {mend}"
         ) from error
