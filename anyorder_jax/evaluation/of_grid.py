@@ -48,7 +48,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
 
 
 class Opened(NamedTuple):
-    """What is evaluated, ready: subject, request, model (its weights held in dtype), held_out, and where the files go."""
+    """What is evaluated, ready: subject, request, model (in which dtype), held_out, and where the files go."""
 
     subject: Subject
     request: Request
@@ -120,7 +120,8 @@ def _about(opened: Opened) -> dict[str, Any]:
         "profile": held_out.profile,
         "window": held_out.num_steps, "num_episodes": len(held_out.seeds), "first_seed": held_out.seeds[0],
         "num_test_episodes": len(held_out.examples), "num_windows": request.num_windows, "seed": opened.seed,
-        "goals": list(request.which.goals), "weights": request.weights, "dtype": opened.dtype, "visit_penalty": policy.VISIT_PENALTY,
+        "goals": list(request.which.goals), "weights": request.weights, "dtype": opened.dtype,
+        "visit_penalty": policy.VISIT_PENALTY,
         "overlap": held_out.overlap._asdict(), "held_out": held_out.overlap.sentence(),
         "data": {"directory": str(held_out.task.directory), "files": dict(held_out.task.fingerprint["files"])},
     }  # fmt: skip
