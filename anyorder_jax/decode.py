@@ -48,12 +48,13 @@ Fill = Callable[..., Filled]
 """fill(params, tokens_BL, lengths_B, holes, allowed_BHV, threshold, key, temperature) -> Filled."""
 
 
-def make_log_p(config: Config, model_config: ModelConfig) -> Callable[..., jax.Array]:
+def make_log_p(config: Config, model_config: ModelConfig, mesh: Mesh | None = None) -> Callable[..., jax.Array]:
     """The jitted log-probabilities at some places, of one forward pass; it is compiled once for each shape.
 
     Args:
       config: of the run (its compute type and LoRA).
       model_config: the model's shape.
+      mesh: where the weights lie (None: one device).
 
     Returns:
       log_p(params, tokens_BL, lengths_B, place_BH, allowed_V) -> float32 [B, H, V]: arguments as `make_fill`'s;
@@ -70,7 +71,7 @@ def make_log_p(config: Config, model_config: ModelConfig) -> Callable[..., jax.A
         is_asked_BL = jnp.zeros(tokens_BL.shape, bool).at[rows_B1, place_BH].set(place_BH > 0)
         hidden_BLD, _, _ = transformer.hidden(
             model_config, params, tokens_BL, positions_BL, attention,
-            compute_dtype=dtype, lora_config=config.lora, is_asked_BL=is_asked_BL,
+            compute_dtype=dtype, mesh=mesh, lora_config=config.lora, is_asked_BL=is_asked_BL,
         )  # fmt: skip
         hidden_BHD = jnp.take_along_axis(hidden_BLD, place_BH[..., None], axis=1)
         logits_BHV = jnp.where(allowed_V[None, None], transformer.head(params, hidden_BHD), -jnp.inf)

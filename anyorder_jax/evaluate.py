@@ -2,7 +2,8 @@
 
     python -m anyorder_jax.evaluate --checkpoint=runs/any_order [--suite=report,likelihood,robustness,decoding,viewer]
         [--env=BabyAI-GoToObj-v0 --num_episodes=200 --seed=0 --output_dir=runs/any_order/report]
-        [--modes=greedy,sampled,visit_penalty --num_windows=8 --goals="red ball,blue key" --mesh=data:2,expert:4]
+        [--modes=greedy,sampled,visit_penalty --num_windows=8 --goals="red ball,blue key"]
+        [--mesh=data:2,expert:4 --dtype=bfloat16 | int8]
         [--held_out=seed | layout] [--choosing=guided,checked] [--weights=last | ema]
 
 It leaves in the output directory:
@@ -22,6 +23,10 @@ It leaves in the output directory:
 Held-out episodes have other seeds, but some are episodes of the training split all the same, and more begin like one:
 every report counts them. --held_out=layout leaves out what begins like a training episode (same goal and first
 observation) and writes to RUN/report/layout.
+
+Weights lie on the run's mesh where its devices are there (--mesh: another), in the run's dtype or in --dtype:
+bfloat16, or int8 for the layers' matrices. Only what is asked goes through the head. Whether that fits a machine that
+is not here: `python -m anyorder_jax.fit --what=evaluate`.
 
 A run of text (docs/own_data.md) is asked about its test episodes (asking/), and leaves report.json, rows.jsonl (every
 number, episode by episode) and loss.png; where its world can be opened it also acts there, on the test episodes' tasks,
@@ -51,6 +56,7 @@ from anyorder_jax.acting.choosing import CHOICES
 from anyorder_jax.acting.generator import Generator
 from anyorder_jax.asking import rows
 from anyorder_jax.asking.run import evaluate_text, is_of_text
+from anyorder_jax.asking.scorer import mesh_of
 from anyorder_jax.asking.subject import Subject
 from anyorder_jax.config import freeze, parse_sources
 from anyorder_jax.data import sources
@@ -77,6 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 num_windows=flags.num_windows,
                 suites=tuple(flags.suite.split(",")),
                 mesh=flags.mesh,
+                dtype=flags.dtype,
                 choosing=tuple(filter(None, flags.choosing.split(","))),
                 which=Which(tuple(filter(None, flags.goals.split(","))), flags.held_out),
                 is_average=flags.weights == "ema",
@@ -102,7 +109,7 @@ def evaluate(path: str, request: Request = Request()) -> dict[str, Any]:  # noqa
     """
     run, step = run_directory.find(path)
     meta = run_directory.read_meta(path)
-    config = with_data_of(freeze(meta["config"]), run, meta["data"])
+    config = weights.held_in(with_data_of(freeze(meta["config"]), run, meta["data"]), request.dtype)
     subject = Subject(path, run, step, config, meta["data"], is_average=request.is_average)
     kind = "ema" if request.is_average else ""
     if config.data.sources:
@@ -128,15 +135,17 @@ def _one_source(subject: Subject, directory: Path, request: Request) -> dict[str
             f"{','.join(request.suites)}, --env={request.environment or 'LEVEL'} and "
             f"--held_out={request.which.held_out} are for grids. Leave them out."
         )
+    mesh = mesh_of(subject.config, request.mesh)
     report.make_directory(directory)
+    loaded = weights.load_for_inference(subject.path, mesh, request.dtype, subject.is_average)
     content = evaluate_text(
         subject, directory, num_episodes=request.num_episodes, num_windows=request.num_windows, seed=request.seed or 0,
-        goals=request.which.goals, mesh_text=request.mesh, say=say,
+        goals=request.which.goals, loaded=loaded, say=say,
     )  # fmt: skip
     known = {"report": content}
     world = registry.world_of_text(content["about"]["environment"], subject.config.data.profile)
     if world and _can_open(world):
-        known["acting"] = _act_in_text(subject, world, directory, request)
+        known["acting"] = _act_in_text(subject, loaded, world, directory, request)
     charts = of_grid.charts_module(directory)
     charts.loss_curves(subject.run / "metrics", directory / "loss.png", subject.config.masking)
     return known
@@ -189,7 +198,7 @@ def _request_of(request: Request, is_text: bool, has_test: bool) -> tuple[Reques
     if not has_test:
         return None, "it has no test split, whose episodes would be asked about"
     if not is_text:
-        return dataclasses.replace(request, mesh="", choosing=()), ""
+        return dataclasses.replace(request, choosing=()), ""
     if "report" not in request.suites or request.subfolder:
         return None, "text is asked about its test episodes by --suite=report alone, held out as they are"
     return dataclasses.replace(request, suites=("report",)), ""
@@ -205,11 +214,20 @@ def _can_open(world: str) -> bool:
     return True
 
 
-def _act_in_text(subject: Subject, world: str, directory: Path, request: Request) -> dict[str, Any]:
-    """Plays the test episodes' tasks in the run's world of text, with the model and the baselines."""
-    _, model_config, params, tokenizer = weights.load_for_inference(subject.path, is_average=subject.is_average)
-    task = open_task(subject.config, tokenizer)
-    generator = Generator(subject.config, model_config, params, task)
+def _act_in_text(
+    subject: Subject, loaded: weights.Loaded, world: str, directory: Path, request: Request
+) -> dict[str, Any]:
+    """Plays the test episodes' tasks in the run's world of text, with the model and the baselines.
+
+    Args:
+      subject: the checkpoint and its data.
+      loaded: its weights.
+      world: name of the environment.
+      directory: for acting.json and the episodes.
+      request: what is asked.
+    """
+    task = open_task(subject.config, loaded.tokenizer)
+    generator = Generator(subject.config, loaded.model_config, loaded.params, task)
     tasks = playing.tasks_of(task.directory, "test", request.num_episodes)
     found = playing.evaluate(
         task, generator, world, tasks, seed=request.seed or 0,
@@ -248,7 +266,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--modes", default=",".join(policy.RULES), help="how logits become actions")
     parser.add_argument("--num_windows", type=int, default=8, help="windows asked per episode and question")
     parser.add_argument("--choosing", default="", help=f"of a run of text: also act so, of {', '.join(CHOICES)}")
-    parser.add_argument("--mesh", default="", help="of a run of text: AXIS:SIZE,...; default the run's, or one device")
+    parser.add_argument("--mesh", default="", help="AXIS:SIZE,...; default the run's, or one device")
+    parser.add_argument(
+        "--dtype", default="", choices=weights.DTYPES[1:], metavar=",".join(weights.DTYPES[1:]),
+        help="in which the weights are held (int8: the layers' matrices); default the run's",
+    )  # fmt: skip
     return parser.parse_args(arguments)
 
 

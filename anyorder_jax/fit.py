@@ -2,6 +2,7 @@
 
     python -m anyorder_jax.fit --config=configs/llada2_mini_h200.py --target=h200x1
     python -m anyorder_jax.fit --config=configs/any_order.py --target=cpux8
+    python -m anyorder_jax.fit --what=evaluate --config=llada2_mini_lora --target=l40sx1 [--dtype=bfloat16 | int8]
 
 Nothing is allocated and no accelerator is needed: its compiler is (`pip install "anyorder-jax[fit-gpu]"` or
 `[fit-tpu]`). The numbers also go to runs/fit/RECIPE-TARGET.json (--output: another file), before they are printed.
@@ -25,21 +26,20 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from absl import flags
 from ml_collections import config_flags
 
-from anyorder_jax import command, files, flops, hardware, hlo, recipes, sharding, state, step, terminal
+from anyorder_jax import command, compiled, files, flops, hardware, recipes, sharding, state, step, terminal, weights
+from anyorder_jax.compiled import GIB, Figures, bytes_per_device, numbers
 from anyorder_jax.config import Config, freeze, freeze_typed, to_json
 from anyorder_jax.model import lora
 from anyorder_jax.optimizer import make_optimizer
 from anyorder_jax.training.shape import as_published
 from anyorder_jax.types import Batch
-
-GIB = 2**30
 
 
 def abstract_batch(config: Config, mesh: Any) -> Batch:
@@ -50,11 +50,6 @@ def abstract_batch(config: Config, mesh: Any) -> Batch:
         kind=jnp.int8, field=jnp.int8, rate=jnp.float32, example=jnp.int32,
     )  # fmt: skip
     return Batch(*(jax.ShapeDtypeStruct(shape, dtype, sharding=sharding.rows(mesh)) for dtype in dtypes))
-
-
-def bytes_per_device(tree: Any) -> int:
-    """Of abstract arrays with shardings."""
-    return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
 def compile_step(config: Config, machine: hardware.Target) -> dict[str, Any]:
@@ -75,12 +70,10 @@ def compile_step(config: Config, machine: hardware.Target) -> dict[str, Any]:
     trained, frozen = lora.split(abstract.params)
     train_step: Any = step.make_train_step(config, model, optimizer, mesh, placed)
     start = time.perf_counter()
-    compiled = train_step.lower(abstract, abstract_batch(config, mesh)).compile()
-    memory = compiled.memory_analysis()
-    outputs = memory.output_size_in_bytes - memory.alias_size_in_bytes
-    text = compiled.as_text()
+    program = train_step.lower(abstract, abstract_batch(config, mesh)).compile()
+    seconds = time.perf_counter() - start
     return {
-        "compile_seconds": time.perf_counter() - start,
+        "compile_seconds": seconds,
         "num_params": sum(math.prod(x.shape) for x in jax.tree.leaves(abstract.params)),
         "num_trained": sum(math.prod(x.shape) for x in jax.tree.leaves(trained)),
         "mesh": dict(mesh.shape),
@@ -88,11 +81,7 @@ def compile_step(config: Config, machine: hardware.Target) -> dict[str, Any]:
         "frozen": bytes_per_device(frozen),
         "optimizer": bytes_per_device(abstract.opt_state) - bytes_per_device(on_host),
         "host": bytes_per_device(on_host),
-        "arguments": memory.argument_size_in_bytes,
-        "temporaries": memory.temp_size_in_bytes,
-        "outputs": outputs,
-        "collectives": hlo.collectives(text, hardware.hosts(machine)),
-        "kernels": hlo.kernels(text),
+        **numbers(program, machine),
     }
 
 
@@ -144,43 +133,13 @@ def held(config: Config, found: dict[str, Any]) -> str:
     return f"frozen {matrices}{config.model.param_dtype}; {trained}"
 
 
-class Figures(NamedTuple):
-    """What the compiler found, weighed against the machine. gib: memory of one device by use. seconds: of one step at
-    the maker's peak rates, by what could bound it."""
-
-    gib: dict[str, float]
-    peak_gib: float
-    is_fitting: bool
-    tokens: int
-    seconds: dict[str, float]
-
-    @property
-    def slowest(self) -> str:
-        return max(self.seconds, key=lambda name: self.seconds[name])
-
-    @property
-    def tokens_per_second(self) -> float:
-        """At most, of the whole machine."""
-        return self.tokens / self.seconds[self.slowest]
-
-
 def weigh(config: Config, machine: hardware.Target, found: dict[str, Any]) -> Figures:
     """The figures of a program that `compile_step` found."""
-    chip = machine.hardware
-    gib = {name: found[name] / GIB for name in ("parameters", "optimizer", "arguments", "temporaries", "outputs")}
-    peak = gib["arguments"] + gib["temporaries"] + gib["outputs"]
     tokens = config.train.batch_size * config.data.row_length
     computed = flops.computed_per_token(config, as_published(config))
-    sent, between_hosts = (sum(traffic[n] for traffic in found["collectives"].values()) for n in (1, 2))
-    seconds = {
-        "matrix products": tokens * computed / machine.num_devices / (chip.tflops * 1e12),
-        # what is trained, its gradients and moments are read and written once, all weights read in three passes
-        "memory": (2 * found["arguments"] + 4 * found["parameters"] - 3 * found["frozen"]) / (chip.memory_tbps * 1e12),
-        "collectives": sent / (chip.link_gbps * 1e9),
-    }
-    if between_hosts:
-        seconds["network"] = between_hosts / (chip.network_gbps * 1e9)
-    return Figures(gib, peak, peak <= chip.memory_gib, tokens, seconds)
+    # what is trained, its gradients and moments are read and written once, all weights read in three passes
+    moved = 2 * found["arguments"] + 4 * found["parameters"] - 3 * found["frozen"]
+    return compiled.figures(machine, found, tokens, computed, moved)
 
 
 def report(config: Config, machine: hardware.Target, found: dict[str, Any]) -> str:
@@ -214,25 +173,14 @@ def report(config: Config, machine: hardware.Target, found: dict[str, Any]) -> s
         "kernels: " + (", ".join(f"{name} x {count}" for name, count in found["kernels"].items()) or "none"),
         "",
         "collectives a step and device",
-        *[f"  {kind:20s} {count:5d} x {size / GIB:12.3f} GiB sent"
-          + (f", {port / GIB:.3f} of it through a GPU's own port to other hosts" if port else "")
-          for kind, (count, size, port) in found["collectives"].items()],
-        *([] if found["collectives"] else ["  none"]),
+        *compiled.traffic_lines(found),
         "",
         "roofline of a step at the maker's peak rates, ms",
-        *[f"  {name:20s} {value * 1e3:10.2f}" for name, value in figures.seconds.items()],
-        f"  bound by {figures.slowest}: at most {figures.tokens_per_second:,.0f} tokens/s, "
-        f"{figures.tokens_per_second / machine.num_devices:,.0f} a device",
+        *compiled.roofline_lines(figures, machine),
     ]  # fmt: skip
     if not fits:
         lines += ["", f"{peak - chip.memory_gib:.2f} GiB too much. Next: {next_knob(config)}."]
     return "\n".join(lines)
-
-
-HEAD = """\
-| recipe | machine | mesh | step | state, GiB | temporaries | peak | of | GFLOP/token | bound: tokens/s a device | by | run |
-|---|---|---|---|---|---|---|---|---|---|---|---|"""  # noqa: E501
-"""`run`: measured tokens/s and peak GiB of a device (docs/gpu.md); a dash: never run."""
 
 
 def table(name: str, config: Config, machine: hardware.Target, found: dict[str, Any]) -> str:
@@ -244,19 +192,15 @@ def table(name: str, config: Config, machine: hardware.Target, found: dict[str, 
       machine: what it is compiled for.
       found: of `compile_step`.
     """
-    figures = weigh(config, machine, found)
-    cells = (
-        f"`{name}`", machine.name, " x ".join(f"{k} {v}" for k, v in found["mesh"].items() if v > 1) or "1",
-        f"{config.train.batch_size} x {config.data.row_length:,}",
-        f"{figures.gib['parameters'] + figures.gib['optimizer']:.2f}", f"{figures.gib['temporaries']:.2f}",
-        f"{figures.peak_gib:.2f}", machine.hardware.memory_gib,
-        f"{flops.per_token(config, as_published(config)).total / 1e9:.2f}",
-        f"{figures.tokens_per_second / machine.num_devices:,.0f}", figures.slowest, "–",
+    row = compiled.row(
+        f"`{name}`", machine, found, weigh(config, machine, found),
+        rows=f"{config.train.batch_size} x {config.data.row_length:,}",
+        gflop=f"{flops.per_token(config, as_published(config)).total / 1e9:.2f}",
     )  # fmt: skip
-    return HEAD + "\n| " + " | ".join(map(str, cells)) + " |"
+    return f"{compiled.HEAD}\n{row}"
 
 
-def explain_failure(config: Config, machine: hardware.Target, code: int, text: str) -> tuple[str, int]:
+def explain_failure(config: Config, machine: hardware.Target, code: int, text: str, knob: str = "") -> tuple[str, int]:
     """(a sentence for a compilation that ended without an answer, the exit code).
 
     Args:
@@ -264,11 +208,12 @@ def explain_failure(config: Config, machine: hardware.Target, code: int, text: s
       machine: what was compiled for.
       code: with which the compilation ended.
       text: what it printed.
+      knob: what to change first when memory is short (empty: of the step).
     """
     if "RESOURCE_EXHAUSTED" in text:
         numbers = re.search(r"[Uu]sed ([\d.]+[KMGT]) of ([\d.]+[KMGT])", text)
         sizes = f" ({numbers[1]} of {numbers[2]})" if numbers else ""
-        return f"{machine.name}: DOES NOT FIT{sizes}, says its compiler. Next: {next_knob(config)}.", 1
+        return f"{machine.name}: DOES NOT FIT{sizes}, says its compiler. Next: {knob or next_knob(config)}.", 1
     if refused := re.search(r"^ValueError: (.*)", text, re.MULTILINE):
         return refused[1], 2
     reason = re.findall(r"^.*(?:Check failed|Error:|error:).*$", text, re.MULTILINE)
@@ -291,11 +236,17 @@ def refuse_absent_compiler(machine: hardware.Target) -> None:
         )
 
 
-def compile_apart(config: Config, machine: hardware.Target) -> tuple[dict[str, Any] | None, int, str]:
-    """`compile_step` in its own process, which a compiler may crash: (what it found, exit code, errors)."""
+def compile_apart(config: Config, machine: hardware.Target, *evaluation: str) -> tuple[dict[str, Any] | None, int, str]:
+    """Compiles in a process of its own, which a compiler may crash: (what it found, exit code, errors).
+
+    Args:
+      config: the settings.
+      machine: what is compiled for.
+      evaluation: nothing: the step; the dtype of the weights: what evaluates.
+    """
     refuse_absent_compiler(machine)
     environment = {**os.environ, **hardware.environment(machine)}
-    command = [sys.executable, "-m", "anyorder_jax.fit", "--worker", machine.name]
+    command = [sys.executable, "-m", "anyorder_jax.fit", "--worker", machine.name, *evaluation]
     done = subprocess.run(
         command, env=environment, input=to_json(config), capture_output=True, check=False,
         encoding="utf-8", errors="replace",
@@ -305,35 +256,35 @@ def compile_apart(config: Config, machine: hardware.Target) -> tuple[dict[str, A
     return json.loads(done.stdout.splitlines()[-1]), 0, done.stderr
 
 
-def worker(name: str) -> None:
+def worker(name: str, *evaluation: str) -> None:
     """Reads a configuration from standard input, compiles, writes one line of JSON."""
-    config = freeze(json.loads(sys.stdin.read()))
-    print(json.dumps(compile_step(config, hardware.target(name))))
+    config, machine = freeze(json.loads(sys.stdin.read())), hardware.target(name)
+    if evaluation:
+        from anyorder_jax import fit_evaluation
+
+        print(json.dumps(fit_evaluation.compile_evaluation(config, machine, *evaluation)))
+    else:
+        print(json.dumps(compile_step(config, machine)))
 
 
-def write_numbers(path: Path, config: Config, machine: hardware.Target, found: dict[str, Any]) -> None:
-    """Writes what was found and how it is weighed; where that cannot be written says so and goes on.
+def content(config: Config, machine: hardware.Target, found: dict[str, Any]) -> dict[str, Any]:
+    """What was found and how it is weighed, for the file of numbers."""
+    per_token = flops.per_token(config, as_published(config)).total / 1e9
+    weighed = {**weigh(config, machine, found)._asdict(), "gflop_per_token": per_token}
+    return {"target": machine.name, "config": json.loads(to_json(config)), "found": found, "weighed": weighed}
 
-    Args:
-      path: of the file.
-      config: the settings.
-      machine: what was compiled for.
-      found: of `compile_step`.
-    """
-    weighed = {
-        **weigh(config, machine, found)._asdict(),
-        "gflop_per_token": flops.per_token(config, as_published(config)).total / 1e9,
-    }
-    content = {"target": machine.name, "config": json.loads(to_json(config)), "found": found, "weighed": weighed}
+
+def write_numbers(path: Path, numbers: dict[str, Any]) -> None:
+    """Writes a file of numbers; where that cannot be written says so and goes on."""
     try:
-        files.write_whole(path, json.dumps(content, indent=1) + "\n")
+        files.write_whole(path, json.dumps(numbers, indent=1) + "\n")
     except OSError as error:
         print(f"fit: {error.strerror} Or name a file: --output=FILE.", file=sys.stderr)
 
 
 def main(argv: list[str]) -> int:
     if argv[1:2] == ["--worker"]:
-        worker(argv[2])
+        worker(*argv[2:])
         return 0
     with command.door("fit"):
         return _fit(argv)
@@ -347,23 +298,61 @@ def _fit(argv: list[str]) -> int:
     target = flags.DEFINE_string("target", "", "h200x1, h100x8, v5e-64, v6e-16, v5p-8, cpux8, ...", flag_values=values)
     form = flags.DEFINE_enum("format", "text", ["text", "markdown"], "Report or table row.", flag_values=values)
     output = flags.DEFINE_string("output", "", "File; default runs/fit/RECIPE-TARGET.json.", flag_values=values)
+    what = flags.DEFINE_enum("what", "step", ["step", "evaluate"], "What is compiled.", flag_values=values)
+    dtype = flags.DEFINE_enum(
+        "dtype", "", weights.DTYPES, "Of the weights, with --what=evaluate; default the recipe's.", flag_values=values
+    )
     try:
         values(recipes.in_arguments(argv))
         if recipe.value is None or not target.value:
             raise ValueError("Usage: python -m anyorder_jax.fit --config=any_order --target=h200x1")
         config, machine = freeze_typed(recipe.value), hardware.target(target.value)
-        found, code, errors = compile_apart(config, machine)
+        if dtype.value and what.value != "evaluate":
+            raise ValueError("--dtype: only with --what=evaluate. The step's is --config.model.param_dtype.")
+        found, code, errors = compile_apart(config, machine, *([dtype.value] if what.value == "evaluate" else []))
     except (ValueError, AttributeError, KeyError, TypeError, OSError, flags.Error) as error:
         print(f"fit: {error}", file=sys.stderr)
         return 2
+    name = Path(config_flags.get_config_filename(values["config"])).stem
+    is_table, path = form.value == "markdown", output.value
+    if what.value == "evaluate":
+        return _say_evaluation(name, config, machine, (found, code, errors), dtype.value, is_table, path)
     if found is None:
         sentence, code = explain_failure(config, machine, code, errors)
         print(sentence, file=sys.stderr)
         return code
-    name = Path(config_flags.get_config_filename(values["config"])).stem
-    write_numbers(Path(output.value or f"runs/fit/{name}-{machine.name}.json"), config, machine, found)
-    print(table(name, config, machine, found) if form.value == "markdown" else report(config, machine, found))
+    write_numbers(Path(path or f"runs/fit/{name}-{machine.name}.json"), content(config, machine, found))
+    print(table(name, config, machine, found) if is_table else report(config, machine, found))
     return 0 if weigh(config, machine, found).is_fitting else 1
+
+
+def _say_evaluation(
+    name: str, config: Config, machine: hardware.Target, answer: Any, dtype: str, is_table: bool, path: str
+) -> int:
+    """Writes and prints what was found of the programs that evaluate; the exit code.
+
+    Args:
+      name: of the recipe.
+      config: its settings.
+      machine: what was compiled for.
+      answer: of `compile_apart`.
+      dtype: of the weights.
+      is_table: rows of the README's table in place of the report.
+      path: of the file of numbers; empty: the default.
+    """
+    from anyorder_jax import fit_evaluation as evaluation  # late: it brings what acts
+
+    found, code, errors = answer
+    if found is None:
+        knob = evaluation.next_knob(config, dtype)
+        sentence, code = explain_failure(config, machine, code, errors, knob)
+        print(sentence, file=sys.stderr)
+        return code
+    default = f"runs/fit/{name}-{machine.name}-evaluate{f'-{dtype}' if dtype else ''}.json"
+    write_numbers(Path(path or default), evaluation.content(config, machine, found, dtype))
+    shown = evaluation.table(name, config, machine, found, dtype) if is_table else ""
+    print(shown or evaluation.report(config, machine, found, dtype))
+    return 0 if evaluation.is_fitting(config, machine, found) else 1
 
 
 if __name__ == "__main__":

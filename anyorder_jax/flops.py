@@ -3,13 +3,14 @@ how many devices its size is worth splitting a CPU."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 
 from flax import traverse_util
 
 from anyorder_jax import process
-from anyorder_jax.config import Config
+from anyorder_jax.config import Config, TrainConfig
 from anyorder_jax.model import lora, transformer
 from anyorder_jax.model.config import ModelConfig
 
@@ -85,6 +86,15 @@ def computed_per_token(config: Config, model: ModelConfig) -> float:
     passes = 2 if config.lora.rank else 3  # of the weights, forward and backward
     again = flops["linear"] / passes + flops["attention"] / 3 + flops.get("factors", 0.0) / 3
     return flops.total + (0.0 if config.model.remat == "none" else again)
+
+
+def forward_per_token(config: Config, model: ModelConfig, length: int) -> float:
+    """Of a row of `length` tokens that is read once: a model that answers, not one that is trained."""
+    data = dataclasses.replace(config.data, row_length=length, context_tokens=0)
+    train = dataclasses.replace(config.train, objective=TrainConfig().objective)
+    flops = per_token(dataclasses.replace(config, data=data, train=train), model)
+    passes = 2 if config.lora.rank else 3  # of the weights, forward and backward
+    return (flops["linear"] + flops["head"]) / passes + (flops["attention"] + flops.get("factors", 0.0)) / 3
 
 
 def cpu_devices(config: Config, model: ModelConfig) -> int:

@@ -2,6 +2,7 @@
 
     python -m anyorder_jax.generate --checkpoint=runs/own_data --input=episode.json --ask=action
         [--record=0 --threshold=0.95 --temperature=0 --num_samples=1 --seed=0 --output=answers.jsonl]
+        [--mesh=data:2,expert:4 --dtype=bfloat16 | int8]                          (as of `evaluate`)
 
 `--input` is an episode as records hold it (a .json object, or line --record of a shard). `--ask` is
 
@@ -32,7 +33,8 @@ import numpy as np
 
 from anyorder_jax import command, files, paths, process, run_directory, terminal, weights
 from anyorder_jax.acting.generator import Decoding, Generator, Question, with_decoding
-from anyorder_jax.config import Config
+from anyorder_jax.asking.scorer import mesh_of
+from anyorder_jax.config import Config, freeze
 from anyorder_jax.data import sources, units
 from anyorder_jax.masking.granularity import slots_of
 from anyorder_jax.provenance import with_data_of
@@ -55,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             answers = generate(
                 flags.checkpoint, read_episode(flags.input, flags.record), flags.ask,
                 Decoding(flags.threshold, flags.temperature, flags.seed), flags.num_samples,
+                mesh_text=flags.mesh, dtype=flags.dtype,
             )  # fmt: skip
             if flags.output:
                 lines = "".join(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers)
@@ -82,7 +85,14 @@ def read_episode(path: str, record: int) -> Trajectory:
 
 
 def generate(
-    checkpoint: str, episode: Trajectory, ask: str, decoding: Decoding, num_samples: int = 1
+    checkpoint: str,
+    episode: Trajectory,
+    ask: str,
+    decoding: Decoding,
+    num_samples: int = 1,
+    *,
+    mesh_text: str = "",
+    dtype: str = "",
 ) -> list[dict[str, Any]]:
     """What the checkpoint writes.
 
@@ -92,6 +102,8 @@ def generate(
       ask: see the module.
       decoding: how holes are filled; sample n takes seed + n.
       num_samples: answers.
+      mesh_text: where the weights lie; see `asking.scorer.mesh_of`.
+      dtype: in which they are held; see `weights.held_in`.
 
     Returns:
       For each sample {"units": [{"role", "step", "text", "tokens": [[text, probability], ...]}, ...], "passes"}.
@@ -99,9 +111,10 @@ def generate(
     Raises:
       FileNotFoundError, ValueError: no such checkpoint; an episode or a question that it cannot answer.
     """
-    config, model_config, params, tokenizer = weights.load_for_inference(checkpoint)
-    run, _ = run_directory.find(checkpoint)
-    task = open_task(with_data_of(config, run, run_directory.read_meta(checkpoint)["data"]), tokenizer)
+    meta, (run, _) = run_directory.read_meta(checkpoint), run_directory.find(checkpoint)
+    mesh = mesh_of(freeze(meta["config"]), mesh_text)
+    config, model_config, params, tokenizer = weights.load_for_inference(checkpoint, mesh, dtype)
+    task = open_task(with_data_of(config, run, meta["data"]), tokenizer)
     if task.parts:
         task = task.part_of(episode.source.get("environment", ""))
         config = config_of_part(config, task)
@@ -203,6 +216,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--temperature", type=float, default=0.0, help="0: the likeliest token; 1: draws")
     parser.add_argument("--num_samples", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--mesh", default="", help="AXIS:SIZE,...; default the run's, or one device")
+    parser.add_argument(
+        "--dtype", default="", choices=weights.DTYPES[1:], metavar=",".join(weights.DTYPES[1:]),
+        help="in which the weights are held (int8: the layers' matrices); default the run's",
+    )  # fmt: skip
     parser.add_argument("--output", default="", help="a .jsonl for the answers with every token's probability")
     return parser.parse_args(arguments)
 

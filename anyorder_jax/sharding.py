@@ -212,6 +212,16 @@ def micro_rows(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(None, BATCH_AXES))
 
 
+def mesh_of(params: Any) -> Mesh:
+    """The mesh that weights were placed on; of weights that were not, one of their device."""
+    embedding = params["embedding"]
+    if isinstance(embedding, jax.Array) and isinstance(embedding.sharding, NamedSharding):
+        mesh: Any = embedding.sharding.mesh
+        return mesh
+    devices = embedding.devices() if isinstance(embedding, jax.Array) else jax.local_devices()[:1]
+    return make_mesh(MeshConfig(), sorted(devices, key=lambda device: device.id)[:1])
+
+
 def num_row_shards(mesh: Mesh) -> int:
     """Into how many parts the rows of a batch are split."""
     return math.prod(mesh.shape[axis] for axis in BATCH_AXES)

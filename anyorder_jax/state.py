@@ -23,7 +23,14 @@ class TrainState(NamedTuple):
     opt_state: Any
 
 
-def abstract_params(model_config: ModelConfig, mesh: Mesh, param_dtype: Any, lora_config: LoRAConfig = NO_LORA) -> Any:
+def abstract_params(
+    model_config: ModelConfig,
+    mesh: Mesh,
+    param_dtype: Any,
+    lora_config: LoRAConfig = NO_LORA,
+    *,
+    is_in_bits: bool = False,
+) -> Any:
     """The model's tree as `ShapeDtypeStruct`s that say where each weight lies on the mesh.
 
     Args:
@@ -31,8 +38,11 @@ def abstract_params(model_config: ModelConfig, mesh: Mesh, param_dtype: Any, lor
       mesh: where the weights lie.
       param_dtype: of the weights.
       lora_config: with a rank, factors are among them.
+      is_in_bits: the layers' matrices are held in 8 bits, also of a model without factors (which cannot be trained so).
     """
     parameters = transformer.parameters(model_config, param_dtype, lora_config)
+    if is_in_bits:
+        parameters = lora.declare_in_bits(parameters)
     return jax.tree.map(
         lambda p, s: jax.ShapeDtypeStruct(p.shape, p.dtype, sharding=s),
         parameters, sharding.weight_shardings(parameters, mesh), is_leaf=lambda p: hasattr(p, "axes"),

@@ -141,7 +141,7 @@ def _load(model: str | Path, dtype: str) -> tuple[ModelConfig, transformer.Param
     if _is_model_directory(model):
         model_config = read_model_config(model)
         return model_config, load_params(model, model_config, None, dtype, show_progress=True), str(model)
-    config, model_config, params, _ = weights.load_for_inference(model, param_dtype=dtype)
+    config, model_config, params, _ = weights.load_for_inference(model, dtype=dtype)
     params = lora.fold(params, config.lora)
     origin = config.model.path if run_directory.find(model)[1] == 0 else ""
     is_there = bool(origin) and _is_model_directory(origin) and read_model_config(origin) == model_config

@@ -27,9 +27,9 @@ class Scripted:
     def __init__(self, world, word):
         self.world, self.id, self.shown = world, world.id_of(word), []
 
-    def logits(self, rows):
+    def logits(self, rows, places):
         self.shown.append([row.copy() for row in rows])
-        return [np.eye(self.world.vocabulary.size, dtype=np.float32)[np.full(len(row), self.id)] for row in rows]
+        return [np.eye(self.world.vocabulary.size, dtype=np.float32)[np.full(len(own), self.id)] for own in places]
 
     def action_logits(self, rows, first_hidden):
         scores = np.zeros((len(rows), len(self.world.actions)), np.float32)

@@ -13,9 +13,11 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
-from anyorder_jax import decode, keys
+from anyorder_jax import decode, keys, sharding
 from anyorder_jax.acting.message import action_start
+from anyorder_jax.asking.scorer import rows_per_shard
 from anyorder_jax.config import Config
 from anyorder_jax.data import contexts, units
 from anyorder_jax.model.config import ModelConfig
@@ -91,10 +93,13 @@ class Generator:
                 "with `python -m anyorder_jax.evaluate`."
             )
         self._params, self._task, self._decoding, self._budget = params, task, decoding, config.data.context_tokens
+        self._mesh = sharding.mesh_of(params)
         self._joint = task.vocabulary.frames.around([Kind.GOAL, Kind.THOUGHT, Kind.ACTION])[1].joint
         self._end_ids = sorted(task.vocabulary.frames.end_ids)
-        self._fill = decode.make_fill(config, model_config, task.vocabulary.end_id, closing_ids=self._end_ids)
-        self._log_p = decode.make_log_p(config, model_config)
+        self._fill = decode.make_fill(
+            config, model_config, task.vocabulary.end_id, self._mesh, closing_ids=self._end_ids
+        )
+        self._log_p = decode.make_log_p(config, model_config, self._mesh)
         vocabulary = task.vocabulary
         self._is_word_V = np.zeros(model_config.vocab_size, bool)
         self._is_word_V[sorted(set(vocabulary.tokenizer.get_vocab().values()) - vocabulary.reserved_ids)] = True
@@ -142,8 +147,9 @@ class Generator:
             length = -(-len(question.example) // LENGTH_STEP) * LENGTH_STEP
             shapes.setdefault((length, -(-num_holes // HOLE_STEP) * HOLE_STEP), []).append(i)
         for (length, num_holes), members in sorted(shapes.items()):
-            for first in range(0, len(members), MAX_ROWS):
-                chosen = members[first : first + MAX_ROWS]
+            most = max_rows(length, self._mesh)
+            for first in range(0, len(members), most):
+                chosen = members[first : first + most]
                 found = self._fill_batch([questions[i] for i in chosen], length, num_holes)
                 for i, answer in zip(chosen, found, strict=True):
                     answers[i] = answer
@@ -163,12 +169,15 @@ class Generator:
             example, is_hidden_L, _ = question
             places = np.flatnonzero(is_hidden_L)
             length = -(-len(example) // LENGTH_STEP) * LENGTH_STEP
-            tokens_BL = np.full((1, length), vocabulary.pad_id, np.int32)
+            num_rows = sharding.num_row_shards(self._mesh)  # the first is asked, the others are padding
+            tokens_BL = np.full((num_rows, length), vocabulary.pad_id, np.int32)
             tokens_BL[0, : len(example)] = np.where(seen_L & ~is_hidden_L, example.tokens_L, vocabulary.mask_id)
-            place_BH = np.zeros((1, -(-len(places) // HOLE_STEP) * HOLE_STEP), np.int32)
+            place_BH = np.zeros((num_rows, -(-len(places) // HOLE_STEP) * HOLE_STEP), np.int32)
             place_BH[0, : len(places)] = places
-            lengths_B = np.array([len(example)], np.int32)
-            log_p_BHV = self._log_p(self._params, tokens_BL, lengths_B, place_BH, allowed_V)
+            lengths_B = np.zeros(num_rows, np.int32)
+            lengths_B[0] = len(example)
+            rows = sharding.place_batch((tokens_BL, lengths_B, place_BH), self._mesh)
+            log_p_BHV = self._log_p(self._params, *rows, allowed_V)
             found.append(np.asarray(log_p_BHV[0, : len(places)]))
         return found
 
@@ -188,7 +197,8 @@ class Generator:
 
     def _fill_batch(self, questions: Sequence[Question], length: int, num_holes: int) -> list[Answer]:
         vocabulary = self._task.vocabulary
-        num_rows = 1 << (len(questions) - 1).bit_length()  # 1, 2, 4, ... MAX_ROWS
+        shards = sharding.num_row_shards(self._mesh)
+        num_rows = shards << (-(-len(questions) // shards) - 1).bit_length()  # 1, 2, 4, ... on each part of the mesh
         tokens_BL = np.full((num_rows, length), vocabulary.pad_id, np.int32)
         lengths_B = np.zeros(num_rows, np.int32)
         place_BH, unit_BH, block_BH = np.zeros((3, num_rows, num_holes), np.int32)
@@ -206,9 +216,10 @@ class Generator:
             is_end_BH[b, here] = reaches_end(example, is_hidden_L)[places]
         is_end_V = np.isin(np.arange(len(self._is_word_V)), self._end_ids)
         allowed_BHV = self._is_word_V[None, None] | (is_end_BH[..., None] & is_end_V)
+        rows = (tokens_BL, lengths_B, decode.Holes(place_BH, unit_BH, block_BH), allowed_BHV)
         filled = jax.device_get(
             self._fill(
-                self._params, tokens_BL, lengths_B, decode.Holes(place_BH, unit_BH, block_BH), allowed_BHV,
+                self._params, *sharding.place_batch(rows, self._mesh),
                 self._decoding.threshold, keys.key(self._decoding.seed, "generate"), self._decoding.temperature,
             )
         )  # fmt: skip
@@ -289,8 +300,11 @@ class Generator:
         )
 
 
-MAX_ROWS = 16
-"""Rows that go through the model together."""
+def max_rows(length: int, mesh: Mesh) -> int:
+    """Rows that go through the model together: the largest power of two that `scorer.rows_per_shard` allows, on each
+    part of the mesh."""
+    per_shard = 1 << (rows_per_shard(length).bit_length() - 1)
+    return per_shard * sharding.num_row_shards(mesh)
 
 
 def next_step(episode: Trajectory, kind: Kind) -> int:

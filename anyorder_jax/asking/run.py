@@ -10,7 +10,7 @@ from typing import Any
 from anyorder_jax import weights
 from anyorder_jax.asking import report
 from anyorder_jax.asking.evaluation import evaluate, open_held_out
-from anyorder_jax.asking.scorer import Scorer, mesh_of
+from anyorder_jax.asking.scorer import Scorer
 from anyorder_jax.asking.subject import Subject
 from anyorder_jax.collected import directory_of
 from anyorder_jax.config import Config
@@ -30,7 +30,7 @@ def is_of_text(config: Config) -> bool:
 
 def evaluate_text(
     subject: Subject, directory: Path, *, num_episodes: int, num_windows: int, seed: int, goals: Sequence[str],
-    mesh_text: str, say: Callable[[str], None],
+    loaded: weights.Loaded, say: Callable[[str], None],
 ) -> dict[str, Any]:  # fmt: skip
     """Asks every question, prints the table and writes rows.jsonl and report.json.
 
@@ -41,7 +41,7 @@ def evaluate_text(
       num_windows: contexts an episode and question at most.
       seed: of the draws.
       goals: only episodes whose goal holds one of these phrases (empty: all).
-      mesh_text: see `scorer.mesh_of`.
+      loaded: its weights, placed.
       say: gets lines of progress.
 
     Returns:
@@ -52,12 +52,11 @@ def evaluate_text(
     """
     start = time.perf_counter()
     config = subject.config
-    mesh = mesh_of(config, mesh_text)
-    _, model_config, params, tokenizer = weights.load_for_inference(subject.path, mesh, is_average=subject.is_average)
-    task = open_task(config, tokenizer)
+    mesh = loaded.mesh
+    task = open_task(config, loaded.tokenizer)
     held_out = open_held_out(config, task, num_episodes, goals)
     say(f"asking about {len(held_out.ids)} test episodes, on {mesh.size} device(s)")
-    scorer = Scorer(config, model_config, params, task.vocabulary, mesh)
+    scorer = Scorer(config, loaded.model_config, loaded.params, task.vocabulary, mesh)
     found = evaluate(subject, task, scorer, held_out, num_windows=num_windows, seed=seed, say=say)
     is_world = bool(registry.world_of_text(task.environment, config.data.profile))
     told = "Acting: acting.json." if is_world else "Acting is left out: the data have no environment."
@@ -67,6 +66,7 @@ def evaluate_text(
         "seed": seed, "goals": list(goals), "num_test_episodes": len(held_out.ids), "num_windows": num_windows,
         "context_tokens": config.data.context_tokens, "num_counted_episodes": held_out.counts.num_episodes,
         "num_skipped": len(task.skipped or ()), "mesh": dict(mesh.shape),
+        "dtype": loaded.dtype,
         "acting": told, "data": {"directory": str(task.directory), "files": _files(task.directory)},
         "seconds": round(time.perf_counter() - start, 1),
     }  # fmt: skip

@@ -51,6 +51,33 @@ def chunk_of(num_rows: int, length: int, vocab_size: int) -> int:
     return math.gcd(min(MAX_CHUNK, 2 ** int(math.log2(room))), length)
 
 
+def hidden_states(
+    config: Config, model_config: ModelConfig, mesh: Mesh, params: Any, tokens_BL: jax.Array, lengths_B: jax.Array,
+    place_BH: jax.Array, is_entry_BH: jax.Array,
+) -> jax.Array:  # fmt: skip
+    """The hidden states [B, L, D] of rows of one example each; those of places that are not asked mean nothing.
+
+    Args:
+      config: of the run (its compute type and LoRA).
+      model_config: the model's shape.
+      mesh: where the weights lie and rows are split.
+      params: the model's tree.
+      tokens_BL: int32, the mask id in the holes.
+      lengths_B: int32, tokens of each row; 0 for rows of padding.
+      place_BH: int32, positions that are asked.
+      is_entry_BH: bool, which of them are meant.
+    """
+    B, L = tokens_BL.shape
+    positions_BL = jnp.broadcast_to(jnp.arange(L, dtype=jnp.int32), (B, L))
+    is_row_BL = positions_BL < lengths_B[:, None]
+    is_asked_BL = jnp.zeros((B, L), bool).at[jnp.arange(B)[:, None], place_BH].max(is_entry_BH)
+    return transformer.hidden(
+        model_config, params, tokens_BL, positions_BL, Segments(is_row_BL.astype(jnp.int32)),
+        compute_dtype=jnp.dtype(config.model.compute_dtype), mesh=mesh, lora_config=config.lora,
+        is_asked_BL=is_asked_BL,
+    )[0]  # fmt: skip
+
+
 def make_score(config: Config, model_config: ModelConfig, mesh: Mesh, num_rows: int) -> Callable[..., Any]:
     """The scoring function, to be jitted.
 
@@ -65,21 +92,15 @@ def make_score(config: Config, model_config: ModelConfig, mesh: Mesh, num_rows: 
       order of `place_BL`: the first `count` entries of each row are its asked places; what follows them means nothing.
       chosen: the likeliest token of the whole vocabulary; confidence: its probability.
     """
-    dtype = jnp.dtype(config.model.compute_dtype)
 
     def score(
         params: Any, tokens_BL: jax.Array, lengths_B: jax.Array, place_BL: jax.Array, truth_BL: jax.Array,
         count_B: jax.Array,
     ) -> tuple[jax.Array, jax.Array, jax.Array]:  # fmt: skip
         B, L = tokens_BL.shape
-        positions_BL = jnp.broadcast_to(jnp.arange(L, dtype=jnp.int32), (B, L))
-        is_row_BL = positions_BL < lengths_B[:, None]
-        is_entry_BL = positions_BL < count_B[:, None]
-        is_asked_BL = jnp.zeros((B, L), bool).at[jnp.arange(B)[:, None], place_BL].max(is_entry_BL)
-        hidden_BLD, _, _ = transformer.hidden(
-            model_config, params, tokens_BL, positions_BL, Segments(is_row_BL.astype(jnp.int32)),
-            compute_dtype=dtype, mesh=mesh, lora_config=config.lora, is_asked_BL=is_asked_BL,
-        )  # fmt: skip
+        is_entry_BL = jnp.arange(L)[None] < count_B[:, None]
+        rows = tokens_BL, lengths_B, place_BL, is_entry_BL
+        hidden_BLD = hidden_states(config, model_config, mesh, params, *rows)
         chunk = chunk_of(num_rows, L, model_config.vocab_size)
 
         def one_chunk(i: jax.Array, carry: Any) -> Any:
@@ -148,7 +169,7 @@ class Scorer:
         self, asks: Sequence[Ask], targets: Targets, members: Sequence[int], length: int, start_A: np.ndarray
     ) -> Any:
         """(nll, chosen, confidence) [B, L] each of one batch, on the host."""
-        per_shard = _rows_per_shard(length)
+        per_shard = rows_per_shard(length)
         num_rows = per_shard * sharding.num_row_shards(self._mesh)
         tokens_BL = np.full((num_rows, length), self._vocabulary.pad_id, np.int32)
         place_BL, truth_BL = np.zeros((2, num_rows, length), np.int32)
@@ -169,12 +190,13 @@ class Scorer:
         for a, ask in enumerate(asks):
             by_length.setdefault(padded_length(len(ask.example)), []).append(a)
         for length, members in sorted(by_length.items()):
-            num_rows = _rows_per_shard(length) * sharding.num_row_shards(self._mesh)
+            num_rows = rows_per_shard(length) * sharding.num_row_shards(self._mesh)
             for first in range(0, len(members), num_rows):
                 yield length, members[first : first + num_rows]
 
 
-def _rows_per_shard(length: int) -> int:
+def rows_per_shard(length: int) -> int:
+    """Rows of this length that each part of the mesh computes together."""
     return max(1, min(MAX_ROWS, ROW_TOKENS // length))
 
 

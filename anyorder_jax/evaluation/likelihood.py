@@ -1,4 +1,7 @@
-"""Likelihood: the model's probabilities of hidden tokens, in batches of one fixed shape."""
+"""Likelihood: the model's probabilities of hidden tokens, in batches of one fixed shape, on the mesh of its weights.
+
+Only what is asked goes through the head.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +12,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from anyorder_jax import sharding
+from anyorder_jax.asking.scorer import hidden_states, make_score
 from anyorder_jax.config import Config
 from anyorder_jax.data.tokenization import Vocabulary
 from anyorder_jax.evaluation.questions import Ask
 from anyorder_jax.evaluation.targets import Prediction, Targets
-from anyorder_jax.loss import cross_entropy
 from anyorder_jax.model import transformer
-from anyorder_jax.model.attention import Segments
 from anyorder_jax.model.config import ModelConfig
 
 MAX_ROWS = 16
-LOGIT_BYTES = 2**28
-"""A batch has as many rows (MAX_ROWS at most) as keep its logits within so many bytes. More rows are not
-faster on a CPU, and a few unfinished episodes would pay for a large batch at every step."""
+"""Rows of a batch, or one for each part of the mesh. More are not faster on a CPU, and a few unfinished episodes would
+pay for a large batch at every step."""
 
 LENGTH_STEP = 64
 """Rows longer than the model's row length are padded to a multiple of this, so that few shapes are
@@ -33,7 +35,7 @@ class Model:
 
     Args:
       config: of the run (its compute type).
-      model_config, params: the model.
+      model_config, params: the model; rows are split over the mesh of its weights.
       vocabulary: its tokenizer.
       actions: the words a policy may choose.
       row_length: L, what rows are padded to; longer ones work, in batches of a larger shape.
@@ -58,37 +60,29 @@ class Model:
                 "saved beside the model."
             )
         self._params, self._vocabulary, self._row_length = params, vocabulary, row_length
-        self._vocab_size = model_config.vocab_size
         words = [vocabulary.encode_slot(word) for word in actions]
         width = max(map(len, words))
         self._word_width = width
         self._word_ids_AK = np.array([ids + [-1] * (width - len(ids)) for ids in words], np.int32)
 
-        def logits_of(params: Any, tokens_BL: jax.Array, lengths_B: jax.Array) -> jax.Array:
-            places_L = jnp.arange(tokens_BL.shape[1], dtype=jnp.int32)
-            positions_BL = jnp.broadcast_to(places_L, tokens_BL.shape)
-            segment_ids_BL = (positions_BL < lengths_B[:, None]).astype(jnp.int32)
-            return transformer.apply(
-                model_config, params, tokens_BL, positions_BL, Segments(segment_ids_BL),
-                compute_dtype=jnp.dtype(config.model.compute_dtype), lora_config=config.lora,
-            ).logits_BLV  # fmt: skip
+        self._mesh = mesh = sharding.mesh_of(params)
+        shards = sharding.num_row_shards(mesh)
+        self._num_rows = -(-MAX_ROWS // shards) * shards
 
-        def score(
-            params: Any, tokens_BL: jax.Array, lengths_B: jax.Array, truth_BL: jax.Array
-        ) -> tuple[jax.Array, jax.Array, jax.Array]:
-            logits_BLV = logits_of(params, tokens_BL, lengths_B)
-            choice_BL = logits_BLV.argmax(-1)
-            return cross_entropy(logits_BLV, truth_BL), choice_BL, jnp.exp(-cross_entropy(logits_BLV, choice_BL))
+        def logits_of(params: Any, tokens_BL: jax.Array, lengths_B: jax.Array, place_BH: jax.Array) -> jax.Array:
+            rows = tokens_BL, lengths_B, place_BH, jnp.ones(place_BH.shape, bool)
+            hidden_BLD = hidden_states(config, model_config, mesh, params, *rows)
+            return transformer.head(params, jnp.take_along_axis(hidden_BLD, place_BH[..., None], axis=1))
 
         def score_actions(params: Any, tokens_BL: jax.Array, lengths_B: jax.Array, first_B: jax.Array) -> jax.Array:
-            logits_BLV = logits_of(params, tokens_BL, lengths_B).astype(jnp.float32)
             places_BK = first_B[:, None] + jnp.arange(width)[None]
-            log_p_BKV = jax.nn.log_softmax(jnp.take_along_axis(logits_BLV, places_BK[..., None], axis=1))
+            log_p_BKV = jax.nn.log_softmax(logits_of(params, tokens_BL, lengths_B, places_BK))
             ids_KA = jnp.asarray(self._word_ids_AK.T)
             picked_BKA = log_p_BKV[:, jnp.arange(width)[:, None], jnp.maximum(ids_KA, 0)]
             return jnp.where(ids_KA[None] >= 0, picked_BKA, 0).sum(1)
 
-        self._score, self._score_actions, self._logits = jax.jit(score), jax.jit(score_actions), jax.jit(logits_of)
+        self._score = jax.jit(make_score(config, model_config, mesh, self._num_rows // shards))
+        self._score_actions, self._logits = jax.jit(score_actions), jax.jit(logits_of)
 
     def predict(self, asks: Sequence[Ask], targets: Targets) -> Prediction:
         """-log p, the argmax (over the whole vocabulary) and its probability of every target, all hidden tokens at
@@ -99,25 +93,37 @@ class Model:
         chosen_T = np.zeros(len(targets.truth_T), np.int64)
         start_A = np.searchsorted(targets.ask_T, np.arange(len(asks) + 1))
         for chosen, tokens_BL, lengths_B in self._batches(seen):
-            truth_BL = np.zeros_like(tokens_BL)
-            for b, a in enumerate(chosen):
-                truth_BL[b, : lengths_B[b]] = asks[a].example.tokens_L
-            nll_BL, choice_BL, confidence_BL = jax.device_get(self._score(self._params, tokens_BL, lengths_B, truth_BL))
+            place_BL, truth_BL = np.zeros((2, *tokens_BL.shape), np.int32)
+            count_B = np.zeros_like(lengths_B)
             for b, a in enumerate(chosen):
                 mine = slice(start_A[a], start_A[a + 1])
-                places = targets.position_T[mine]
-                nll_T[mine], chosen_T[mine] = nll_BL[b, places], choice_BL[b, places]
-                confidence_T[mine] = confidence_BL[b, places]
+                count_B[b] = mine.stop - mine.start
+                place_BL[b, : count_B[b]] = targets.position_T[mine]
+                truth_BL[b, : count_B[b]] = targets.truth_T[mine]
+            found = self._ask(self._score, tokens_BL, lengths_B, place_BL, truth_BL, count_B)
+            for b, a in enumerate(chosen):
+                mine = slice(start_A[a], start_A[a + 1])
+                nll_T[mine], chosen_T[mine], confidence_T[mine] = (x_BL[b, : count_B[b]] for x_BL in found)
         return Prediction(nll_T, chosen_T, confidence_T)
 
-    def logits(self, rows: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """float32 [length, V] of each row of tokens (int32 [length], with mask tokens in the holes)."""
+    def logits(self, rows: Sequence[np.ndarray], places: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """float32 [H, V] at some places (int [H], at least one) of each row of tokens (int32 [length], with mask tokens
+        in the holes)."""
         found: list[np.ndarray] = [np.zeros(0, np.float32)] * len(rows)
+        num_places = 1 << (max(map(len, places), default=1) - 1).bit_length()  # few shapes are compiled
         for chosen, tokens_BL, lengths_B in self._batches(rows):
-            logits_BLV = np.asarray(jax.device_get(self._logits(self._params, tokens_BL, lengths_B)), np.float32)
+            place_BH = np.zeros((len(tokens_BL), num_places), np.int32)
             for b, i in enumerate(chosen):
-                found[i] = logits_BLV[b, : lengths_B[b]]
+                place_BH[b] = places[i][0]
+                place_BH[b, : len(places[i])] = places[i]
+            logits_BHV = self._ask(self._logits, tokens_BL, lengths_B, place_BH)
+            for b, i in enumerate(chosen):
+                found[i] = logits_BHV[b, : len(places[i])]
         return found
+
+    def _ask(self, program: Any, *arrays: np.ndarray) -> Any:
+        """What a program says of rows, on the host."""
+        return jax.device_get(program(self._params, *sharding.place_batch(arrays, self._mesh)))
 
     def action_logits(self, rows: Sequence[np.ndarray], first_hidden: int) -> np.ndarray:
         """log p of each action word in the hole at the end of each row.
@@ -135,7 +141,7 @@ class Model:
         for chosen, tokens_BL, lengths_B in self._batches(rows):
             # padding rows (length 0) point somewhere; nothing reads what they say
             first_B = np.maximum(lengths_B + first_hidden, 0)
-            scores_BA = jax.device_get(self._score_actions(self._params, tokens_BL, lengths_B, first_B))
+            scores_BA = self._ask(self._score_actions, tokens_BL, lengths_B, first_B)
             out_NA[chosen] = scores_BA[: len(chosen)]
         return out_NA
 
@@ -146,7 +152,7 @@ class Model:
             over = -(-max(len(row) - self._row_length, 0) // LENGTH_STEP) * LENGTH_STEP
             by_length.setdefault(self._row_length + over, []).append(i)
         for length, members in sorted(by_length.items()):
-            num_rows = max(1, min(MAX_ROWS, LOGIT_BYTES // (4 * length * self._vocab_size)))
+            num_rows = self._num_rows
             for first in range(0, len(members), num_rows):
                 chosen = members[first : first + num_rows]
                 tokens_BL = np.full((num_rows, length), self._vocabulary.pad_id, np.int32)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from anyorder_jax import weights
 from anyorder_jax.asking import rows
+from anyorder_jax.asking.scorer import mesh_of
 from anyorder_jax.asking.subject import Subject
 from anyorder_jax.collected import collect, directory_of, is_collected
 from anyorder_jax.environments import registry
@@ -47,7 +48,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
 
 
 class Opened(NamedTuple):
-    """What is evaluated, ready: subject, request, model, held_out, and where the files go."""
+    """What is evaluated, ready: subject, request, model (in which dtype), held_out, and where the files go."""
 
     subject: Subject
     request: Request
@@ -55,6 +56,7 @@ class Opened(NamedTuple):
     held_out: HeldOut
     directory: Path
     say: Callable[[str], None]
+    dtype: str
 
     @property
     def seed(self) -> int:
@@ -77,10 +79,10 @@ def evaluate(subject: Subject, directory: Path, request: Request, say: Callable[
     Raises:
       FileNotFoundError, ValueError: an unknown level, missing data, or parts that do not belong together; says which.
     """
-    if request.mesh:
-        raise ValueError("--mesh: only text is evaluated on a mesh; leave it out.")
     environment, config = request.environment, subject.config
-    _, model_config, params, tokenizer = weights.load_for_inference(subject.path, is_average=subject.is_average)
+    mesh = mesh_of(config, request.mesh)
+    loaded = weights.load_for_inference(subject.path, mesh, request.dtype, subject.is_average)
+    _, model_config, params, tokenizer = loaded
     if environment:
         registry.make_environment(environment, config.data.profile).close()  # an unknown level fails here
     report.make_directory(directory)
@@ -95,7 +97,7 @@ def evaluate(subject: Subject, directory: Path, request: Request, say: Callable[
     if not environment:
         refuse_other_data(subject, held_out)
     model = Model(config, model_config, params, held_out.task.vocabulary, held_out.actions, held_out.row_length)
-    opened = Opened(subject, request, model, held_out, directory, say)
+    opened = Opened(subject, request, model, held_out, directory, say, loaded.dtype)
     about = _about(opened)
     contents: dict[str, Any] = {}
     for suite in request.suites:
@@ -118,7 +120,8 @@ def _about(opened: Opened) -> dict[str, Any]:
         "profile": held_out.profile,
         "window": held_out.num_steps, "num_episodes": len(held_out.seeds), "first_seed": held_out.seeds[0],
         "num_test_episodes": len(held_out.examples), "num_windows": request.num_windows, "seed": opened.seed,
-        "goals": list(request.which.goals), "weights": request.weights, "visit_penalty": policy.VISIT_PENALTY,
+        "goals": list(request.which.goals), "weights": request.weights, "dtype": opened.dtype,
+        "visit_penalty": policy.VISIT_PENALTY,
         "overlap": held_out.overlap._asdict(), "held_out": held_out.overlap.sentence(),
         "data": {"directory": str(held_out.task.directory), "files": dict(held_out.task.fingerprint["files"])},
     }  # fmt: skip

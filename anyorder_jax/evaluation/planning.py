@@ -66,8 +66,9 @@ class Planner:
         from_end = np.flatnonzero(rows[0] == self._mask_id) - len(rows[0])
         holes = np.split(from_end, np.flatnonzero(np.diff(from_end) > 1) + 1) if self._is_stepwise else [from_end]
         for hole in holes:
-            for row, logits_LV in zip(filled, self._model.logits(filled), strict=True):
-                row[hole] = logits_LV[hole].argmax(-1)
+            places = [len(row) + hole for row in filled]
+            for row, place_H, logits_HV in zip(filled, places, self._model.logits(filled, places), strict=True):
+                row[place_H] = logits_HV.argmax(-1)
         return filled
 
     def _read(self, row: np.ndarray, places: Sequence[int]) -> list[str]:

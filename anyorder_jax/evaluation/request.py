@@ -21,11 +21,11 @@ class Request:
     training split of any collection holds; masks and sampled actions depend on it too; None: the seed of the recorded
     episodes. output_dir: default RUN/report, with another level RUN/report/LEVEL, held out by layout "layout" below it.
     rules: how the model's logits become actions, of `policy.RULES`. num_windows: windows asked per episode and question
-    at most (of `likelihood`: an eighth of it). suites: what is evaluated, of SUITES; a file each. mesh: of text, sizes
-    of mesh axes; see `asking.scorer.mesh_of`. choosing: of text: other ways in which the model chooses its actions, of
-    `acting.choosing.CHOICES`. is_average: the running average of the weights (config.optimizer.ema_decay) in place of
-    the last ones; the default output_dir then ends in "ema". which: which episodes: with certain goals, held out by
-    seed or by layout.
+    at most (of `likelihood`: an eighth of it). suites: what is evaluated, of SUITES; a file each. mesh: sizes of mesh
+    axes; see `asking.scorer.mesh_of`. dtype: in which the weights are held; see `weights.held_in`. choosing: of text:
+    other ways in which the model chooses its actions, of `acting.choosing.CHOICES`. is_average: the running average of
+    the weights (config.optimizer.ema_decay) in place of the last ones; the default output_dir then ends in "ema".
+    which: which episodes: with certain goals, held out by seed or by layout.
 
     Raises:
       ValueError: for a number that is too small, or a name that there is not.
@@ -39,6 +39,7 @@ class Request:
     num_windows: int = 8
     suites: Sequence[str] = ("report",)
     mesh: str = ""
+    dtype: str = ""
     choosing: Sequence[str] = ()
     is_average: bool = False
     which: Which = Which()  # noqa: RUF009 (a tuple)

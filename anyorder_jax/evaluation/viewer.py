@@ -97,14 +97,18 @@ class Reader:
           ValueError: for a window, unit or cell that is not there, or no hole.
         """
         asked = [(window, self._expand(window, holes)) for window, holes in questions]
-        rows = []
+        rows, places = [], []
         for window, cells in asked:
+            places.append(np.concatenate([self._places[window][u][c] for u, c in cells]))
             row = self._examples[window].tokens_L.copy()
             row[np.concatenate([self._hidden(window, *cell) for cell in cells])] = self._vocabulary.mask_id
             rows.append(row)
         found = []
-        for (window, cells), logits_LV in zip(asked, self._model.logits(rows), strict=True):
-            found.append({f"{u}.{c}": self._top(window, self._places[window][u][c], logits_LV) for u, c in cells})
+        for (window, cells), logits_HV in zip(asked, self._model.logits(rows, places), strict=True):
+            places_of = {f"{u}.{c}": self._places[window][u][c] for u, c in cells}
+            of_cells = np.split(logits_HV, np.cumsum([len(own) for own in places_of.values()])[:-1])
+            own = zip(places_of.items(), of_cells, strict=True)
+            found.append({name: self._top(window, place_K, logits_KV) for (name, place_K), logits_KV in own})
         return found
 
     def _hidden(self, window: int, unit: int, cell: int) -> np.ndarray:
@@ -125,8 +129,8 @@ class Reader:
             raise ValueError("viewer: expected one hole at least, got none.")
         return list(dict.fromkeys(cells))
 
-    def _top(self, window: int, places_K: np.ndarray, logits_LV: np.ndarray) -> list[list[Any]]:
-        logits_KV = logits_LV[places_K].astype(np.float64)
+    def _top(self, window: int, places_K: np.ndarray, logits_KV: np.ndarray) -> list[list[Any]]:
+        logits_KV = logits_KV.astype(np.float64)
         p_KV = np.exp(logits_KV - logits_KV.max(-1, keepdims=True))
         p_KV /= p_KV.sum(-1, keepdims=True)
         example = self._examples[window]

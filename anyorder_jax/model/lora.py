@@ -84,13 +84,26 @@ def declare(declared: Tree, config: LoRAConfig) -> Tree:
             b = (*shape[:i], *r, *shape[i + 1 :]), (*axes[:i], "rank", *axes[i + 1 :]), jax.nn.initializers.zeros
             for key, (own_shape, own_axes, init) in (("a", a), ("b", b)):
                 factors["lora", *path, key] = Parameter(own_shape, jnp.dtype(jnp.float32), own_axes, init)
-        if config.base_dtype == "int8":
-            flat[*path, "bits"] = weight._replace(dtype=jnp.dtype(jnp.int8))
-            scale_shape, scale_axes = (*shape[:i], *shape[i + 1 :]), (*axes[:i], *axes[i + 1 :])
-            flat[*path, "scale"] = Parameter(scale_shape, jnp.dtype(jnp.float32), scale_axes, weight.init)
-        else:
-            flat[path] = weight
+        flat |= {path: weight} if config.base_dtype != "int8" else _bits_and_scale(path, weight)
     return traverse_util.unflatten_dict({**flat, **factors})
+
+
+def declare_in_bits(declared: Tree) -> Tree:
+    """The tree of declared weights with bits and scales in place of the layers' matrices: a model that is only used can
+    be held so with factors and without; `widen` reads the form off the tree."""
+    flat: dict[tuple[str, ...], Parameter] = {}
+    for path, weight in traverse_util.flatten_dict(declared).items():
+        flat |= _bits_and_scale(path, weight) if path[-1] in ALL_MATRICES else {path: weight}
+    return traverse_util.unflatten_dict(flat)
+
+
+def _bits_and_scale(path: tuple[str, ...], weight: Parameter) -> dict[tuple[str, ...], Parameter]:
+    i = in_dim(path[-1])
+    shape, axes = ((*x[:i], *x[i + 1 :]) for x in (weight.shape, weight.axes))
+    return {
+        (*path, "bits"): weight._replace(dtype=jnp.dtype(jnp.int8)),
+        (*path, "scale"): Parameter(shape, jnp.dtype(jnp.float32), axes, weight.init),
+    }
 
 
 def quantise(weight: jax.Array, in_dim: int) -> Tree:
