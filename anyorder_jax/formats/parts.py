@@ -24,9 +24,11 @@ class Reading:
     """What reading one record may do, and what it did. `counts` names what was dropped, repaired or marked.
 
     has_placeholders: "<image>" in a text stands for an image (the record lists images beside its turns).
+    is_unfinished: the record is not learned from but gone on with, so the agent need not have spoken.
     """
 
     drop_images: bool = False
+    is_unfinished: bool = False
     has_placeholders: bool = False
     counts: Counter[str] = field(default_factory=Counter)
 
