@@ -205,15 +205,15 @@ def _typed(item: Any, reading: Reading) -> list[Part]:
 
 
 def content_parts(content: Any, reading: Reading) -> list[Part]:
-    """The parts of a turn's content: null, a string, or a list of strings and typed parts.
+    """The parts of a turn's content: null, a string, a number (its JSON), or a list of strings and typed parts.
 
     Raises:
       ValueError: anything else, an unknown type, or an image where images are not dropped.
     """
     if content is None or content == "":
         return []
-    if isinstance(content, str):
-        parts = [Part("text", content)]
+    if isinstance(content, str | int | float):
+        parts = [Part("text", content if isinstance(content, str) else dumps(content))]
     elif isinstance(content, list):
         parts = [part for item in content for part in _typed(item, reading)]
     elif isinstance(content, dict):
