@@ -4,7 +4,7 @@
         [--env=BabyAI-GoToObj-v0 --num_episodes=200 --seed=0 --output_dir=runs/any_order/report]
         [--modes=greedy,sampled,visit_penalty --num_windows=8 --goals="red ball,blue key"]
         [--mesh=data:2,expert:4 --dtype=bfloat16 | int8]
-        [--held_out=seed | layout] [--choosing=guided,checked] [--weights=last | ema]
+        [--held_out=seed | layout] [--choosing=guided,checked] [--weights=last | ema] [--split=test]
 
 It leaves in the output directory:
 
@@ -30,7 +30,8 @@ is not here: `python -m anyorder_jax.fit --what=evaluate`.
 
 A run of text (docs/own_data.md) is asked about its test episodes (asking/), and leaves report.json, rows.jsonl (every
 number, episode by episode) and loss.png; where its world can be opened it also acts there, on the test episodes' tasks,
-and leaves acting.json and the model's episodes (played/, a directory of episodes like any other).
+and leaves acting.json and the model's episodes (played/, a directory of episodes like any other). Where a handful of
+logs has no test split, it is asked about validation, or else training episodes, with a warning; --split names one.
 
 A run on several sources (data.sources) is evaluated on each by itself, into a folder named for it (RUN/report/mine);
 RUN/report/rows.jsonl has the rows of all of them, RUN/report/report.json says what was evaluated.
@@ -55,6 +56,7 @@ from anyorder_jax.acting import evaluation as playing
 from anyorder_jax.acting.choosing import CHOICES
 from anyorder_jax.acting.generator import Generator
 from anyorder_jax.asking import rows
+from anyorder_jax.asking.evaluation import Selection, choose_split
 from anyorder_jax.asking.run import evaluate_text, is_of_text
 from anyorder_jax.asking.scorer import mesh_of
 from anyorder_jax.asking.subject import Subject
@@ -87,6 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 choosing=tuple(filter(None, flags.choosing.split(","))),
                 which=Which(tuple(filter(None, flags.goals.split(","))), flags.held_out),
                 is_average=flags.weights == "ema",
+                split=flags.split,
             )
             evaluate(flags.checkpoint, request)
         except (ValueError, OSError, ModuleNotFoundError) as error:
@@ -128,6 +131,8 @@ def _one_source(subject: Subject, directory: Path, request: Request) -> dict[str
     if not is_of_text(subject.config):
         if request.choosing:
             raise ValueError("--choosing: only runs of text act so; leave it out (--suite=decoding has a grid's ways).")
+        if request.split not in ("", "test"):
+            raise ValueError("--split: only runs of text are asked about other splits than test; leave it out.")
         return of_grid.evaluate(subject, directory, request, say)
     if tuple(request.suites) != ("report",) or request.environment or request.subfolder:
         raise ValueError(
@@ -139,8 +144,8 @@ def _one_source(subject: Subject, directory: Path, request: Request) -> dict[str
     report.make_directory(directory)
     loaded = weights.load_for_inference(subject.path, mesh, request.dtype, subject.is_average)
     content = evaluate_text(
-        subject, directory, num_episodes=request.num_episodes, num_windows=request.num_windows, seed=request.seed or 0,
-        goals=request.which.goals, loaded=loaded, say=say,
+        subject, directory, selection=Selection(request.num_episodes, request.which.goals, request.split),
+        num_windows=request.num_windows, seed=request.seed or 0, loaded=loaded, say=say,
     )  # fmt: skip
     known = {"report": content}
     world = registry.world_of_text(content["about"]["environment"], subject.config.data.profile)
@@ -195,10 +200,10 @@ def _data_of(content: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _request_of(request: Request, is_text: bool, has_test: bool) -> tuple[Request | None, str]:
     """What one source of a mixture can be asked of a request; None and why, where it is nothing."""
-    if not has_test:
-        return None, "it has no test split, whose episodes would be asked about"
     if not is_text:
-        return dataclasses.replace(request, choosing=()), ""
+        if not has_test:
+            return None, "it has no test split, whose episodes would be asked about"
+        return dataclasses.replace(request, choosing=(), split=""), ""
     if "report" not in request.suites or request.subfolder:
         return None, "text is asked about its test episodes by --suite=report alone, held out as they are"
     return dataclasses.replace(request, suites=("report",)), ""
@@ -228,7 +233,8 @@ def _act_in_text(
     """
     task = open_task(subject.config, loaded.tokenizer)
     generator = Generator(subject.config, loaded.model_config, loaded.params, task)
-    tasks = playing.tasks_of(task.directory, "test", request.num_episodes)
+    split, _ = choose_split(task.directory, request.split)
+    tasks = playing.tasks_of(task.directory, split, request.num_episodes)
     found = playing.evaluate(
         task, generator, world, tasks, seed=request.seed or 0,
         choosing={name: CHOICES[name] for name in request.choosing}, say=say,
@@ -259,6 +265,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--weights", default="last", choices=("last", "ema"),
         help="ema: the running average, of a run with config.optimizer.ema_decay",
     )  # fmt: skip
+    parser.add_argument("--split", default="", help="of a run of text: train, validation or test (if there is one)")
     parser.add_argument("--env", default="", help="another level than it was trained on")
     parser.add_argument("--num_episodes", type=int, default=200, help="rollouts and test episodes")
     parser.add_argument("--seed", type=int, default=None, help="chooses rollout seeds, masks and sampled actions")

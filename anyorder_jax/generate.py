@@ -4,7 +4,8 @@
         [--record=0 --threshold=0.95 --temperature=0 --num_samples=1 --seed=0 --output=answers.jsonl]
         [--mesh=data:2,expert:4 --dtype=bfloat16 | int8]                          (as of `evaluate`)
 
-`--input` is an episode as records hold it (a .json object, or line --record of a shard). `--ask` is
+`--input` is a shard, or a log in any of the formats that ingest reads (docs/own_data.md), and --record the number of
+the episode in it. What is not over yet will do: messages that end with the user's. `--ask` is
 
     decision, action, thought, observation, tool, user      the next unit of that role, after the episode's last one
     goal                                                    the goal, hidden in its place
@@ -12,7 +13,8 @@
     3.1                                                     line (or argument of a call) 1 of unit 3
 
 and "decision" is a thought and an action where the training data have thoughts. What is asked is hidden and filled from
-everything else, a few tokens a forward pass; every word is shown with the probability that it was accepted with.
+everything else, a few tokens a forward pass; every word is shown with the probability that it was accepted with. Of an
+episode longer than the run's contexts the model sees what training showed: system text, goal and the last steps.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ if __name__ == "__main__":
     command.begin("generate")  # imports take seconds
 
 import argparse
+import itertools
 import json
 import sys
 from collections.abc import Sequence
@@ -35,13 +38,19 @@ from anyorder_jax import command, files, paths, process, run_directory, terminal
 from anyorder_jax.acting.generator import Decoding, Generator, Question, with_decoding
 from anyorder_jax.asking.scorer import mesh_of
 from anyorder_jax.config import Config, freeze
-from anyorder_jax.data import sources, units
+from anyorder_jax.data import contexts, records, sources, units
+from anyorder_jax.data.manifest import manifest_path
+from anyorder_jax.formats import registry
+from anyorder_jax.formats.parts import Reading
+from anyorder_jax.ingestion import files as logs
 from anyorder_jax.masking.granularity import slots_of
 from anyorder_jax.provenance import with_data_of
 from anyorder_jax.task import Task, config_of_part, open_task
 from anyorder_jax.types import ROLES, Kind, Trajectory
 
 NEXT = ("decision", "action", "thought", "observation", "tool", "user")
+_NUM_LOOKED_AT = 100
+"""Training episodes in which a role is looked for."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -69,19 +78,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def read_episode(path: str, record: int) -> Trajectory:
-    """The episode of a .json file, or of a line (from 0) of a shard.
+    """The episode number `record` (from 0) of a shard or of a log. Images are left out.
 
     Raises:
       FileNotFoundError, ValueError: when there is none, naming the place.
     """
-    if path.endswith((".jsonl", ".jsonl.zst")):
+    file = Path(path)
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"--input: {path}: no such file. Name a shard (data/mine/test/shard-00000.jsonl) or a log."
+        )
+    if manifest_path(file.parent.parent).is_file() and file.name.startswith("shard-"):
         return sources.read_record(path, record)
-    text = Path(path).read_text(encoding="utf-8")
+    read = (found for piece in logs.scan(file, lambda _: None).pieces for found in logs.records(piece))
+    line, content, reason = next(itertools.islice(read, record, None), (0, None, ""))
+    if not line:
+        raise ValueError(f"--record={record}: {path} ends before it; the first is 0.")
+    if isinstance(content, dict) and "units" in content:
+        return records.record_to_trajectory(content, f"{path}:{line}")
     try:
-        content = json.loads(text)
+        if reason:
+            raise ValueError(reason)
+        return registry.read(content, "auto", path, line, Reading(drop_images=True, is_unfinished=True))
     except ValueError as error:
-        raise ValueError(f"{path}: broken JSON ({error}). Expected an episode: one object with id and units.") from None
-    return sources.record_to_trajectory(content, path)
+        raise ValueError(f"{path}:{line}: {error}.") from None
 
 
 def generate(
@@ -119,11 +139,18 @@ def generate(
         task = task.part_of(episode.source.get("environment", ""))
         config = config_of_part(config, task)
     generator = Generator(config, model_config, params, task, decoding)
+    if ask in NEXT and ask != "decision" and not _is_written(task, Kind[ask.upper()]):
+        say(f"warning: no {ask} stands in the first training episodes, so the model has not learned to write one.")
     answers = []
     for number in range(num_samples):
         one = with_decoding(generator, decoding._replace(seed=decoding.seed + number))
         answers.append(_next(one, task, episode, ask) if ask in NEXT else _filled(one, config, task, episode, ask))
     return answers
+
+
+def _is_written(task: Task, kind: Kind) -> bool:
+    first = sources.iterate_trajectories(task.directory, "train", on_bad=lambda _: None)
+    return any(unit.kind == kind for t in itertools.islice(first, _NUM_LOOKED_AT) for unit in t.units)
 
 
 def _next(generator: Generator, task: Task, episode: Trajectory, ask: str) -> dict[str, Any]:
@@ -137,16 +164,12 @@ def _next(generator: Generator, task: Task, episode: Trajectory, ask: str) -> di
 
 
 def _filled(generator: Generator, config: Config, task: Task, episode: Trajectory, ask: str) -> dict[str, Any]:
-    example = units.tokenise(episode, task.codec, task.vocabulary, task.layout)
-    is_hidden_L = np.zeros(len(example), bool)
+    whole = units.tokenise(episode, task.codec, task.vocabulary, task.layout)
+    is_asked_L = np.zeros(len(whole), bool)
     for part in ask.split(","):
-        is_hidden_L |= _hidden(example, part)
+        is_asked_L |= _hidden(whole, part)
+    example, is_hidden_L, number_U = _shown_around(whole, is_asked_L, config.data.context_tokens)
     asked = np.unique(example.slots_GL[0][is_hidden_L])
-    if config.data.context_tokens and len(example) > config.data.context_tokens:
-        raise ValueError(
-            f"--ask: the episode has {len(example)} tokens, but the model was trained on contexts of "
-            f"{config.data.context_tokens}. Give a shorter episode."
-        )
     block = min(task.layout.blocks[example.kind_U[u]] for u in asked)
     (answer,) = generator.fill([Question(example, is_hidden_L, block)])
     found = []
@@ -156,10 +179,59 @@ def _filled(generator: Generator, config: Config, task: Task, episode: Trajector
         kind = Kind(example.kind_U[u])
         shown = _tokens(task, np.array(ids)[is_hidden_L[span]], sure[is_hidden_L[span]])
         found.append({
-            "unit": u, "role": ROLES[kind], "step": int(example.step_U[u]),
+            "unit": int(number_U[u]), "role": ROLES[kind], "step": int(example.step_U[u]),
             "text": units.text_of(ids, task.vocabulary), "tokens": shown,
         })  # fmt: skip
     return {"units": found, "passes": answer.num_passes}
+
+
+def _shown_around(
+    example: units.TokenisedTrajectory, is_hidden_L: np.ndarray, budget: int
+) -> tuple[units.Tokenised, np.ndarray, np.ndarray]:
+    """What the model sees of an episode around what is asked, as far as a context goes.
+
+        units          system goal o0 a0 o1 a1 o2 a2 o3 a3       asked o1: ends with its step; asked goal: with the last
+        shown          system  M              .              system goal o0 a0 M a1
+
+    Args:
+      example: the episode.
+      is_hidden_L: bool [L], what is asked of it.
+      budget: tokens of a context; 0: no limit.
+
+    Returns:
+      (the context, bool [its length] what is asked, int [its units] their numbers in the episode).
+
+    Raises:
+      ValueError: the units that are asked do not fit into one context.
+    """
+    lengths = contexts.lengths_of(example)
+    asked = np.unique(example.slots_GL[0][is_hidden_L])
+    shown = np.arange(len(example.kind_U))
+    if budget and len(example) > budget:
+        rest = asked[~np.isin(example.kind_U[asked], contexts.ALWAYS)]
+        end = int(np.flatnonzero(example.step_U == example.step_U[rest[-1]])[-1]) if len(rest) else len(shown) - 1
+        shown = contexts.choose(lengths, end, budget)
+        missing = [str(u) for u in asked.tolist() if u not in shown]
+        if missing:
+            raise ValueError(
+                f"--ask: a context of the run holds {budget} tokens, and unit {', '.join(missing)} does not fit into "
+                "the one that holds the last unit asked. Ask for fewer units at once."
+            )
+        say(f"the episode has {len(example)} tokens, a context {budget}: the model sees its units {_ranges(shown)}.")
+    starts = contexts.unit_starts(example)
+    kept_L = np.concatenate([np.arange(starts[u], starts[u + 1]) for u in shown])
+    return contexts.select(example, shown), is_hidden_L[kept_L], shown
+
+
+def _ranges(numbers: np.ndarray) -> str:
+    """0, 1, 2, 5 -> "0-2, 5"."""
+    runs = np.split(numbers, np.flatnonzero(np.diff(numbers) != 1) + 1)
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+
+
+def say(line: str) -> None:
+    """Remarks go to stderr; stdout holds the answers alone."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def _hidden(example: units.TokenisedTrajectory, part: str) -> np.ndarray:
@@ -209,8 +281,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--checkpoint", type=paths.typed, required=True, help="run directory, or RUN/checkpoints/STEP")
-    parser.add_argument("--input", type=paths.typed, required=True, help="an episode (.json), or a shard (.jsonl)")
-    parser.add_argument("--record", type=int, default=0, help="line of a shard, from 0")
+    parser.add_argument("--input", type=paths.typed, required=True, help="a shard, or a log that ingest reads")
+    parser.add_argument("--record", type=int, default=0, help="number of the episode in it, from 0")
     parser.add_argument("--ask", required=True, help="what is written: a role, goal, or numbers of units")
     parser.add_argument("--threshold", type=float, default=0.95, help="probability from which a token is accepted")
     parser.add_argument("--temperature", type=float, default=0.0, help="0: the likeliest token; 1: draws")

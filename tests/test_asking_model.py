@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import jax
 import jax.numpy as jnp
@@ -234,12 +235,25 @@ def test_what_a_run_of_text_cannot_answer_is_refused(run, flag, message):
         evaluate.main([f"--checkpoint={run}", flag])
 
 
-def test_data_without_a_test_split_are_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("there", "asked", "chosen", "told"),
+    [
+        (("train", "validation", "test"), "", "test", ""),
+        (("train", "validation", "test"), "train", "train", "what it remembers"),
+        (("train", "validation"), "", "validation", "no test split, so the validation split .* a little too good"),
+        (("train",), "", "train", "no test split, so the train split .* what it remembers.* ingest --test=0.1"),
+    ],
+)
+def test_a_handful_of_logs_is_asked_about_what_there_is(tmp_path, there, asked, chosen, told):
     shop.write(tmp_path)
     splits = sources.read_manifest(tmp_path).splits
-    sources.write_manifest(tmp_path, sources.Manifest("", {}, {"train": splits["train"]}))
+    sources.write_manifest(tmp_path, sources.Manifest("", {}, {split: splits[split] for split in there}))
     config = defaults()
     config.data.path, config.data.num_episodes, config.data.num_tokens = str(tmp_path), 0, 400
     config = freeze(config)
-    with pytest.raises(ValueError, match="no test split, whose episodes would be asked about"):
-        evaluation.open_held_out(config, task.open_task(config), 3)
+    held_out = evaluation.open_held_out(config, task.open_task(config), evaluation.Selection(2, (), asked))
+    assert held_out.split == chosen and re.search(told, held_out.warning) and bool(told) == bool(held_out.warning)
+    assert held_out.ids == [t.id for t in sources.read_trajectories(tmp_path, chosen)[:2]]
+    if "test" not in there:
+        with pytest.raises(ValueError, match=r"no test split\. --split: choose one of train"):
+            evaluation.choose_split(tmp_path, "test")

@@ -155,7 +155,7 @@ def test_formats_are_recognised(record, name):
         ({"messages": []}, "not recognised: an object with 'messages'"),
         (messages(("user", "a")), "the agent has no turn"),
         (messages(("narrator", "a"), ("assistant", "b")), "a turn has the role 'narrator'; expected one of system"),
-        (messages(("user", 3), ("assistant", "b")), "content: expected null, text or a list of parts, got 3"),
+        (messages(("user", b"3"), ("assistant", "b")), "content: expected null, text or a list of parts, got b'3'"),
         (messages(("user", [{"type": "hologram"}]), ("assistant", "b")), "a content part has the type 'hologram'"),
         (messages(("user", [{"type": "text"}]), ("assistant", "b")), "of type 'text': expected text, got None"),
         ({"messages": [{"role": "assistant", "tool_calls": [{"id": "x"}]}]}, "a tool call has no name"),

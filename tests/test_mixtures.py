@@ -268,7 +268,8 @@ def run(folders):
 def test_every_source_is_evaluated_by_itself(run, capsys):
     evaluate.main([f"--checkpoint={run}", "--num_episodes=2", "--num_windows=1", "--modes=greedy"])
     told = capsys.readouterr()
-    assert "untested: left out, because it has no test split" in told.err and "weight 0.3" in told.out
+    assert "untested has no test split, so the validation split is asked about" in told.err
+    assert "weight 0.3" in told.out and "WARNING" in told.out
     report = run / "report"
     alone = {name: rows.read(report / name / "rows.jsonl") for name in ("short", "grid")}
     together = rows.read(report / "rows.jsonl")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,42 +35,75 @@ CALIBRATED = ("any_order@0.15", "any_order@0.5", "decision", "forward")
 """Questions whose reliability is reported."""
 
 
-class HeldOut(NamedTuple):
-    """What is asked about. ids, examples: episodes of the test split, and what they are in tokens. counts: of the
-    training split."""
+NOT_HELD_OUT = {
+    "test": "",
+    "validation": "the run chose its best checkpoint by the validation split, so its figures are a little too good",
+    "train": "the run has learned the training split, so its figures show what it remembers, not what it can do",
+}
+"""What is to be said of the figures of a split."""
 
+
+class HeldOut(NamedTuple):
+    """What is asked about. split: that it is of. warning: why its figures are not those of new episodes; "" when they
+    are. ids, examples: its episodes, and what they are in tokens. counts: of the training split."""
+
+    split: str
+    warning: str
     ids: list[str]
     examples: list[TokenisedTrajectory]
     counts: Counts
 
 
-def open_held_out(config: Config, task: Task, num_episodes: int, goals: Sequence[str] = ()) -> HeldOut:
-    """Reads the first `num_episodes` of the test split, and counts training episodes.
+def choose_split(directory: Path, asked: str = "") -> tuple[str, str]:
+    """(split, warning): the split that is asked about, and why its figures are not those of new episodes.
 
     Args:
-      config: of the run.
-      task: its data.
-      num_episodes: asked about at most.
-      goals: only episodes whose first goal holds one of these phrases (empty: all).
+      directory: of the data.
+      asked: of `sources.SPLITS`; empty: test, and where a handful of logs has none, validation, or else train.
 
     Raises:
-      FileNotFoundError, ValueError: missing or broken data; no episode of that kind.
+      FileNotFoundError, ValueError: no data there; they have no such split.
     """
-    if not sources.read_manifest(task.directory).splits.get("test"):
-        raise ValueError(
-            f"{task.directory}: no test split, whose episodes would be asked about. Ingest the logs again with a share "
-            "for it (--test=0.1)."
-        )
+    there = [split for split in sources.SPLITS if sources.read_manifest(directory).splits.get(split)]
+    if asked and asked not in there:
+        raise ValueError(f"{directory}: no {asked} split. --split: choose one of {', '.join(there)}, or leave it out.")
+    split = asked or next(split for split in reversed(sources.SPLITS) if split in there or split == "train")
+    if split == "test" or asked:
+        return split, NOT_HELD_OUT[split]
+    return split, (
+        f"{directory} has no test split, so the {split} split is asked about; {NOT_HELD_OUT[split]}. Logs of three "
+        "tasks and more get a test split from `ingest --test=0.1`"
+    )
+
+
+class Selection(NamedTuple):
+    """Which episodes are asked about: the first `num_episodes` of a split (see `choose_split`) whose first goal holds
+    one of the phrases `goals` (empty: all)."""
+
+    num_episodes: int
+    goals: Sequence[str] = ()
+    split: str = ""
+
+
+def open_held_out(config: Config, task: Task, selection: Selection) -> HeldOut:
+    """Reads the episodes that are asked about, and counts training episodes.
+
+    Raises:
+      FileNotFoundError, ValueError: missing or broken data; no such split; no episode of that kind.
+    """
+    num_episodes, goals, split = selection
+    split, warning = choose_split(task.directory, split)
     ids, examples = [], []
-    for name, example in itertools.islice(_tokenised(task, "test", goals), num_episodes):
+    for name, example in itertools.islice(_tokenised(task, split, goals), num_episodes):
         ids.append(name)
         examples.append(example)
     if not examples:
         asked = f" with a goal that holds {' or '.join(goals)}" if goals else ""
-        raise ValueError(f"{task.directory}: the test split has no episode{asked} that can be asked about.")
+        raise ValueError(f"{task.directory}: the {split} split has no episode{asked} that can be asked about.")
     limit = min(config.data.num_episodes or COUNTED_EPISODES, COUNTED_EPISODES)
     training = (example for _, example in itertools.islice(_tokenised(task, "train"), limit))
-    return HeldOut(ids, examples, Counts(training, task.vocabulary.size, task.vocabulary.end_id))
+    counts = Counts(training, task.vocabulary.size, task.vocabulary.end_id)
+    return HeldOut(split, warning, ids, examples, counts)
 
 
 def _tokenised(task: Task, split: str, goals: Sequence[str] = ()) -> Iterator[tuple[str, TokenisedTrajectory]]:

@@ -48,8 +48,10 @@ def _text(about: Mapping[str, Any], found: Found, table: str) -> str:
         for question, by_role in found.calibration.items()
         if by_role
     ]
+    num = about["num_test_episodes"]
     return "\n\n".join([
-        f"{about['checkpoint']} on {about['num_test_episodes']} test episodes "
+        *([f"WARNING: {about['warning']}."] if about["warning"] else []),
+        f"{about['checkpoint']} on {num} {about['split']} episode{'s' * (num != 1)} "
         "(nll in nats; every hidden token at once; accuracies: argmax over the whole vocabulary)",
         table,
         "\n".join(["Calibration error of the model (ECE):", *errors]),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from anyorder_jax import weights
 from anyorder_jax.asking import report
-from anyorder_jax.asking.evaluation import evaluate, open_held_out
+from anyorder_jax.asking.evaluation import Selection, evaluate, open_held_out
 from anyorder_jax.asking.scorer import Scorer
 from anyorder_jax.asking.subject import Subject
 from anyorder_jax.collected import directory_of
@@ -29,18 +29,17 @@ def is_of_text(config: Config) -> bool:
 
 
 def evaluate_text(
-    subject: Subject, directory: Path, *, num_episodes: int, num_windows: int, seed: int, goals: Sequence[str],
-    loaded: weights.Loaded, say: Callable[[str], None],
+    subject: Subject, directory: Path, *, selection: Selection, num_windows: int, seed: int, loaded: weights.Loaded,
+    say: Callable[[str], None],
 ) -> dict[str, Any]:  # fmt: skip
     """Asks every question, prints the table and writes rows.jsonl and report.json.
 
     Args:
       subject: the checkpoint and its data.
       directory: for the report; exists.
-      num_episodes: test episodes asked about at most.
+      selection: the episodes that are asked about.
       num_windows: contexts an episode and question at most.
       seed: of the draws.
-      goals: only episodes whose goal holds one of these phrases (empty: all).
       loaded: its weights, placed.
       say: gets lines of progress.
 
@@ -54,8 +53,10 @@ def evaluate_text(
     config = subject.config
     mesh = loaded.mesh
     task = open_task(config, loaded.tokenizer)
-    held_out = open_held_out(config, task, num_episodes, goals)
-    say(f"asking about {len(held_out.ids)} test episodes, on {mesh.size} device(s)")
+    held_out = open_held_out(config, task, selection)
+    if held_out.warning:
+        say(f"warning: {held_out.warning}.")
+    say(f"asking about {len(held_out.ids)} {held_out.split} episodes, on {mesh.size} device(s)")
     scorer = Scorer(config, loaded.model_config, loaded.params, task.vocabulary, mesh)
     found = evaluate(subject, task, scorer, held_out, num_windows=num_windows, seed=seed, say=say)
     is_world = bool(registry.world_of_text(task.environment, config.data.profile))
@@ -63,7 +64,8 @@ def evaluate_text(
     about = {
         "checkpoint": str(subject.path), "step": subject.step, "environment": task.environment,
         "weights": "ema" if subject.is_average else "last",
-        "seed": seed, "goals": list(goals), "num_test_episodes": len(held_out.ids), "num_windows": num_windows,
+        "seed": seed, "goals": list(selection.goals), "split": held_out.split, "warning": held_out.warning,
+        "num_test_episodes": len(held_out.ids), "num_windows": num_windows,
         "context_tokens": config.data.context_tokens, "num_counted_episodes": held_out.counts.num_episodes,
         "num_skipped": len(task.skipped or ()), "mesh": dict(mesh.shape),
         "dtype": loaded.dtype,

@@ -191,7 +191,7 @@ class Episode:
           ValueError: the agent never speaks.
         """
         self._close_turn()
-        if self._num_turns == 0:
+        if self._num_turns == 0 and not (self.reading.is_unfinished and self._units):
             raise ValueError("the agent has no turn in it, so there is nothing to learn")
         is_instructed = self._do_not_train_acknowledgement()
         counts = {name: number for name, number in sorted(self.reading.counts.items()) if number}

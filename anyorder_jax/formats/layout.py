@@ -74,7 +74,7 @@ def restore(
     if not units or digest_of(units) != layout["digest"]:
         reading.counts["changed_exports"] += 1
         return None
-    if not any(unit.kind in DECISION for unit in units):
+    if not any(unit.kind in DECISION for unit in units) and not reading.is_unfinished:
         raise ValueError("the agent has no turn in it, so there is nothing to learn")
     outcome, was = ({**value} if isinstance(value := layout.get(key), dict) else {} for key in ("outcome", "source"))
     if not (type(outcome.get("num_steps")) is int and 0 <= outcome["num_steps"] < 2**32):

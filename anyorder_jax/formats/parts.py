@@ -24,9 +24,11 @@ class Reading:
     """What reading one record may do, and what it did. `counts` names what was dropped, repaired or marked.
 
     has_placeholders: "<image>" in a text stands for an image (the record lists images beside its turns).
+    is_unfinished: the record is not learned from but gone on with, so the agent need not have spoken.
     """
 
     drop_images: bool = False
+    is_unfinished: bool = False
     has_placeholders: bool = False
     counts: Counter[str] = field(default_factory=Counter)
 
@@ -203,15 +205,15 @@ def _typed(item: Any, reading: Reading) -> list[Part]:
 
 
 def content_parts(content: Any, reading: Reading) -> list[Part]:
-    """The parts of a turn's content: null, a string, or a list of strings and typed parts.
+    """The parts of a turn's content: null, a string, a number (its JSON), or a list of strings and typed parts.
 
     Raises:
       ValueError: anything else, an unknown type, or an image where images are not dropped.
     """
     if content is None or content == "":
         return []
-    if isinstance(content, str):
-        parts = [Part("text", content)]
+    if isinstance(content, str | int | float):
+        parts = [Part("text", content if isinstance(content, str) else dumps(content))]
     elif isinstance(content, list):
         parts = [part for item in content for part in _typed(item, reading)]
     elif isinstance(content, dict):

@@ -26,7 +26,7 @@ def summary_lines(manifest: sources.Manifest) -> Iterator[str]:
     """The lines: what was recognised, episodes by split, units and characters by role, what was dropped."""
     counts = manifest.settings["counts"]
     for what, number in sorted(counts["recognised"].items(), key=lambda item: -item[1]):
-        yield f"{number} records read as {what}"
+        yield f"{number} record{'s' * (number != 1)} read as {what}"
     yield ""
     yield f"{'split':<12}{'episodes':>10}{'tasks':>10}{'steps':>10}{'MB':>10}"
     for split, shards in manifest.splits.items():
