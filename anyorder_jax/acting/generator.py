@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from anyorder_jax import decode, keys
+from anyorder_jax import cached_decode, decode, keys
 from anyorder_jax.acting.message import action_start
 from anyorder_jax.config import Config
 from anyorder_jax.data import contexts, units
@@ -93,7 +93,9 @@ class Generator:
         self._params, self._task, self._decoding, self._budget = params, task, decoding, config.data.context_tokens
         self._joint = task.vocabulary.frames.around([Kind.GOAL, Kind.THOUGHT, Kind.ACTION])[1].joint
         self._end_ids = sorted(task.vocabulary.frames.end_ids)
-        self._fill = decode.make_fill(config, model_config, task.vocabulary.end_id, closing_ids=self._end_ids)
+        make_fill = cached_decode.make_fill if decode.is_block_causal(config) else decode.make_fill
+        self._fill = make_fill(config, model_config, task.vocabulary.end_id, closing_ids=self._end_ids)
+        self._model_block = config.train.block_size if decode.is_block_causal(config) else None
         self._log_p = decode.make_log_p(config, model_config)
         vocabulary = task.vocabulary
         self._is_word_V = np.zeros(model_config.vocab_size, bool)
@@ -202,7 +204,10 @@ class Generator:
             place_BH[b, here], unit_BH[b, here] = places, example.slots_GL[0, places]
             is_new = np.diff(example.slots_GL[0, places], prepend=-1) != 0
             offset = np.arange(len(places)) - np.maximum.accumulate(np.where(is_new, np.arange(len(places)), 0))
-            block_BH[b, here] = np.cumsum(is_new | (offset % block_size == 0)) - 1
+            is_first = is_new | (offset % block_size == 0)
+            if self._model_block:  # what is filled together lies in one block of the model
+                is_first |= np.diff(places // self._model_block, prepend=-1) != 0
+            block_BH[b, here] = np.cumsum(is_first) - 1
             is_end_BH[b, here] = reaches_end(example, is_hidden_L)[places]
         is_end_V = np.isin(np.arange(len(self._is_word_V)), self._end_ids)
         allowed_BHV = self._is_word_V[None, None] | (is_end_BH[..., None] & is_end_V)
