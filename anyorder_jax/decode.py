@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 
 from anyorder_jax.config import Config
 from anyorder_jax.model import transformer
-from anyorder_jax.model.attention import Segments
+from anyorder_jax.model.attention import BlockCausal, Segments
 from anyorder_jax.model.config import ModelConfig
 
 
@@ -46,6 +46,95 @@ class Filled(NamedTuple):
 
 Fill = Callable[..., Filled]
 """fill(params, tokens_BL, lengths_B, holes, allowed_BHV, threshold, key, temperature) -> Filled."""
+
+
+class Rule(NamedTuple):
+    """What of a pass is accepted, for all rows of a batch. is_before_BHH: bool [b, i, j], hole j before i in its unit.
+    end_ids: what ends a unit. threshold: probability from which a token is accepted."""
+
+    holes: Holes
+    is_before_BHH: jax.Array
+    end_id: int
+    end_ids: np.ndarray
+    threshold: Any
+
+    @classmethod
+    def of(cls, holes: Holes, end_id: int, closing_ids: Sequence[int], threshold: Any) -> Rule:
+        """The rule for these holes.
+
+        Args:
+          holes: of the batch.
+          end_id, closing_ids, threshold: as in `make_fill`.
+        """
+        is_before_BHH = (holes.unit_BH[:, :, None] == holes.unit_BH[:, None, :]) & (holes.block_BH >= 0)[:, None, :]
+        is_before_BHH &= jnp.tri(holes.place_BH.shape[1], k=-1, dtype=bool)[None]
+        return cls(holes, is_before_BHH, end_id, np.unique([end_id, *closing_ids]), threshold)
+
+    def settled(
+        self, is_open_BH: jax.Array, filled: Filled, drawn_BH: jax.Array, sure_BH: jax.Array,
+        is_shown_BH: jax.Array | bool = True,
+    ) -> tuple[jax.Array, Filled]:  # fmt: skip
+        """(what is open, what is filled) after a pass.
+
+        Args:
+          is_open_BH: bool, holes that were open.
+          filled: what they held.
+          drawn_BH, sure_BH: of `drawn`.
+          is_shown_BH: bool, holes of which the pass computed something (True: of all).
+        """
+        block_B1 = jnp.where(is_open_BH, self.holes.block_BH, jnp.iinfo(jnp.int32).max).min(-1, keepdims=True)
+        has_open_before_BH = (self.is_before_BHH & is_open_BH[:, None, :]).any(-1)
+        may_BH = is_open_BH & (self.holes.block_BH == block_B1) & is_shown_BH
+        is_asked_B = may_BH.any(-1)
+        may_BH &= ~(jnp.isin(drawn_BH, self.end_ids) & has_open_before_BH)
+        rank_BH = jnp.where(may_BH, sure_BH, -1.0)
+        is_best_BH = jnp.arange(rank_BH.shape[1])[None] == rank_BH.argmax(-1)[:, None]
+        accept_BH = may_BH & ((sure_BH >= self.threshold) | is_best_BH)
+        tokens_BH = jnp.where(accept_BH, drawn_BH, filled.tokens_BH)
+        still_BH = is_open_BH & ~accept_BH
+        is_fixed_end_BH = jnp.isin(tokens_BH, self.end_ids) & ~still_BH
+        is_over_BH = still_BH & (self.is_before_BHH & is_fixed_end_BH[:, None, :]).any(-1)
+        filled = Filled(
+            jnp.where(is_over_BH, self.end_id, tokens_BH).astype(jnp.int32),
+            jnp.where(accept_BH, sure_BH, filled.probability_BH),
+            filled.passes_B + is_asked_B,
+        )
+        return still_BH & ~is_over_BH, filled
+
+
+def drawn(logits_BHV: jax.Array, key: jax.Array, temperature: float) -> tuple[jax.Array, jax.Array]:
+    """(the likeliest token of each place, or with a temperature a drawn one; the probability that the model gives it).
+
+    Args:
+      logits_BHV: float32, -inf for what may not stand.
+      key: a JAX key, unused at temperature 0.
+      temperature: of the draw.
+    """
+    drawn_BH = logits_BHV.argmax(-1)
+    if temperature:
+        drawn_BH = (logits_BHV + temperature * jax.random.gumbel(key, logits_BHV.shape)).argmax(-1)
+    log_p_BHV = jax.nn.log_softmax(logits_BHV)
+    return drawn_BH, jnp.exp(jnp.take_along_axis(log_p_BHV, drawn_BH[..., None], -1)[..., 0])
+
+
+def unfilled(tokens_BL: jax.Array, holes: Holes) -> tuple[jax.Array, Filled]:
+    """(bool [B, H], what is open at first; the holes as they stand)."""
+    start_BH = jnp.take_along_axis(tokens_BL, holes.place_BH, 1)
+    B, H = start_BH.shape
+    return holes.block_BH >= 0, Filled(start_BH, jnp.ones((B, H), jnp.float32), jnp.zeros(B, jnp.int32))
+
+
+def written(tokens_BL: jax.Array, holes: Holes, tokens_BH: jax.Array) -> jax.Array:
+    """The rows with `tokens_BH` in their holes: int32 [B, L]."""
+    rows_B1 = jnp.arange(len(tokens_BL))[:, None]
+    return tokens_BL.at[rows_B1, holes.place_BH].set(
+        jnp.where(holes.block_BH >= 0, tokens_BH, jnp.take_along_axis(tokens_BL, holes.place_BH, 1))
+    )
+
+
+def is_block_causal(config: Config) -> bool:
+    """Whether a run's model was trained to write a block from the earlier ones and itself alone."""
+    return config.train.objective == "block_diffusion"
 
 
 def make_log_p(config: Config, model_config: ModelConfig, mesh: Mesh | None = None) -> Callable[..., jax.Array]:
@@ -83,10 +172,11 @@ def make_log_p(config: Config, model_config: ModelConfig, mesh: Mesh | None = No
 def make_fill(
     config: Config, model_config: ModelConfig, end_id: int, mesh: Mesh | None = None, closing_ids: Sequence[int] = ()
 ) -> Fill:
-    """The jitted filling; it is compiled once for each shape.
+    """The jitted filling; it is compiled once for each shape. Every pass computes the whole row: under full attention,
+    or with block diffusion each block over itself and the earlier ones (`cached_decode` gives the same, faster).
 
     Args:
-      config: of the run (its compute type and LoRA).
+      config: of the run (its compute type, LoRA and objective).
       model_config: the model's shape.
       end_id: the end token, with which what follows a unit's first end is filled.
       mesh: where the weights lie (None: one device).
@@ -104,7 +194,6 @@ def make_fill(
         temperature: 0 takes the likeliest token; 1 draws from the distribution (static: another one is compiled anew).
     """
     dtype = jnp.dtype(config.model.compute_dtype)
-    end_ids = np.unique([end_id, *closing_ids])
 
     def fill(
         params: Any, tokens_BL: jax.Array, lengths_B: jax.Array, holes: Holes, allowed_BHV: jax.Array,
@@ -112,18 +201,15 @@ def make_fill(
     ) -> Filled:  # fmt: skip
         places_L = jnp.arange(tokens_BL.shape[1], dtype=jnp.int32)
         positions_BL = jnp.broadcast_to(places_L, tokens_BL.shape)
-        attention = Segments((positions_BL < lengths_B[:, None]).astype(jnp.int32))
+        ids_BL = (positions_BL < lengths_B[:, None]).astype(jnp.int32)
+        attention = BlockCausal(config.train.block_size, ids_BL) if is_block_causal(config) else Segments(ids_BL)
         rows_B1 = jnp.arange(len(tokens_BL))[:, None]
         is_asked_BL = jnp.zeros(tokens_BL.shape, bool).at[rows_B1, holes.place_BH].set(holes.block_BH >= 0)
-        is_before_BHH = (holes.unit_BH[:, :, None] == holes.unit_BH[:, None, :]) & (holes.block_BH >= 0)[:, None, :]
-        is_before_BHH &= jnp.tri(holes.place_BH.shape[1], k=-1, dtype=bool)[None]  # [b, i, j]: j before i in its unit
+        rule = Rule.of(holes, end_id, closing_ids, threshold)
 
         def logits_of(tokens_BH: jax.Array) -> jax.Array:
-            seen_BL = tokens_BL.at[rows_B1, holes.place_BH].set(
-                jnp.where(holes.block_BH >= 0, tokens_BH, jnp.take_along_axis(tokens_BL, holes.place_BH, 1))
-            )
             hidden_BLD, _, _ = transformer.hidden(
-                model_config, params, seen_BL, positions_BL, attention,
+                model_config, params, written(tokens_BL, holes, tokens_BH), positions_BL, attention,
                 compute_dtype=dtype, mesh=mesh, lora_config=config.lora, is_asked_BL=is_asked_BL,
             )  # fmt: skip
             hidden_BHD = jnp.take_along_axis(hidden_BLD, holes.place_BH[..., None], axis=1)
@@ -134,33 +220,10 @@ def make_fill(
 
         def one_pass(carry: Any) -> Any:
             is_open_BH, filled, number = carry
-            logits_BHV = logits_of(filled.tokens_BH)
-            drawn_BH = logits_BHV.argmax(-1)
-            if temperature:
-                noise_BHV = jax.random.gumbel(jax.random.fold_in(key, number), logits_BHV.shape)
-                drawn_BH = (logits_BHV + temperature * noise_BHV).argmax(-1)
-            log_p_BHV = jax.nn.log_softmax(logits_BHV)
-            sure_BH = jnp.exp(jnp.take_along_axis(log_p_BHV, drawn_BH[..., None], -1)[..., 0])
-            has_open_before_BH = (is_before_BHH & is_open_BH[:, None, :]).any(-1)
-            block_B1 = jnp.where(is_open_BH, holes.block_BH, jnp.iinfo(jnp.int32).max).min(-1, keepdims=True)
-            may_BH = is_open_BH & (holes.block_BH == block_B1) & ~(jnp.isin(drawn_BH, end_ids) & has_open_before_BH)
-            rank_BH = jnp.where(may_BH, sure_BH, -1.0)
-            is_best_BH = jnp.arange(rank_BH.shape[1])[None] == rank_BH.argmax(-1)[:, None]
-            accept_BH = may_BH & ((sure_BH >= threshold) | is_best_BH)
-            tokens_BH = jnp.where(accept_BH, drawn_BH, filled.tokens_BH)
-            still_BH = is_open_BH & ~accept_BH
-            is_fixed_end_BH = jnp.isin(tokens_BH, end_ids) & ~still_BH
-            is_over_BH = still_BH & (is_before_BHH & is_fixed_end_BH[:, None, :]).any(-1)
-            filled = Filled(
-                jnp.where(is_over_BH, end_id, tokens_BH).astype(jnp.int32),
-                jnp.where(accept_BH, sure_BH, filled.probability_BH),
-                filled.passes_B + is_open_BH.any(-1),
-            )
-            return still_BH & ~is_over_BH, filled, number + 1
+            drawn_BH, sure_BH = drawn(logits_of(filled.tokens_BH), jax.random.fold_in(key, number), temperature)
+            is_open_BH, filled = rule.settled(is_open_BH, filled, drawn_BH, sure_BH)
+            return is_open_BH, filled, number + 1
 
-        start_BH = jnp.take_along_axis(tokens_BL, holes.place_BH, 1)
-        B, H = start_BH.shape
-        nothing = Filled(start_BH, jnp.ones((B, H), jnp.float32), jnp.zeros(B, jnp.int32))
-        return jax.lax.while_loop(some_open, one_pass, (holes.block_BH >= 0, nothing, jnp.int32(0)))[1]
+        return jax.lax.while_loop(some_open, one_pass, (*unfilled(tokens_BL, holes), jnp.int32(0)))[1]
 
     return jax.jit(fill, static_argnums=7)

@@ -58,7 +58,7 @@ def _whole(mesh: Mesh, shape: tuple[int, ...], dtype: Any = jnp.int32) -> jax.Sh
 def _scoring(config: Config, model: Any, mesh: Mesh, params: Any) -> tuple[Any, int]:
     """(the scorer, lowered; its rows)."""
     length = length_of(config)
-    per_shard = scorer.rows_per_shard(length)
+    per_shard = sharding.rows_per_shard(length)
     rows = per_shard * sharding.num_row_shards(mesh)
     rows_BL, numbers_B = _whole(mesh, (rows, length)), _whole(mesh, (rows,))
     score: Any = jax.jit(scorer.make_score(config, model, mesh, per_shard))

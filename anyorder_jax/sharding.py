@@ -212,6 +212,15 @@ def micro_rows(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(None, BATCH_AXES))
 
 
+ROW_TOKENS, MAX_ROWS = 2**13, 16
+"""Tokens, and rows, that each part of the mesh computes together."""
+
+
+def rows_per_shard(length: int) -> int:
+    """Rows of this length that each part of the mesh computes together."""
+    return max(1, min(MAX_ROWS, ROW_TOKENS // length))
+
+
 def mesh_of(params: Any) -> Mesh:
     """The mesh that weights were placed on; of weights that were not, one of their device."""
     embedding = params["embedding"]

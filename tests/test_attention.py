@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anyorder_jax.model.attention import BlockDiffusion, Full, Segments, attend, best_backend, can_attend, runs
+from anyorder_jax.model.attention import (
+    BlockCausal,
+    BlockDiffusion,
+    Full,
+    Segments,
+    attend,
+    best_backend,
+    can_attend,
+    runs,
+)
 
 
 def dense(q_BLHC, k_BLKC, v_BLKC, allowed_BLL):
@@ -35,6 +44,8 @@ def pairs(attention, num_rows, length):
                 allowed[row, i, j] = True
             case Segments():
                 allowed[row, i, j] = ids[row, i] == ids[row, j]
+            case BlockCausal(size):
+                allowed[row, i, j] = j // size <= i // size and ids[row, i] == ids[row, j]
             case BlockDiffusion(size):
                 block_i, block_j = i % half // size, j % half // size
                 if i < half:
@@ -51,6 +62,7 @@ DESCRIPTIONS = [
     Segments(SEGMENTS_BL),
     BlockDiffusion(3),  # the last block is shorter
     BlockDiffusion(2, jnp.array([[1, 1, 2, 2], [1, 1, 1, 0]], jnp.int32)),
+    BlockCausal(2, SEGMENTS_BL),
 ]
 
 
@@ -120,9 +132,10 @@ WIDE_SEGMENTS = jnp.asarray(np.repeat([1, 2, 3, 0], [40, 24, 56, 8])[None], jnp.
         (Full(), 128),
         (Segments(WIDE_SEGMENTS), 128),
         (BlockDiffusion(8), 256),
+        (BlockCausal(8, WIDE_SEGMENTS), 128),
         (BlockDiffusion(8, WIDE_SEGMENTS), 256),  # both of its inputs at once: a computed relation, and the documents
     ],
-    ids=["Full", "Segments", "BlockDiffusion", "packed BlockDiffusion"],
+    ids=["Full", "Segments", "BlockDiffusion", "BlockCausal", "packed BlockDiffusion"],
 )
 def test_the_kernel_of_a_tpu_interpreted_on_this_cpu(attention, length):
     compare(*values(1, length, 1, 1, 128), attention, "splash-interpret", 3e-5)
@@ -170,5 +183,5 @@ def test_descriptions_that_do_not_fit_are_refused():
         attend(q, k, v, Segments(SEGMENTS_BL[:, :4]))
     with pytest.raises(ValueError, match=r"even length and block_size >= 1, got length 7"):
         can_attend(BlockDiffusion(2), 1, 7)
-    with pytest.raises(TypeError, match="expected Full, Segments or BlockDiffusion, got str"):
+    with pytest.raises(TypeError, match="expected Full, Segments, BlockDiffusion or BlockCausal, got str"):
         attend(q, k, v, "causal")

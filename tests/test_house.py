@@ -21,6 +21,7 @@ FLOORS = [
     {"task"},
     {"state"},
     {"step", "decode", "checkpoint", "weights"},
+    {"cached_decode"},
     {"acting", "asking", "health"},
     {"evaluation"},
     {"training"},

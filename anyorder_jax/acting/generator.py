@@ -15,9 +15,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from anyorder_jax import decode, keys, sharding
+from anyorder_jax import cached_decode, decode, keys, sharding
 from anyorder_jax.acting.message import action_start
-from anyorder_jax.asking.scorer import rows_per_shard
 from anyorder_jax.config import Config
 from anyorder_jax.data import contexts, units
 from anyorder_jax.model.config import ModelConfig
@@ -96,9 +95,12 @@ class Generator:
         self._mesh = sharding.mesh_of(params)
         self._joint = task.vocabulary.frames.around([Kind.GOAL, Kind.THOUGHT, Kind.ACTION])[1].joint
         self._end_ids = sorted(task.vocabulary.frames.end_ids)
-        self._fill = decode.make_fill(
-            config, model_config, task.vocabulary.end_id, self._mesh, closing_ids=self._end_ids
-        )
+        ends = task.vocabulary.end_id, self._end_ids
+        if decode.is_block_causal(config) and (self._mesh is None or self._mesh.size == 1):
+            self._fill = cached_decode.make_fill(config, model_config, *ends)
+        else:
+            self._fill = decode.make_fill(config, model_config, ends[0], self._mesh, closing_ids=ends[1])
+        self._model_block = config.train.block_size if decode.is_block_causal(config) else None
         self._log_p = decode.make_log_p(config, model_config, self._mesh)
         vocabulary = task.vocabulary
         self._is_word_V = np.zeros(model_config.vocab_size, bool)
@@ -212,7 +214,10 @@ class Generator:
             place_BH[b, here], unit_BH[b, here] = places, example.slots_GL[0, places]
             is_new = np.diff(example.slots_GL[0, places], prepend=-1) != 0
             offset = np.arange(len(places)) - np.maximum.accumulate(np.where(is_new, np.arange(len(places)), 0))
-            block_BH[b, here] = np.cumsum(is_new | (offset % block_size == 0)) - 1
+            is_first = is_new | (offset % block_size == 0)
+            if self._model_block:  # what is filled together lies in one block of the model
+                is_first |= np.diff(places // self._model_block, prepend=-1) != 0
+            block_BH[b, here] = np.cumsum(is_first) - 1
             is_end_BH[b, here] = reaches_end(example, is_hidden_L)[places]
         is_end_V = np.isin(np.arange(len(self._is_word_V)), self._end_ids)
         allowed_BHV = self._is_word_V[None, None] | (is_end_BH[..., None] & is_end_V)
@@ -301,9 +306,9 @@ class Generator:
 
 
 def max_rows(length: int, mesh: Mesh) -> int:
-    """Rows that go through the model together: the largest power of two that `scorer.rows_per_shard` allows, on each
+    """Rows that go through the model together: the largest power of two that `sharding.rows_per_shard` allows, on each
     part of the mesh."""
-    per_shard = 1 << (rows_per_shard(length).bit_length() - 1)
+    per_shard = 1 << (sharding.rows_per_shard(length).bit_length() - 1)
     return per_shard * sharding.num_row_shards(mesh)
 
 

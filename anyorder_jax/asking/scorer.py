@@ -28,9 +28,6 @@ from anyorder_jax.model.attention import Segments
 from anyorder_jax.model.config import ModelConfig
 from anyorder_jax.model.kernels.counting import argmax
 
-ROW_TOKENS, MAX_ROWS = 2**13, 16
-"""Tokens, and rows, that each part of the mesh computes together."""
-
 MAX_CHUNK, LOGIT_BYTES = 32, 2**28
 """Places of a chunk at most, and the size of its logits on one device."""
 
@@ -169,7 +166,7 @@ class Scorer:
         self, asks: Sequence[Ask], targets: Targets, members: Sequence[int], length: int, start_A: np.ndarray
     ) -> Any:
         """(nll, chosen, confidence) [B, L] each of one batch, on the host."""
-        per_shard = rows_per_shard(length)
+        per_shard = sharding.rows_per_shard(length)
         num_rows = per_shard * sharding.num_row_shards(self._mesh)
         tokens_BL = np.full((num_rows, length), self._vocabulary.pad_id, np.int32)
         place_BL, truth_BL = np.zeros((2, num_rows, length), np.int32)
@@ -190,14 +187,9 @@ class Scorer:
         for a, ask in enumerate(asks):
             by_length.setdefault(padded_length(len(ask.example)), []).append(a)
         for length, members in sorted(by_length.items()):
-            num_rows = rows_per_shard(length) * sharding.num_row_shards(self._mesh)
+            num_rows = sharding.rows_per_shard(length) * sharding.num_row_shards(self._mesh)
             for first in range(0, len(members), num_rows):
                 yield length, members[first : first + num_rows]
-
-
-def rows_per_shard(length: int) -> int:
-    """Rows of this length that each part of the mesh computes together."""
-    return max(1, min(MAX_ROWS, ROW_TOKENS // length))
 
 
 def mesh_of(config: Config, text: str = "") -> Mesh:

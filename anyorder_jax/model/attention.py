@@ -51,7 +51,18 @@ class BlockDiffusion(NamedTuple):
     segment_ids_BL: jax.Array | None = None
 
 
-Attention = Full | Segments | BlockDiffusion
+class BlockCausal(NamedTuple):
+    """A position attends to its own block and the earlier ones of its example: the clean half of `BlockDiffusion`, and
+    what a model so trained sees while it writes. What finished blocks hold never changes (`cache.py`).
+
+    block_size: as there. segment_ids_BL: int32 [B, L]; each example starts at a multiple of block_size.
+    """
+
+    block_size: int
+    segment_ids_BL: jax.Array
+
+
+Attention = Full | Segments | BlockDiffusion | BlockCausal
 
 
 def can_attend(attention: Attention, num_rows: int, length: int) -> jax.Array | None:
@@ -67,6 +78,10 @@ def can_attend(attention: Attention, num_rows: int, length: int) -> jax.Array | 
     match attention:
         case Segments(segment_ids_BL=ids_BL):
             return ids_BL[:, :, None] == ids_BL[:, None, :]
+        case BlockCausal(block_size=block_size, segment_ids_BL=ids_BL):
+            place = jnp.arange(length)
+            allowed = _is_no_later_block(block_size, place[:, None], place[None])[None]
+            return allowed & (ids_BL[:, :, None] == ids_BL[:, None, :])
         case BlockDiffusion(block_size=block_size, segment_ids_BL=ids_BL):
             place = jnp.arange(length)
             allowed = _block_relation(block_size, length // 2, place[:, None], place[None])[None]
@@ -103,12 +118,17 @@ def _block_relation(block_size: int, half: int, query: Any, key: Any) -> Any:
     return earlier_clean | own
 
 
+def _is_no_later_block(block_size: int, query: Any, key: Any) -> Any:
+    """Whether positions `query` see positions `key` of a row, documents apart. Arrays or integers."""
+    return key // block_size <= query // block_size
+
+
 def _check(attention: Attention, num_rows: int, length: int) -> None:
     """Raises for a description that does not fit the rows."""
     match attention:
         case Full():
             return
-        case Segments(segment_ids_BL=ids_BL):
+        case Segments(segment_ids_BL=ids_BL) | BlockCausal(segment_ids_BL=ids_BL):
             _check_shape(ids_BL, (num_rows, length))
         case BlockDiffusion(block_size=block_size, segment_ids_BL=ids_BL):
             if length % 2 or block_size < 1:
@@ -119,7 +139,9 @@ def _check(attention: Attention, num_rows: int, length: int) -> None:
             if ids_BL is not None:
                 _check_shape(ids_BL, (num_rows, length // 2))
         case _:
-            raise TypeError(f"attention: expected Full, Segments or BlockDiffusion, got {type(attention).__name__}.")
+            raise TypeError(
+                f"attention: expected Full, Segments, BlockDiffusion or BlockCausal, got {type(attention).__name__}."
+            )
 
 
 def _check_shape(ids: jax.Array, expected: tuple[int, int]) -> None:
@@ -191,7 +213,7 @@ def _attend_here(backend: str, q: jax.Array, k: jax.Array, v: jax.Array, attenti
     """`attend` on one device."""
     B, L, _, _ = q.shape
     match backend, attention:
-        case "xla", Full() | Segments():
+        case "xla", Full() | Segments() | BlockCausal():
             return kernels.dense(q, k, v, can_attend(attention, B, L))
         case "xla", BlockDiffusion():
             return _block_diffusion(attention.block_size, kernels.XlaIntervals, q, k, v, attention.segment_ids_BL)
@@ -199,10 +221,16 @@ def _attend_here(backend: str, q: jax.Array, k: jax.Array, v: jax.Array, attenti
             return kernels.cudnn(q, k, v)
         case "flash", Segments():
             return kernels.MosaicIntervals.attend(q, k, v, *runs(attention.segment_ids_BL))
+        case "flash", BlockCausal(block_size, ids_BL):
+            intervals = (x[:, L:] for x in _clean_intervals(block_size, ids_BL, (B, L)))
+            return kernels.MosaicIntervals.attend(q, k, v, *intervals)
         case "flash", BlockDiffusion():
             return _block_diffusion(attention.block_size, kernels.MosaicIntervals, q, k, v, attention.segment_ids_BL)
         case "splash" | "splash-interpret", _:
-            relation, ids = None, getattr(attention, "segment_ids_BL", None)
+            relation: Any = None
+            ids = getattr(attention, "segment_ids_BL", None)
+            if isinstance(attention, BlockCausal):
+                relation = functools.partial(_is_no_later_block, attention.block_size)
             if isinstance(attention, BlockDiffusion):
                 relation = functools.partial(_block_relation, attention.block_size, L // 2)
                 ids = None if ids is None else jnp.concatenate([ids, ids], axis=1)

@@ -31,7 +31,7 @@ from jax.sharding import Mesh
 
 from anyorder_jax.config import NO_LORA, LoRAConfig
 from anyorder_jax.model import lora, moe
-from anyorder_jax.model.attention import Attention, BlockDiffusion, attend, places
+from anyorder_jax.model.attention import Attention, BlockCausal, BlockDiffusion, attend, places
 from anyorder_jax.model.config import ModelConfig
 from anyorder_jax.model.layers import (
     Initializer,
@@ -143,6 +143,11 @@ class Layer(nnx.Module):
           mesh: where rows are split.
           pairs: LoRA's factors of the layer's matrices, by name.
         """
+        q_BLHC, k_BLKC, v_BLKC = self.heads(x_BLD, angles, pairs)
+        return self.joined(attend(q_BLHC, k_BLKC, v_BLKC, attention, mesh=mesh), pairs)
+
+    def heads(self, x_BLD: jax.Array, angles: Rotary, pairs: Pairs) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Queries [B, L, H, C], keys and values [B, L, K, C] of normed activations."""
         config = self.config
         B, L, _ = x_BLD.shape
         H, K, C = config.num_attention_heads, config.num_key_value_heads, config.head_dim
@@ -151,8 +156,11 @@ class Layer(nnx.Module):
         q_BLHC, k_BLKC, v_BLKC = jnp.split(qkv, (H, H + K), axis=2)
         q_BLHC = rotate(rms_norm(q_BLHC, self.query_norm[...], config.rms_norm_eps), angles)
         k_BLKC = rotate(rms_norm(k_BLKC, self.key_norm[...], config.rms_norm_eps), angles)
-        mixed_BLHC = attend(q_BLHC, k_BLKC, v_BLKC, attention, mesh=mesh)
-        mixed_BLO = mixed_BLHC.reshape(B, L, H * C)
+        return q_BLHC, k_BLKC, v_BLKC
+
+    def joined(self, mixed_BLHC: jax.Array, pairs: Pairs) -> jax.Array:
+        """What all heads say, projected: [B, L, D]."""
+        mixed_BLO = mixed_BLHC.reshape(*mixed_BLHC.shape[:2], -1)
         return _affine(mixed_BLO, self.attention_output, self.attention_output_bias, pairs.get("attention_output"))
 
 
@@ -334,7 +342,7 @@ def hidden(
     Returns:
       (hidden_BLD after the final norm, expert_load_NE, trace).
     """
-    if isinstance(attention, BlockDiffusion):
+    if isinstance(attention, BlockDiffusion | BlockCausal):
         config.refuse_straddling(attention.block_size)
     run = functools.partial(_run, remat=remat, collect=collect, mesh=mesh, lora_config=lora_config)
     factors = lora.factors(params, lora_config)
