@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from anyorder_jax import fit
 from anyorder_jax.config import Config, freeze
 from anyorder_jax.model.config import ModelConfig
+from anyorder_jax.training.shape import as_published
 from anyorder_jax.types import Batch, Kind
 
 ROOT = Path(__file__).parents[2]
@@ -72,7 +72,7 @@ def recipe(size: Size, name: str, num_layers: int = 0, objective: str = "full") 
         config.train.accumulation_steps = min(config.train.accumulation_steps, 2)
         config.train.batch_size = 2
     frozen = freeze(config)
-    model = fit.model_config_of(frozen)
+    model = as_published(frozen)
     return frozen, dataclasses.replace(model, num_hidden_layers=num_layers or model.num_hidden_layers)
 
 
