@@ -20,7 +20,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from anyorder_jax import command, paths, process, recipes, terminal
-from anyorder_jax.config import freeze_typed
+from anyorder_jax.config import freeze_typed, unknown_key
 from anyorder_jax.process import say
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -74,6 +74,8 @@ def parse_flags(argv: list[str]) -> list[str]:
     try:
         return app.parse_flags_with_usage(recipes.in_arguments(argv))
     except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        if isinstance(error, AttributeError | KeyError) and (told := unknown_key(argv[1:])):
+            sys.exit(f"--config: {told}")
         sys.exit(f"--config: {str(error).removeprefix('--config: ')}")
 
 

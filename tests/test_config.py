@@ -1,12 +1,13 @@
 """Every recipe builds; impossible values, mistyped keys and unknown variants are refused by name."""
 
 import json
+import re
 import runpy
 from pathlib import Path
 
 import pytest
 
-from anyorder_jax.config import defaults, freeze, parse_mixture, to_json
+from anyorder_jax.config import defaults, freeze, parse_mixture, to_json, unknown_key
 
 RECIPES = sorted(Path(__file__).parents[1].glob("configs/*.py"))
 
@@ -33,6 +34,20 @@ def test_a_mistyped_key_names_its_neighbour():
     values["masking"]["rat"] = 0.3
     with pytest.raises(ValueError, match=r"config\.masking: unknown key 'rat'.*'rate'"):
         freeze(values)
+
+
+@pytest.mark.parametrize(
+    ("argument", "told"),
+    [
+        ("--config.data.batch_size=4", r"no key 'data\.batch_size'\. Did you mean train\.batch_size\?"),
+        ("--config.train.num_stepz=4", r"no key 'train\.num_stepz'\. Did you mean train\.num_steps"),
+        ("--config.dat.path=x", r"no key 'dat\.path'\. Did you mean .*data\.path"),
+        ("--config.zzzzzzzz=x", r"Did you mean one of anyorder_jax/config/sections\.py\?"),
+    ],
+)
+def test_a_mistyped_flag_names_the_key_that_was_meant(argument, told):
+    assert not unknown_key(["--config=configs/any_order.py", "--config.seed=3", "--config.train.num_steps=4"])
+    assert re.search(told, unknown_key(["--config=any_order", "--config.seed=3", argument]))
 
 
 @pytest.mark.parametrize(

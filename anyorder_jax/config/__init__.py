@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -93,6 +93,23 @@ def defaults(variant: str = "") -> ConfigDict:
         config.log.every_steps, config.log.validate_every_steps = 20, 100
         config.checkpoint.save_every_steps = 100
     return config
+
+
+def unknown_key(arguments: Sequence[str]) -> str:
+    """A sentence about the first `--config.a.b` among a command's arguments that is no key, with those it is like (of
+    this name in any section); "" where all are keys."""
+    sections = {name: found for name, found in dataclasses.asdict(Config()).items() if isinstance(found, Mapping)}
+    known = {f"{section}.{key}": key for section, found in sections.items() for key in found}
+    known |= {field.name: field.name for field in dataclasses.fields(Config) if field.name not in sections}
+    for argument in arguments:
+        name = argument.lstrip("-").partition("=")[0]
+        path = name.removeprefix("config.")
+        if name == path or path in known:
+            continue
+        last = path.rpartition(".")[2]
+        near = [key for key, end in known.items() if end == last] or difflib.get_close_matches(path, known)
+        return f"no key {path!r}. Did you mean {' or '.join(near) or 'one of anyorder_jax/config/sections.py'}?"
+    return ""
 
 
 def _build(cls: type, values: Mapping[str, Any], where: str) -> Any:

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import zstandard
 
-from anyorder_jax.ingestion.stream import BrokenError, elements, text_reader
+from anyorder_jax.ingestion.stream import BrokenError, broken_text, elements, text_reader
 
 PIECE_BYTES = 8 * 2**20
 _SUFFIXES = (".jsonl", ".ndjson", ".json", ".traj", ".parquet")
@@ -246,6 +246,8 @@ def _lines(file: BinaryIO, end: int, first: int) -> Iterator[tuple[int, Any, str
         if not line.isspace():
             try:
                 yield number, json.loads(line), ""
+            except UnicodeDecodeError as error:
+                yield number, None, broken_text(error)
             except (ValueError, RecursionError) as error:
                 yield number, None, f"broken JSON ({error})"
         number += 1

@@ -18,6 +18,11 @@ class BrokenError(ValueError):
     """The document is no JSON from here on."""
 
 
+def broken_text(error: UnicodeDecodeError) -> str:
+    """What is wrong with bytes that are no UTF-8, and what to do."""
+    return f"no UTF-8 ({error}): write the file again as UTF-8"
+
+
 def text_reader(file: BinaryIO, num_bytes: int) -> Callable[[], str]:
     """A function that gives the next piece of text of a file, and "" at the end.
 
@@ -39,7 +44,7 @@ def text_reader(file: BinaryIO, num_bytes: int) -> Callable[[], str]:
                 if text := decoder.decode(block):
                     return text
             except UnicodeDecodeError as error:
-                raise BrokenError(f"broken UTF-8 ({error})") from error
+                raise BrokenError(broken_text(error)) from error
         return ""
 
     return read
