@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import shop
-from anyorder_jax import evaluate, keys, run_directory, sharding, state, task
+from anyorder_jax import evaluate, keys, run_directory, sharding, state, task, weights
 from anyorder_jax.asking import evaluation, measures, rows, scorer
 from anyorder_jax.asking.baselines import BASELINES
 from anyorder_jax.asking.questions import QUESTIONS, ask
@@ -170,6 +170,54 @@ def test_the_command_on_eight_devices_and_on_one(run, tmp_path, capsys):
     for ours, theirs in zip(table, other, strict=True):
         if "nll" in ours.measure:
             np.testing.assert_allclose(ours.numerator, theirs.numerator, rtol=1e-4)
+
+
+def answers(run, output, *flags):
+    """(about, the rows of the model's NLL) of the command."""
+    evaluate.main([
+        f"--checkpoint={run}", "--num_episodes=2", "--num_windows=1", f"--output_dir={output}", *flags
+    ])  # fmt: skip
+    about = json.loads((output / "report.json").read_text(encoding="utf-8"))["about"]
+    table = [r for r in rows.read(output / "rows.jsonl") if r.predictor == "model" and "nll" in r.measure]
+    return about, np.array([r.numerator for r in table])
+
+
+def test_weights_in_bfloat16_and_8_bits_on_eight_devices_and_on_one(run, tmp_path):
+    """A mesh changes the order of sums only: far less than what 16 or 8 bits round away."""
+    plain = answers(run, tmp_path / "plain", "--mesh=data:1")[1]
+    for dtype in ("bfloat16", "int8"):
+        about, one = answers(run, tmp_path / dtype, "--mesh=data:1", f"--dtype={dtype}")
+        assert about["dtype"] == dtype and about["mesh"]["data"] == 1
+        about, eight = answers(run, tmp_path / f"{dtype}-8", "--mesh=data:2,fsdp:2,expert:2", f"--dtype={dtype}")
+        assert about["mesh"] == {"data": 2, "fsdp": 2, "expert": 2, "tensor": 1}
+        np.testing.assert_allclose(eight, one, rtol=2e-3)
+        np.testing.assert_allclose(one, plain, rtol=2e-2)
+        assert (one != plain).any()
+
+
+@pytest.mark.parametrize("text", ["", "data:2,fsdp:2,expert:2"])
+def test_a_run_is_held_in_8_bits_or_in_16(run, text, monkeypatch):
+    """Each weight is put into its form as it is read, whether the run's are read together or one after another."""
+    if text:
+        monkeypatch.setattr(weights, "AT_ONCE_BYTES", 0)
+    mesh = scorer.mesh_of(Config(), text or "data:1")
+    plain, in_bits, narrow = (weights.load_for_inference(run, mesh, dtype) for dtype in ("", "int8", "bfloat16"))
+    assert [loaded.dtype for loaded in (plain, in_bits, narrow)] == ["float32", "int8", "bfloat16"]
+    assert in_bits.config.model.compute_dtype == narrow.config.model.compute_dtype == "bfloat16"
+    shapes = weights.shapes_for_inference(plain.config, plain.model_config, mesh, "int8")
+    jax.tree.map(lambda x, s: check_form(x, s.shape, s.dtype, s.sharding), in_bits.params, shapes)
+    down = plain.params["moe"]["expert_down"]
+    held = in_bits.params["moe"]["expert_down"]
+    step = np.asarray(held["scale"])[:, :, None]
+    assert np.abs(np.asarray(held["bits"]) * step - np.asarray(down)).max() <= step.max() / 2 * (1 + 1e-5)
+    cast = jax.tree.map(lambda x, y: np.asarray(x, y.dtype), plain.params, narrow.params)
+    jax.tree.map(np.testing.assert_array_equal, cast, narrow.params)
+    with pytest.raises(ValueError, match="--dtype: expected one of float32, bfloat16, int8, got 'int4'"):
+        weights.load_for_inference(run, mesh, "int4")
+
+
+def check_form(x, shape, dtype, placed):
+    assert (x.shape, x.dtype) == (shape, dtype) and x.sharding.is_equivalent_to(placed, x.ndim)
 
 
 @pytest.mark.parametrize(

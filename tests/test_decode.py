@@ -9,8 +9,9 @@ import pytest
 
 import plain_decode
 import shop
-from anyorder_jax import decode, keys, task
+from anyorder_jax import decode, keys, state, task
 from anyorder_jax.acting.generator import Decoding, Generator, Question, next_step, reaches_end, with_decoding
+from anyorder_jax.asking.scorer import mesh_of
 from anyorder_jax.config import defaults, freeze
 from anyorder_jax.data import contexts, units
 from anyorder_jax.model import transformer
@@ -93,7 +94,7 @@ def test_draws_follow_the_distribution_and_the_key(model):
 
 
 @pytest.fixture(scope="module")
-def writer(tmp_path_factory):
+def parts(tmp_path_factory):
     directory = tmp_path_factory.mktemp("shop")
     shop.write(directory)
     config = defaults()
@@ -104,7 +105,12 @@ def writer(tmp_path_factory):
     opened = task.open_task(config)
     model_config = dataclasses.replace(tiny_model(initializer_range=0.3), vocab_size=opened.vocabulary.size)
     params = transformer.init(model_config, jax.random.key(2), jnp.float32)
-    return opened, Generator(config, model_config, params, opened)
+    return config, model_config, params, opened
+
+
+@pytest.fixture(scope="module")
+def writer(parts):
+    return parts[-1], Generator(*parts)
 
 
 def test_a_batch_writes_what_single_episodes_write(writer):
@@ -119,6 +125,20 @@ def test_a_batch_writes_what_single_episodes_write(writer):
         assert alone.units == written.units and alone.num_passes == written.num_passes
         assert [unit.kind for unit in written.units] == [Kind.THOUGHT, Kind.ACTION]
         assert all(unit.step == episode.units[-1].step for unit in written.units)
+
+
+def test_a_mesh_writes_what_one_device_writes(writer, parts):
+    config, model_config, params, opened = parts
+    mesh = mesh_of(config, "data:2,fsdp:2,expert:2")
+    shapes = state.abstract_params(model_config, mesh, "float32")
+    placed = jax.device_put(params, jax.tree.map(lambda s: s.sharding, shapes))
+    on_mesh, generator = Generator(config, model_config, placed, opened), writer[1]
+    episode = shop.make_trajectory(1)
+    seen = [dataclasses.replace(episode, units=episode.units[:num]) for num in (3, 6, 10)]
+    kinds = [(Kind.THOUGHT, Kind.ACTION)] * 3
+    for ours, alone in zip(on_mesh.write(seen, kinds), generator.write(seen, kinds), strict=True):
+        assert ours.units == alone.units and ours.num_passes == alone.num_passes
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3), ours.probabilities, alone.probabilities)
 
 
 def test_special_tokens_are_never_written_and_only_a_units_end_may_end(writer):

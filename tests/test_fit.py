@@ -14,7 +14,8 @@ import pytest
 from jax import lax
 
 import checkpoints
-from anyorder_jax import fit, flops, hardware, hlo, sharding
+from anyorder_jax import fit, fit_evaluation, flops, hardware, hlo, sharding, weights
+from anyorder_jax.asking import scorer
 from anyorder_jax.config import (
     Config,
     DataConfig,
@@ -323,6 +324,74 @@ def test_wrong_questions_are_told_in_a_sentence():
     assert done.returncode == 2 and "does not lay out 8 device(s)" in done.stderr and "Traceback" not in done.stderr
     done = command("--config=configs/any_order.py", "--target=h2x1")
     assert done.returncode == 2 and "unknown machine" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_evaluation_is_compiled_for_eight_pretend_devices(tmp_path):
+    """The real command: both programs, their numbers in a file, exit code 0."""
+    output = tmp_path / "numbers.json"
+    done = command(
+        "--what=evaluate", "--config=configs/any_order.py", "--target=cpux8", "--config.mesh.data=2",
+        "--config.mesh.fsdp=4", "--dtype=int8", "--format=markdown", f"--output={output}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    _, _, *table = (line.split("|") for line in done.stdout.splitlines())
+    assert [line[1:5] for line in table] == [
+        [f" `any_order`, {name}, int8 ", " cpux8 ", " data 2 x fsdp 4 ", " 128 x 256 "]
+        for name in ("scoring", "filling")
+    ]
+    written = json.loads(output.read_text(encoding="utf-8"))
+    assert written["what"] == "evaluate" and written["dtype"] == "int8"
+    for name in ("scoring", "filling"):
+        found = written["found"][name]
+        assert 0 < found["parameters"] < found["arguments"] and written["weighed"][name]["is_fitting"]
+    done = command("--config=configs/any_order.py", "--target=cpux8", "--dtype=int8")
+    assert done.returncode == 2 and "--dtype: only with --what=evaluate" in done.stderr
+
+
+def test_no_logits_of_whole_rows_are_compiled(monkeypatch, devices):
+    """Mini's vocabulary on a small model: of 8 rows of 1,024 tokens a device all logits are 4.8 GiB."""
+    small = dataclasses.replace(
+        presets.get("tiny"), vocab_size=157184, num_hidden_layers=2, num_experts=8, n_group=1, topk_group=1
+    )
+    monkeypatch.setattr(fit_evaluation, "as_published", lambda config: small)
+    config = Config(data=DataConfig(row_length=1024), mesh=MeshConfig(data=8))
+    logits = 8 * 1024 * small.vocab_size * 4
+    found = fit_evaluation.compile_evaluation(config, hardware.target("cpux8"), "")
+    assert {name: program["rows"] for name, program in found.items()} == {"scoring": 64, "filling": 64}
+    for program in found.values():
+        assert program["temporaries"] + program["outputs"] < logits / 4
+    weighed = fit_evaluation.weigh(config, hardware.target("cpux8"), found["scoring"])
+    assert weighed.tokens == 64 * 1024 and weighed.is_fitting
+    monkeypatch.setattr(scorer, "chunk_of", lambda num_rows, length, vocab_size: length)
+    mesh = sharding.make_mesh(config.mesh, devices)
+    params = weights.shapes_for_inference(config, small, mesh)
+    lowered, _ = fit_evaluation._scoring(config, small, mesh, params)
+    assert lowered.compile().memory_analysis().temp_size_in_bytes > logits  # what is measured would show
+
+
+@pytest.mark.parametrize(
+    ("answer", "said", "exit_code"),
+    [
+        ({"temporaries": 200 * 2**30}, "Next: weights in 16 bit: --dtype=bfloat16", 1),
+        ({"temporaries": 2**30}, ": fits", 0),
+        (None, "DOES NOT FIT (203.00G of 139.00G), says its compiler. Next: weights in 16 bit: --dtype=bfloat16", 1),
+    ],
+)
+def test_evaluation_that_does_not_fit_exits_1(monkeypatch, capsys, tmp_path, answer, said, exit_code):
+    more = {"rows": 2, "length": 4096}
+    found = answer and dict.fromkeys(("scoring", "filling"), TOO_LARGE | more | answer)
+    text = "" if found else "RESOURCE_EXHAUSTED: Used 203.00G of 139.00G"
+    monkeypatch.setattr(fit, "compile_apart", lambda config, machine, dtype: (found, 0 if found else 1, text))
+    arguments = ["fit", "--what=evaluate", "--config=any_order", "--target=h200x1", f"--output={tmp_path / 'x.json'}"]
+    assert fit.main(arguments) == exit_code
+    printed = capsys.readouterr()
+    assert said in printed.out + printed.err
+
+
+def test_the_next_knob_of_evaluation():
+    narrow = Config(model=ModelSelection(param_dtype="bfloat16", compute_dtype="bfloat16"))
+    assert "--dtype=int8" in fit_evaluation.next_knob(narrow, "") == fit_evaluation.next_knob(Config(), "bfloat16")
+    assert "more devices" in fit_evaluation.next_knob(Config(), "int8")
 
 
 COMPILERS = {"h200x1": "jax_cuda13_plugin", "l40sx1": "jax_cuda13_plugin", "v5e-4": "libtpu"}

@@ -74,6 +74,20 @@ def test_a_run_is_read_back_and_exported_as_what_it_computes(tmp_path, base_dtyp
         check_adapter(tmp_path / "adapter", original, merged)
 
 
+@pytest.mark.parametrize("base_dtype", ["", "int8"])
+def test_a_run_is_held_otherwise_for_inference(tmp_path, base_dtype):
+    """The digests of its base are of what was read, so that another form of the same weights is not another base."""
+    run, _, params = make_run(tmp_path, base_dtype)
+    narrow, in_bits = (weights.load_for_inference(run, dtype=dtype) for dtype in ("bfloat16", "int8"))
+    assert narrow.dtype == (base_dtype or "bfloat16") and in_bits.dtype == "int8"
+    for loaded in (narrow, in_bits):
+        assert loaded.params["embedding"].dtype == loaded.config.model.compute_dtype == "bfloat16"
+        jax.tree.map(np.testing.assert_array_equal, loaded.params["lora"], params["lora"])
+    if base_dtype:  # the same bits as those beside which the factors were trained
+        jax.tree.map(np.testing.assert_array_equal, in_bits.params["moe"]["expert_down"], params["moe"]["expert_down"])
+        jax.tree.map(np.testing.assert_array_equal, narrow.params["moe"]["expert_down"], params["moe"]["expert_down"])
+
+
 def one_device():
     return sharding.make_mesh(MeshConfig(), jax.devices()[:1])
 
