@@ -79,7 +79,7 @@ def _needing(name: str, extra: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        command = _BY_HAND[extra] if extra in _BY_HAND else f"pip install 'anyorder-jax[{extra}]'"
+        command = _BY_HAND.get(extra, f"pip install 'anyorder-jax[{extra}]'")
         mend = f"Run `{command}`." if extra else "Install it, or put it on PYTHONPATH."
         raise ModuleNotFoundError(
             f"environments: {name} needs {error.name!r}, which is not installed. {mend}"
