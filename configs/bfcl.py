@@ -5,7 +5,7 @@ python -m anyorder_jax.train --config=configs/bfcl.py
 python -m anyorder_jax.evaluate --checkpoint=runs/bfcl
 
 The signatures, the first request and the latest steps stand in the context. Half of the draws ask the next call, or its
-arguments; the others any calls, arguments and words. Not trained to its end yet, so no result is stated.
+arguments; the others any calls, arguments and words. Untried beyond its start, so no result is stated.
 """
 
 from anyorder_jax.config import defaults
