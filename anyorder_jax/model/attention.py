@@ -221,9 +221,9 @@ def _attend_here(backend: str, q: jax.Array, k: jax.Array, v: jax.Array, attenti
             return kernels.cudnn(q, k, v)
         case "flash", Segments():
             return kernels.MosaicIntervals.attend(q, k, v, *runs(attention.segment_ids_BL))
-        case "flash", BlockCausal(block_size, ids):
+        case "flash", BlockCausal():
             return kernels.MosaicIntervals.attend(
-                q, k, v, *(x[:, L:] for x in _clean_intervals(block_size, ids, (B, L)))
+                q, k, v, *(x[:, L:] for x in _clean_intervals(attention.block_size, attention.segment_ids_BL, (B, L)))
             )
         case "flash", BlockDiffusion():
             return _block_diffusion(attention.block_size, kernels.MosaicIntervals, q, k, v, attention.segment_ids_BL)
