@@ -241,7 +241,7 @@ def test_what_a_run_of_text_cannot_answer_is_refused(run, flag, message):
         (("train", "validation", "test"), "", "test", ""),
         (("train", "validation", "test"), "train", "train", "what it remembers"),
         (("train", "validation"), "", "validation", "no test split, so the validation split .* a little too good"),
-        (("train",), "", "train", "no test split, so the train split .* what it remembers.* ingest --test=0.1"),
+        (("train",), "", "train", "no test split, so the train split .* what it remembers.*ingest --test=0.1"),
     ],
 )
 def test_a_handful_of_logs_is_asked_about_what_there_is(tmp_path, there, asked, chosen, told):
