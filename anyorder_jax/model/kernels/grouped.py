@@ -11,8 +11,6 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental.layout import Layout, with_layout_constraint
 
-from anyorder_jax.model.kernels import mosaic
-
 BACKENDS = ("pieces", "tiles", "ragged", "mosaic")
 
 
@@ -56,6 +54,8 @@ def grouped_dot(
         case "ragged":
             return lax.ragged_dot(x_RD, _pinned(w_EDF), group_sizes_E)
         case "mosaic":
+            from anyorder_jax.model.kernels import mosaic  # where it is used: nobody else needs it
+
             rows = x_RD.shape[0]
             x_RD = jnp.pad(x_RD, ((0, -rows % mosaic.BLOCK_ROWS), (0, 0)))  # behind the last group
             return mosaic.mosaic_dot(x_RD, _pinned(w_EDF), group_sizes_E)[:rows]
