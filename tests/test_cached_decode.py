@@ -198,7 +198,7 @@ def test_full_attention_has_nothing_to_keep(small):
 
 
 def test_the_policy_of_text_environments_writes_with_the_cache(tmp_path):
-    """Holes of a decision go through the cache; the text is that of whole rows. The thought's blocks of 16 tokens begin
+    """Holes of a decision go through the cache; the tokens are those of whole rows. Their blocks of 16 tokens begin
     anywhere, and are cut where the model's blocks of 8 begin."""
     shop.write(tmp_path)
     config = defaults()
@@ -213,10 +213,10 @@ def test_the_policy_of_text_environments_writes_with_the_cache(tmp_path):
     generator = Generator(config, model_config, params, opened)
     episodes = [
         dataclasses.replace(episode, units=episode.units[:num])
-        for episode, num in zip(map(shop.make_trajectory, range(3)), (3, 6, 10), strict=True)
+        for episode, num in zip(map(shop.make_trajectory, range(2)), (3, 6), strict=True)
     ]
-    kinds = [(Kind.THOUGHT, Kind.ACTION)] * 3
-    written = generator.write(episodes, kinds)
+    questions = [generator.question(episode, (Kind.THOUGHT, Kind.ACTION), (1, 1)) for episode in episodes]
+    answers = generator.fill(questions)
     end_ids = sorted(opened.vocabulary.frames.end_ids)
     uncached, seen = decode.make_fill(config, model_config, opened.vocabulary.end_id, closing_ids=end_ids), []
 
@@ -225,7 +225,7 @@ def test_the_policy_of_text_environments_writes_with_the_cache(tmp_path):
         return uncached(params, tokens_BL, lengths_B, holes, *more)
 
     generator._fill = recorded
-    again = generator.write(episodes, kinds)
-    assert [w.units for w in written] == [w.units for w in again]
-    assert [w.num_passes for w in written] == [w.num_passes for w in again]
+    for answer, again in zip(answers, generator.fill(questions), strict=True):
+        np.testing.assert_array_equal(answer.tokens_L, again.tokens_L)
+        assert answer.num_passes == again.num_passes > 1
     assert seen and all(cached_decode.is_block_after_block(holes, 8) for holes in seen)
