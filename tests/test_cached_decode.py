@@ -89,7 +89,8 @@ def rows(model, seed, num_rows=2, first=13):
 
 
 class Stepper:
-    """`logits_of` of `plain_decode.fill` for one row: at every step both ways, which must agree on the open block."""
+    """`logits_of` of `plain_decode.fill` for one row: at every step both ways, which must agree on the open block
+    (`largest`: how far they are apart, as a share of the largest logit, as the golden models are judged)."""
 
     def __init__(self, model, tokens_L, length, places, allowed_V):
         self.model, self.length, self.allowed_V, size = model, length, allowed_V, model.size
@@ -114,7 +115,7 @@ class Stepper:
             self.start += self.model.size
         whole = np.asarray(self.model.whole(tokens_L[None], np.array([self.length])))[0]
         end = min(self.start + self.model.size, self.length)
-        off = np.abs(self._pass(tokens_L)[: end - self.start] - whole[self.start : end]).max()
+        off = np.abs(self._pass(tokens_L)[: end - self.start] - whole[self.start : end]).max() / np.abs(whole).max()
         self.largest, self.num_steps = max(self.largest, float(off)), self.num_steps + 1
         return np.where(self.allowed_V, whole.astype(np.float64), -np.inf)
 
