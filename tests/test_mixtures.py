@@ -271,14 +271,14 @@ def test_every_source_is_evaluated_by_itself(run, capsys):
     assert "untested has no test split, so the validation split is asked about" in told.err
     assert "weight 0.3" in told.out and "WARNING" in told.out
     report = run / "report"
-    alone = {name: rows.read(report / name / "rows.jsonl") for name in ("short", "grid")}
+    alone = {name: rows.read(report / name / "rows.jsonl") for name in ("short", "grid", "untested")}
     together = rows.read(report / "rows.jsonl")
-    assert together == alone["short"] + alone["grid"] and {r.run for r in together} == {"run"}
-    assert [{r.source for r in table} for table in alone.values()] == [{"short"}, {"grid"}]
+    assert together == [row for table in alone.values() for row in table] and {r.run for r in together} == {"run"}
+    assert [{r.source for r in table} for table in alone.values()] == [{"short"}, {"grid"}, {"untested"}]
     assert {r.role for r in alone["short"]} >= {"tool", "thought", "action"}
     assert {r.question for r in alone["grid"]} >= {"causal", "acting"}
     content = json.loads((report / "report.json").read_text(encoding="utf-8"))
-    assert list(content["sources"]) == ["short", "grid"] and len(content["about"]["data"]) == 2
+    assert list(content["sources"]) == ["short", "grid", "untested"] and len(content["about"]["data"]) == 3
     assert set(content["about"]["sources"]) == {"short", "grid", "untested"}
     of_grid = json.loads((report / "grid" / "report.json").read_text(encoding="utf-8"))
     measured = rows.summarise(
