@@ -79,7 +79,7 @@ class Player:
 
     def __init__(self, way: str, game: str) -> None:
         command = [sys.executable, __file__, f"--serve={way}", f"--game={game}"]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8")
         self.ask(0, WARM_UP)
         self.wait()
 

@@ -35,7 +35,7 @@ class Task:
     held_back: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     is_long: bool = False
 
-    def open(self) -> tools.Instances:
+    def instances(self) -> tools.Instances:
         """Instances at the start."""
         return tools.Instances.opened(self.classes, self.config, self.is_long)
 
@@ -54,7 +54,7 @@ class Task:
     @functools.cached_property
     def references(self) -> tuple[Reference, ...]:
         """After each turn, by executing the truth. Nobody may change them."""
-        instances, found = self.open(), []
+        instances, found = self.instances(), []
         for turn in self.truth:
             answers = tuple(map(instances.execute, turn))
             found.append(Reference(instances.copy(), answers))

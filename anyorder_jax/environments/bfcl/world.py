@@ -68,7 +68,7 @@ class Session:
 
     def reset(self, task: str) -> list[Unit]:
         self._task = generate.task(self._name, task) if self._name in folds.MADE else self._of_category(task)
-        self._instances = self._task.open()
+        self._instances = self._task.instances()
         self._turn, self._is_wrong = 0, False
         self._transcript: list[list[Call]] = [[]]
         self._answers: list[str] = []
