@@ -105,6 +105,7 @@ folder = sys.argv[1]
 ablate.commands = commands
 ablate.write_comparison = lambda *_: "compared"
 ablate.INTERRUPT_SECONDS = 1.0
+Path(folder, "listening").touch()
 sys.argv[1:] = [f"--suite={folder}/suite.py", f"--output_dir={folder}/out", *sys.argv[2:]]
 ablate.main()
 """
@@ -112,8 +113,9 @@ SLEEPER = "import signal, sys, time, pathlib\n{0}\npathlib.Path(sys.argv[1]).tou
 DEAF = "signal.signal(signal.SIGINT, signal.SIG_IGN)"
 
 
-def interrupted(folder, first_line, *arguments, prepare=None):
-    """(exit status, stderr, variants that were started) of a suite that Ctrl-C ends in its first run."""
+def interrupted(folder, first_line, *arguments, sign="started-*"):
+    """(exit status, stderr, variants that were started) of a suite that Ctrl-C ends in its first run, or when another
+    file is there (before that the workers of pytest-xdist, which ignore Ctrl-C, have taught it to do so too)."""
     (folder / "sleeper.py").write_text(SLEEPER.format(first_line))
     (folder / "driver.py").write_text(DRIVER)
     (folder / "suite.py").write_text(
@@ -125,7 +127,7 @@ def interrupted(folder, first_line, *arguments, prepare=None):
         env={**os.environ, "PYTHONPATH": f"{folder}:{ROOT}"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     end = time.monotonic() + 120
-    while not (list(folder.glob("started-*")) if prepare is None else (folder / "out" / "suite" / "a").exists()):
+    while not list(folder.glob(sign)):
         assert time.monotonic() < end and run.poll() is None, run.communicate()
         time.sleep(0.1)
     time.sleep(0.5)
@@ -145,7 +147,7 @@ def test_ctrl_c_ends_the_wait_for_another_suite(tmp_path):
     workdir = ablate.place(suites.Suite("?", {"a": ("--config=configs/any_order.py", "a")}, (0,)), "a", 0,
                            tmp_path / "out" / "suite")  # fmt: skip
     with ablate.alone(workdir, ablate.Runner(tmp_path)):
-        code, errors, started = interrupted(tmp_path, "", "--only=a", prepare=True)
+        code, errors, started = interrupted(tmp_path, "", "--only=a", sign="listening")
     assert (code, started) == (130, []) and "Traceback" not in errors
 
 

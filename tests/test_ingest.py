@@ -195,7 +195,7 @@ def test_bad_records_stop_or_are_listed(tmp_path, capsys):
     main([f"--input={log}", f"--output_dir={output}", "--on_bad_record=skip"])
     told = [json.loads(line) for line in (output / "refused.jsonl").read_text().splitlines()]
     assert [(t["file"], t["line"]) for t in told] == [(str(log), line) for line in (4, 5, 6, 7)]
-    reasons = ("broken JSON", "not recognised: an object with 'prompt'", "the agent has no turn", "broken JSON")
+    reasons = ("broken JSON", "not recognised: an object with 'prompt'", "the agent has no turn", "no UTF-8")
     assert all(reason in t["reason"] for reason, t in zip(reasons, told, strict=True))
     printed = capsys.readouterr()
     assert "4 records refused" in printed.out and f"refused: {log}:4: broken JSON" in printed.err

@@ -54,7 +54,7 @@ def test_window(monkeypatch, capsys, shard):
         (["--tokenizer", "nowhere"], "nowhere is not a directory"),
         (
             ["--granularity", "attribute", "--profile", "other"],
-            "data.profile: expected 'joint' or 'attributes', got 'other'",
+            "data.profile: expected 'joint', 'attributes' or 'words', got 'other'",
         ),
     ],
 )
