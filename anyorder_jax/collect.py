@@ -263,56 +263,69 @@ def _existing(directory: Path, wanted: sources.Manifest) -> sources.Manifest:
     return found
 
 
-def collect(
-    environment: str,
-    output_dir: str | Path,
-    *,
-    num_episodes: int,
-    num_validation_episodes: int = 200,
-    num_test_episodes: int = 200,
-    seed: int = 0,
-    noise: float = 0.0,
-    branches: int = 0,
-    num_workers: int = 0,
-    max_seconds_per_episode: float = 20.0,
-    episodes_per_shard: int = 500,
-) -> Path:
+@dataclasses.dataclass(frozen=True)
+class Collection:
+    """What is collected, and by how many.
+
+    environment: e.g. "BabyAI-GoToObj-v0". num_episodes, num_validation_episodes, num_test_episodes: of the splits; 0
+    leaves one out; fewer where a world's list of tasks ends before. seed: chooses the seed ranges of the splits
+    (`sources.seed_range`), >= 0. noise: share of steps that do a wrong action (marked; see `play_episode`), in [0, 1).
+    branches: K, other actions whose outcome is asked of the world at every step (`environments/branching.py`).
+    num_workers: processes; 0: one per CPU; the bytes do not depend on it. max_seconds_per_episode: wall-clock limit; a
+    seed that passes it counts as failed. episodes_per_shard: episodes in a file, >= 1.
+
+    Raises:
+      ValueError: for an impossible number.
+    """
+
+    environment: str
+    num_episodes: int
+    num_validation_episodes: int = 200
+    num_test_episodes: int = 200
+    seed: int = 0
+    noise: float = 0.0
+    branches: int = 0
+    num_workers: int = 0
+    max_seconds_per_episode: float = 20.0
+    episodes_per_shard: int = 500
+
+    def __post_init__(self) -> None:
+        for name, value, is_good, expected in (
+            *((f"{split} episodes", count, count >= 0, ">= 0") for split, count in self.counts.items()),
+            ("seed", self.seed, self.seed >= 0, ">= 0"),
+            ("noise", self.noise, 0 <= self.noise < 1, "a share in [0, 1)"),
+            ("branches", self.branches, self.branches >= 0, ">= 0"),
+            ("num_workers", self.num_workers, self.num_workers >= 0, ">= 0"),
+            ("max_seconds_per_episode", self.max_seconds_per_episode, self.max_seconds_per_episode > 0, "> 0"),
+            ("episodes_per_shard", self.episodes_per_shard, self.episodes_per_shard >= 1, ">= 1"),
+        ):
+            if not is_good:
+                raise ValueError(f"collect: {name}: expected {expected}, got {value}.")
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Episodes of each split."""
+        return {
+            "train": self.num_episodes, "validation": self.num_validation_episodes, "test": self.num_test_episodes,
+        }  # fmt: skip
+
+
+def collect(wanted: Collection, output_dir: str | Path) -> Path:
     """Collects episodes that an environment's expert solves. Does nothing that an earlier call has done.
 
     Args:
-      environment: e.g. "BabyAI-GoToObj-v0".
+      wanted: what is collected.
       output_dir: gets `manifest.json`, `train/`, `validation/`, `test/`.
-      num_episodes: of the training split; 0 leaves a split out. Fewer where a world's list of tasks ends before.
-      num_validation_episodes: of the validation split.
-      num_test_episodes: of the test split.
-      seed: chooses the seed ranges of the splits (`sources.seed_range`), >= 0.
-      noise: share of steps that do a wrong action (marked; see `play_episode`), in [0, 1).
-      branches: K, other actions whose outcome is asked of the world at every step (`environments/branching.py`).
-      num_workers: processes; 0: one per CPU. The bytes do not depend on it.
-      max_seconds_per_episode: wall-clock limit; a seed that passes it counts as failed.
-      episodes_per_shard: episodes in a file, >= 1.
 
     Returns:
       `output_dir`.
 
     Raises:
-      ValueError: an unknown environment, an impossible number, a directory with another collection, or a
-        level that the expert cannot play.
+      ValueError: an unknown environment, a directory with another collection, or a level that the expert cannot play.
       OSError: a full or read-only disk, naming the file.
       RuntimeError: a worker process died. What was written whole stays.
     """
-    counts = {"train": num_episodes, "validation": num_validation_episodes, "test": num_test_episodes}
-    for name, value, is_good, expected in (
-        *((f"{split} episodes", count, count >= 0, ">= 0") for split, count in counts.items()),
-        ("seed", seed, seed >= 0, ">= 0"),
-        ("noise", noise, 0 <= noise < 1, "a share in [0, 1)"),
-        ("branches", branches, branches >= 0, ">= 0"),
-        ("num_workers", num_workers, num_workers >= 0, ">= 0"),
-        ("max_seconds_per_episode", max_seconds_per_episode, max_seconds_per_episode > 0, "> 0"),
-        ("episodes_per_shard", episodes_per_shard, episodes_per_shard >= 1, ">= 1"),
-    ):
-        if not is_good:
-            raise ValueError(f"collect: {name}: expected {expected}, got {value}.")
+    environment, seed, noise, branches = wanted.environment, wanted.seed, wanted.noise, wanted.branches
     played, _ = _open(environment, noise, branches)  # here, so that an unknown id fails before anything is written
     expert = getattr(played, "expert_name", "")
     if seed and registry.is_text(environment) and registry.tasks(environment):
@@ -326,15 +339,15 @@ def collect(
         "noise": float(noise),
         "expert": expert,
         "version": played.version,
-        "episodes_per_shard": episodes_per_shard,
-        "num_episodes": counts,
+        "episodes_per_shard": wanted.episodes_per_shard,
+        "num_episodes": wanted.counts,
         **({"branches": branches} if branches else {}),
     }
     played.close()
     directory = Path(output_dir)
     worker = ["-m", "anyorder_jax.collect", "--worker", f"--env={environment}", f"--noise={noise!r}"]
-    worker += [f"--branches={branches}", f"--max_seconds_per_episode={max_seconds_per_episode!r}"]
-    with files.only_writer("collect", directory), Pool(worker, num_workers or os.cpu_count() or 1) as pool:
+    worker += [f"--branches={branches}", f"--max_seconds_per_episode={wanted.max_seconds_per_episode!r}"]
+    with files.only_writer("collect", directory), Pool(worker, wanted.num_workers or os.cpu_count() or 1) as pool:
         manifest = _existing(directory, sources.Manifest(environment, settings, is_complete=False))
         for split in sources.SPLITS:
             manifest = _collect_split(pool, directory, manifest, split)
@@ -349,7 +362,7 @@ def collect(
 def _arguments(arguments: Sequence[str] | None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(
         prog="python -m anyorder_jax.collect",
-        description="Collects expert episodes of one environment. The defaults are those of `collect`.",
+        description="Collects expert episodes of one environment. The defaults are those of `Collection`.",
         argument_default=argparse.SUPPRESS,  # what is not given is not passed on: defaults live in one place
         allow_abbrev=False,
     )
@@ -385,7 +398,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     try:
         with command.door("collect"):
-            directory = collect(**options)
+            directory = options.pop("output_dir")
+            directory = collect(Collection(**options), directory)
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         raise SystemExit(f"error: {error}") from error
     manifest = sources.read_manifest(directory)

@@ -160,7 +160,7 @@ def make_log_p(config: Config, model_config: ModelConfig, mesh: Mesh | None = No
         is_asked_BL = jnp.zeros(tokens_BL.shape, bool).at[rows_B1, place_BH].set(place_BH > 0)
         hidden_BLD, _, _ = transformer.hidden(
             model_config, params, tokens_BL, positions_BL, attention,
-            compute_dtype=dtype, mesh=mesh, lora_config=config.lora, is_asked_BL=is_asked_BL,
+            transformer.Computation(dtype, mesh=mesh, lora_config=config.lora), is_asked_BL=is_asked_BL,
         )  # fmt: skip
         hidden_BHD = jnp.take_along_axis(hidden_BLD, place_BH[..., None], axis=1)
         logits_BHV = jnp.where(allowed_V[None, None], transformer.head(params, hidden_BHD), -jnp.inf)
@@ -210,7 +210,7 @@ def make_fill(
         def logits_of(tokens_BH: jax.Array) -> jax.Array:
             hidden_BLD, _, _ = transformer.hidden(
                 model_config, params, written(tokens_BL, holes, tokens_BH), positions_BL, attention,
-                compute_dtype=dtype, mesh=mesh, lora_config=config.lora, is_asked_BL=is_asked_BL,
+                transformer.Computation(dtype, mesh=mesh, lora_config=config.lora), is_asked_BL=is_asked_BL,
             )  # fmt: skip
             hidden_BHD = jnp.take_along_axis(hidden_BLD, holes.place_BH[..., None], axis=1)
             return jnp.where(allowed_BHV, transformer.head(params, hidden_BHD), -jnp.inf)

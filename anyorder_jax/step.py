@@ -52,8 +52,10 @@ def batch_loss(
         attention = BlockDiffusion(config.train.block_size, batch.segment_ids)
     hidden_BLD, load_NE, _ = transformer.hidden(
         model_config, params, tokens, positions, attention,
-        compute_dtype=jnp.dtype(config.model.compute_dtype), remat=config.model.remat, mesh=mesh,
-        lora_config=config.lora, is_asked_BL=is_asked,
+        transformer.Computation(
+            jnp.dtype(config.model.compute_dtype), config.model.remat, mesh, config.lora
+        ),
+        is_asked_BL=is_asked,
     )  # fmt: skip
     asked = gather_targets(
         hidden_BLD[:, :length], batch, weights, sharding.num_row_shards(mesh), config.loss.target_share

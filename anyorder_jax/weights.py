@@ -254,7 +254,7 @@ def shapes_for_inference(config: Config, model_config: ModelConfig, mesh: Mesh, 
 
 class Loaded(NamedTuple):
     """A model, read. config: of the run, as `held_in` makes it. model_config: its shape. params: what
-    `transformer.apply(..., lora_config=config.lora)` takes, placed. tokenizer: the directory of its tokenizer."""
+    `transformer.apply` takes with `config.lora`, placed. tokenizer: the directory of its tokenizer."""
 
     config: Config
     model_config: ModelConfig

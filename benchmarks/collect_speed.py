@@ -22,7 +22,7 @@ from pathlib import Path
 import gymnasium
 from minigrid.utils.baby_ai_bot import BabyAIBot
 
-from anyorder_jax.collect import collect
+from anyorder_jax.collect import Collection, collect
 
 
 def bare_bot(environment_id: str, num_episodes: int) -> None:
@@ -39,10 +39,8 @@ def bare_bot(environment_id: str, num_episodes: int) -> None:
 
 def whole_collect(environment_id: str, num_episodes: int, num_workers: int) -> None:
     with tempfile.TemporaryDirectory() as directory:
-        collect(
-            environment_id, Path(directory), num_episodes=num_episodes, num_validation_episodes=0,
-            num_test_episodes=0, num_workers=num_workers,
-        )  # fmt: skip
+        wanted = Collection(environment_id, num_episodes, 0, 0, num_workers=num_workers)
+        collect(wanted, Path(directory))
 
 
 def cpu_seconds() -> float:

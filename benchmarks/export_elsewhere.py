@@ -32,6 +32,7 @@ def difference(found: torch.Tensor, expected: np.ndarray) -> float:
 
 
 def open_model(directory: Path) -> Any:
+    """As a user elsewhere does it: `trust_remote_code` runs the one file that this program has just written there."""
     return AutoModelForCausalLM.from_pretrained(directory, trust_remote_code=True, dtype=torch.float32).eval()
 
 

@@ -228,7 +228,7 @@ def _add_verify(verbs: argparse._SubParsersAction) -> None:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from conversion.verify import verify
+    from conversion.verify import Checks, verify
 
     return verify(
         args.model,
@@ -236,10 +236,7 @@ def _verify(args: argparse.Namespace) -> int:
         args.outputs,
         dtype=args.dtype,
         block_size=args.block_size,
-        against=args.against,
-        tolerance=args.tolerance,
-        with_gradients=args.gradients,
-        with_norms=args.norms,
+        checks=Checks(args.against, args.tolerance, args.gradients, args.norms),
         is_dry_run=args.dry_run,
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -82,68 +82,64 @@ class Writer:
         write_all(descriptor, values.reshape(-1).view(np.uint8).data, start + offset)
 
 
-def plan_export(
-    model_config: ModelConfig,
-    directory: str | Path,
-    layout: str,
-    *,
-    param_dtype: str,
-    dtype: str = "",
-    dtypes: Mapping[str, str] | None = None,
-    config: Mapping[str, Any] | None = None,
-    carried: Carried | None = None,
-    max_shard_bytes: int = MAX_SHARD_BYTES,
-) -> Plan:
-    """What `export_params` will write; the arguments are explained there."""
+class Form(NamedTuple):
+    """How a model is written.
+
+    layout: "split" or "merged". param_dtype: of the weights. dtype: "bfloat16" or "float32" for every tensor, or "" to
+    keep them: as in `dtypes`, else as the tree has them. dtypes: name of a table row -> the safetensors dtype that its
+    tensors had when they were loaded. config: values of the `config.json` to carry along (None: those of the model).
+    carried: other files: relative path -> where it is now, or its text. max_shard_bytes: of tensors, in a shard.
+    """
+
+    layout: str
+    param_dtype: str
+    dtype: str = ""
+    dtypes: Mapping[str, str] = {}
+    config: Mapping[str, Any] | None = None
+    carried: Carried | None = None
+    max_shard_bytes: int = MAX_SHARD_BYTES
+
+
+def plan_export(model_config: ModelConfig, directory: str | Path, form: Form) -> Plan:
+    """What `export_params` will write."""
     dims = names.Dims.from_config(model_config.to_hf(), "the model")
-    all_specs = _specs(leaves(dims, param_dtype), dims, layout, dtype, dtypes or {})
+    all_specs = _specs(leaves(dims, form.param_dtype), dims, form.layout, form.dtype, form.dtypes)
+    config = form.config
     if config is None:
-        config = model_config.to_hf(is_merged=layout == "merged", dtype=dtype or param_dtype)
-    text = config_text(config, layout, dtype)
-    return make_plan(directory, all_specs, text, carried=carried, max_shard_bytes=max_shard_bytes)
+        config = model_config.to_hf(is_merged=form.layout == "merged", dtype=form.dtype or form.param_dtype)
+    text = config_text(config, form.layout, form.dtype)
+    return make_plan(directory, all_specs, text, carried=form.carried, max_shard_bytes=form.max_shard_bytes)
 
 
 def export_params(
     read: Read,
     model_config: ModelConfig,
     directory: str | Path,
-    layout: str,
-    *,
-    param_dtype: str,
-    dtype: str = "",
-    dtypes: Mapping[str, str] | None = None,
-    config: Mapping[str, Any] | None = None,
-    carried: Carried | None = None,
-    max_shard_bytes: int = MAX_SHARD_BYTES,
+    form: Form,
     finish: Callable[[], None] = lambda: None,
 ) -> None:
     """Writes the model as a split or merged checkpoint; each thread holds a few blocks of at most 32 MiB.
 
     Args:
       read: gives a part of a weight as the tree has it.
-      layout: "split" or "merged".
-      param_dtype: of the weights.
-      dtype: "bfloat16" or "float32" for every tensor, or "" to keep them: as in `dtypes`, else as the tree
-        has them.
-      dtypes: name of a table row -> the safetensors dtype that its tensors had when they were loaded.
-      config: values of the `config.json` to carry along (None: `model_config.to_hf()`).
-      carried: other files: relative path -> where it is now, or its text.
+      model_config: the model's shape.
+      directory: empty, or not there.
+      form: how it is written.
       finish: called when all parts have been read; may raise.
 
     Raises:
       ValueError: when the directory holds something, or the disk has not the room.
     """
-    plan = plan_export(
-        model_config, directory, layout, param_dtype=param_dtype, dtype=dtype, dtypes=dtypes, config=config,
-        carried=carried, max_shard_bytes=max_shard_bytes,
-    )  # fmt: skip
-    all_leaves = leaves(names.Dims.from_config(model_config.to_hf(), "the model"), param_dtype)
+    plan = plan_export(model_config, directory, form)
+    all_leaves = leaves(names.Dims.from_config(model_config.to_hf(), "the model"), form.param_dtype)
     numpy_dtypes = {
-        row.hf: numpy_dtype(_stored_dtype(leaf, row, dtype, dtypes or {})) for leaf in all_leaves for row in leaf.rows
+        row.hf: numpy_dtype(_stored_dtype(leaf, row, form.dtype, form.dtypes))
+        for leaf in all_leaves
+        for row in leaf.rows
     }
     work = [(leaf, block) for leaf in all_leaves for block in blocks_of(leaf, [slice(0, dim) for dim in leaf.shape])]
     with Progress(plan.num_bytes, "to_hf") as bar, written(plan) as target:
-        writer = Writer(target, layout, model_config.first_k_dense_replace, numpy_dtypes)
+        writer = Writer(target, form.layout, model_config.first_k_dense_replace, numpy_dtypes)
 
         def convert(item: tuple[Leaf, Block]) -> int:
             leaf, block = item

@@ -28,7 +28,7 @@ from anyorder_jax.pretrained.progress import Progress
 from anyorder_jax.pretrained.reader import Reader
 from anyorder_jax.pretrained.tree import Leaf, as_tree, bands, contiguous, dtype_of, leaves
 from conversion.copying import write_all
-from conversion.export import Read, export_params, plan_export
+from conversion.export import Form, Read, export_params, plan_export
 from conversion.origins import DTYPES_NAME, companions_of, stored_dtypes
 from conversion.staging import refuse_full, refuse_occupied, staged
 from conversion.stored import StoredParams
@@ -241,14 +241,14 @@ def to_hf(
         own_dtype = dtype or (before if companions.dtypes else config.model.param_dtype)
         exported = Exported(run, step, config, model_config, meta["data"], own_dtype)
         companions = with_code(companions, exported, layout, Path(output_path))
-    arguments: dict[str, Any] = {
-        "param_dtype": config.model.param_dtype, "dtype": dtype, "dtypes": companions.dtypes,
-        "config": companions.config, "carried": companions.carried, "max_shard_bytes": max_shard_bytes,
-    }  # fmt: skip
+    form = Form(
+        layout, config.model.param_dtype, dtype, companions.dtypes, companions.config, companions.carried,
+        max_shard_bytes,
+    )  # fmt: skip
     if is_dry_run:
         print(f"{run}: step {step}, {config.model.param_dtype}")
-        print(plan_export(model_config, output_path, layout, **arguments).describe())
+        print(plan_export(model_config, output_path, form).describe())
         return
     _keep_freed_memory()
     read, finish = run_reader(folder)
-    export_params(read, model_config, output_path, layout, finish=finish, **arguments)
+    export_params(read, model_config, output_path, form, finish)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -70,7 +70,7 @@ def compute(
                 tokens,
                 positions,
                 attention,
-                compute_dtype=jnp.dtype(dtype),
+                transformer.Computation(jnp.dtype(dtype)),
                 collect=True,
             )
         )
@@ -160,6 +160,17 @@ def _model_config(model: str | Path) -> ModelConfig:
     return weights.read_model_config(model)
 
 
+class Checks(NamedTuple):
+    """against: a .npz file with what was expected; see `compute` for the names. tolerance: 0 takes that of each array.
+    with_gradients: also for large models (small ones in float32 always have them). with_norms: also prints the norm of
+    every tensor, as it is stored and as the model holds it."""
+
+    against: str | Path | None = None
+    tolerance: float = 0.0
+    with_gradients: bool = False
+    with_norms: bool = False
+
+
 def verify(
     model: str | Path,
     inputs: str | Path,
@@ -167,23 +178,18 @@ def verify(
     *,
     dtype: str,
     block_size: int,
-    against: str | Path | None = None,
-    tolerance: float = 0.0,
-    with_gradients: bool = False,
-    with_norms: bool = False,
+    checks: Checks = Checks(),  # noqa: B008 (a tuple)
     is_dry_run: bool = False,
 ) -> int:
-    """Computes what `inputs` allows with the model, writes it to `outputs`, and compares it with `against`.
+    """Computes what `inputs` allows with the model, writes it to `outputs`, and compares it.
 
     Args:
       is_dry_run: says what would be computed, and stops.
+      checks: what it is compared with.
       model: a split or merged directory, a run, or one of its checkpoints.
-      inputs, outputs, against: .npz files; see `compute` for the names.
+      inputs, outputs: .npz files; see `compute` for the names.
       dtype: "float32" or "bfloat16", of weights and computation.
       block_size: of the block-diffusion attention.
-      tolerance: 0 takes that of each array.
-      with_gradients: also for large models (small ones in float32 always have them).
-      with_norms: also prints the norm of every tensor, as it is stored and as the model holds it.
 
     Returns:
       0, or 1 when a difference or a norm is past the tolerance.
@@ -192,7 +198,7 @@ def verify(
       ValueError: for a bad model, files that cannot be read or written, and arrays that do not fit the model.
     """
     arrays = read_arrays(inputs, "--inputs")
-    expected = read_arrays(against, "--against") if against is not None else None
+    expected = read_arrays(checks.against, "--against") if checks.against is not None else None
     check_outputs(outputs)
     model_config = _model_config(model)
     checked = check_inputs(arrays, model_config.vocab_size)
@@ -205,7 +211,7 @@ def verify(
     found = compute(model_config, params, checked, dtype=dtype, block_size=block_size)
     num_parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
     if dtype == "float32" and {"labels", "bd_input_ids"} <= checked.keys():
-        if with_gradients or num_parameters <= gradients.MAX_PARAMETERS:
+        if checks.with_gradients or num_parameters <= gradients.MAX_PARAMETERS:
             order = [str(name) for name in arrays.get("param_names", ())]
             found |= gradients_of(model_config, params, checked, block_size, order)
         else:
@@ -213,12 +219,12 @@ def verify(
     compared = norms.compare_norms(origin, params) if origin else {}
     found |= compared
     write_arrays(outputs, found)  # before anything of it is printed
-    is_good = norms.report(compared, dtype, shows_all=with_norms) if compared else True
+    is_good = norms.report(compared, dtype, shows_all=checks.with_norms) if compared else True
     shown = [name for name in found if ":" not in name]
     print(f"wrote {', '.join(shown)} and {len(found) - len(shown)} gradients to {outputs}")
     unused = [name for name in arrays if name not in INPUTS and name not in found]
     if unused:
         print(f"not used of --inputs: {some(unused)}")
     if expected is not None:
-        is_good &= compare(found, expected, dtype, tolerance)
+        is_good &= compare(found, expected, dtype, checks.tolerance)
     return 0 if is_good else 1

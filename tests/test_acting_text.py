@@ -245,9 +245,10 @@ def test_those_that_are_ready_are_decided_together():
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     directory = tmp_path_factory.mktemp("shop")
-    collect.collect(
-        WORLD, directory, num_episodes=20, num_validation_episodes=3, num_test_episodes=6, num_workers=1
+    wanted = collect.Collection(
+        WORLD, num_episodes=20, num_validation_episodes=3, num_test_episodes=6, num_workers=1
     )  # fmt: skip
+    collect.collect(wanted, directory)
     return directory
 
 

@@ -120,7 +120,9 @@ def test_a_world_of_free_text_is_asked_by_replay():
 
 def test_collections_are_the_same_bytes_and_without_the_flag_as_ever(tmp_path):
     def shards(name, **more):
-        directory = collect.collect(LEVEL, tmp_path / name, num_episodes=6, noise=0.1, **{**SMALL, **more})
+        directory = collect.collect(
+            collect.Collection(LEVEL, num_episodes=6, noise=0.1, **{**SMALL, **more}), tmp_path / name
+        )
         return [path.read_bytes() for path in sorted(directory.glob("*/*.jsonl"))]
 
     one = shards("one", branches=2)
@@ -257,7 +259,9 @@ def test_a_branch_that_is_none_is_told(broken):
 
 @pytest.fixture(scope="module")
 def collected(tmp_path_factory):
-    return collect.collect(LEVEL, tmp_path_factory.mktemp("branches"), num_episodes=8, branches=2, **SMALL)
+    return collect.collect(
+        collect.Collection(LEVEL, num_episodes=8, branches=2, **SMALL), tmp_path_factory.mktemp("branches")
+    )
 
 
 def config_of(directory, **masking):
@@ -301,7 +305,7 @@ def test_keys_that_cannot_be_met_are_told(collected, tmp_path):
         freeze(config_of(collected, order="causal"))
     with pytest.raises(ValueError, match=r"masking.branches: expected a share in \[0, 1\]"):
         freeze(config_of(collected, branches=2.0))
-    bare = collect.collect(LEVEL, tmp_path / "bare", num_episodes=2, **SMALL)
+    bare = collect.collect(collect.Collection(LEVEL, num_episodes=2, **SMALL), tmp_path / "bare")
     config = freeze(config_of(bare))
     with pytest.raises(ValueError, match=r"masking.branches: the episodes of .*train record none. Collect them with"):
         open_task(config).examples(config, "train")

@@ -40,8 +40,10 @@ def worlds():
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory):
     """(task, generator, log_softmax of the model at every place of a row of tokens)."""
-    data = collect.collect(WORLD, tmp_path_factory.mktemp("shop"), num_episodes=12, num_workers=1,
-                           num_validation_episodes=2, num_test_episodes=2)  # fmt: skip
+    data = collect.collect(
+        collect.Collection(WORLD, num_episodes=12, num_workers=1, num_validation_episodes=2, num_test_episodes=2),
+        tmp_path_factory.mktemp("shop"),
+    )
     config = defaults()
     config.data.path, config.data.num_episodes, config.data.num_tokens = str(data), 0, 360
     config.data.context_tokens = config.data.row_length = 256
@@ -55,7 +57,7 @@ def opened(tmp_path_factory):
     def logits_of(params, tokens_BL):
         places_BL = jnp.arange(tokens_BL.shape[1], dtype=jnp.int32)[None]
         segments = Segments(jnp.ones_like(tokens_BL))
-        hidden, _, _ = transformer.hidden(model, params, tokens_BL, places_BL, segments, compute_dtype=jnp.float32)
+        hidden, _, _ = transformer.hidden(model, params, tokens_BL, places_BL, segments)
         return transformer.head(params, hidden)[0]
 
     def log_p(tokens_L):

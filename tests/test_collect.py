@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from anyorder_jax.collect import collect, main
+from anyorder_jax.collect import Collection, collect, main
 from anyorder_jax.data import sources
 from anyorder_jax.environments.play import play_episode
 from anyorder_jax.environments.pool import Pool
@@ -35,7 +35,7 @@ def small(directory: Path, **changes) -> Path:
         "num_episodes": 7, "num_validation_episodes": 2, "num_test_episodes": 2, "num_workers": 1,
         "episodes_per_shard": 3,
     }  # fmt: skip
-    return collect(changes.pop("environment", LEVEL), directory, **{**arguments, **changes})
+    return collect(Collection(changes.pop("environment", LEVEL), **{**arguments, **changes}), directory)
 
 
 def test_bytes_do_not_depend_on_the_number_of_workers(tmp_path):
@@ -125,10 +125,10 @@ def test_killed_collections_go_on_without_lost_or_doubled_episodes(tmp_path):
         assert kept.items() <= now.items()
         kept = now
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    whole = collect(
-        LEVEL, tmp_path / "whole", num_episodes=120, num_validation_episodes=3, num_test_episodes=3,
-        num_workers=1, episodes_per_shard=8,
-    )  # fmt: skip
+    wanted = Collection(
+        LEVEL, num_episodes=120, num_validation_episodes=3, num_test_episodes=3, num_workers=1, episodes_per_shard=8
+    )
+    whole = collect(wanted, tmp_path / "whole")
     assert contents(tmp_path / "killed") == contents(whole)
     assert kept.items() <= {str(p): p.stat().st_mtime_ns for p in (tmp_path / "killed").rglob("*")}.items()
 

@@ -34,7 +34,8 @@ def worlds(monkeypatch):
 def babyai(tmp_path_factory):
     """A collection of the grid."""
     return collect.collect(
-        "BabyAI-UnlockPickup-v0", tmp_path_factory.mktemp("grid"), num_episodes=12, noise=0.2, **SMALL
+        collect.Collection("BabyAI-UnlockPickup-v0", num_episodes=12, noise=0.2, **SMALL),
+        tmp_path_factory.mktemp("grid"),
     )
 
 
@@ -84,7 +85,9 @@ def test_babyai_in_words_comes_back(babyai, tmp_path, name):
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_world_of_text_comes_back(tmp_path, name):
-    data = collect.collect("Shop-thinking-v0", tmp_path / "data", num_episodes=10, noise=0.2, **SMALL)
+    data = collect.collect(
+        collect.Collection("Shop-thinking-v0", num_episodes=10, noise=0.2, **SMALL), tmp_path / "data"
+    )
     export(data, tmp_path / "out.jsonl", format=name)
     assert_same(ingested(tmp_path / "out.jsonl", tmp_path / "again"), sources.read_trajectories(data, "train"))
 

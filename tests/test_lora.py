@@ -32,7 +32,9 @@ def parameters(config):
 
 @functools.partial(jax.jit, static_argnums=1)
 def logits(params, config):
-    return transformer.apply(MODEL, params, TOKENS, POSITIONS, Full(), lora_config=config).logits_BLV
+    return transformer.apply(
+        MODEL, params, TOKENS, POSITIONS, Full(), transformer.Computation(lora_config=config)
+    ).logits_BLV
 
 
 def test_the_first_output_is_the_bases_bit_for_bit():
@@ -146,7 +148,12 @@ def test_eight_bits_beside_bfloat16_on_the_references_numbers():
 
     def median(params, lora_config, dtype):
         output = transformer.apply(
-            config, params, tokens, positions, Full(), compute_dtype=jnp.dtype(dtype), lora_config=lora_config
+            config,
+            params,
+            tokens,
+            positions,
+            Full(),
+            transformer.Computation(jnp.dtype(dtype), lora_config=lora_config),
         )
         return float(np.median(np.abs(output.logits_BLV - expected)))
 

@@ -242,7 +242,9 @@ def test_bfloat16_compute_stays_near_float32():
     golden = _golden("b")
     tokens = jnp.asarray(golden.expected["input_ids"])
     positions = jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32), tokens.shape)
-    output = transformer.apply(golden.config, golden.params, tokens, positions, Full(), compute_dtype=jnp.bfloat16)
+    output = transformer.apply(
+        golden.config, golden.params, tokens, positions, Full(), transformer.Computation(jnp.bfloat16)
+    )
     assert output.hidden_BLD.dtype == jnp.bfloat16 and output.logits_BLV.dtype == jnp.float32
     away = np.abs(np.asarray(output.logits_BLV) - golden.expected["full_logits"])
     assert np.median(away) < 2 * 0.0168
@@ -365,7 +367,9 @@ def test_every_remat_policy_gives_the_same_gradients():
     params["moe"] = jax.tree.map(lambda x: x[:1], params["moe"])
 
     def loss(params, remat):
-        logits = transformer.apply(config, params, tokens, positions, Full(), remat=remat).logits_BLV
+        logits = transformer.apply(
+            config, params, tokens, positions, Full(), transformer.Computation(remat=remat)
+        ).logits_BLV
         return cross_entropy(logits, tokens)
 
     gradient = jax.jit(jax.grad(loss), static_argnums=1)

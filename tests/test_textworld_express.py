@@ -152,7 +152,7 @@ def test_a_path_that_was_left_is_no_advice_and_noise_is_refused(session_of, tmp_
         play_text_episode(session, "3", noise=0.1)
     for wrong in ({"noise": 0.1}, {"seed": 1}):
         with pytest.raises(ValueError, match=f"collect: {next(iter(wrong))}: expected 0"):
-            collecting.collect(session.id, tmp_path, num_episodes=1, **wrong)
+            collecting.collect(collecting.Collection(session.id, num_episodes=1, **wrong), tmp_path)
 
 
 @needs_world

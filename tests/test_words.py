@@ -181,7 +181,7 @@ def test_sessions_are_played_in_processes():
 def data(tmp_path_factory):
     directory = tmp_path_factory.mktemp("grid")
     counts = {"num_episodes": 24, "num_validation_episodes": 4, "num_test_episodes": 3}
-    return collect.collect("BabyAI-GoToObjS4-v0", directory, num_workers=1, **counts)
+    return collect.collect(collect.Collection("BabyAI-GoToObjS4-v0", num_workers=1, **counts), directory)
 
 
 def words_config(data, **sections):

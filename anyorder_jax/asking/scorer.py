@@ -70,7 +70,7 @@ def hidden_states(
     is_asked_BL = jnp.zeros((B, L), bool).at[jnp.arange(B)[:, None], place_BH].max(is_entry_BH)
     return transformer.hidden(
         model_config, params, tokens_BL, positions_BL, Segments(is_row_BL.astype(jnp.int32)),
-        compute_dtype=jnp.dtype(config.model.compute_dtype), mesh=mesh, lora_config=config.lora,
+        transformer.Computation(jnp.dtype(config.model.compute_dtype), mesh=mesh, lora_config=config.lora),
         is_asked_BL=is_asked_BL,
     )[0]  # fmt: skip
 

@@ -321,7 +321,7 @@ def _block_diffusion_backward(block_size: int, intervals: Any, saved: tuple, gra
     B, L = q.shape[0], q.shape[1] // 2
     start, end = _clean_intervals(block_size, ids_BL, (B, L))
     delta = (grad.astype(jnp.float32) * out.astype(jnp.float32)).sum(-1)
-    clean = intervals.backward(q, k[:, L:], v[:, L:], start, end, out, lse, delta, grad)
+    clean = intervals.backward(q, k[:, L:], v[:, L:], start, end, kernels.Merged(out, lse, delta, grad))
     noisy = (x[:, :L] for x in (q, k, v, lse, delta, grad))
     (q_own, k_own, v_own, *others), allowed = _own_blocks(block_size, ids_BL, *noisy)
     own = kernels.dense_backward(q_own, k_own, v_own, allowed, *others)

@@ -18,7 +18,6 @@ With LoRA a third branch, `lora/`, holds the factors that are trained, and matri
 
 from __future__ import annotations
 
-import functools
 import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -298,24 +297,43 @@ def _rematerialised(body: Callable, remat: str) -> Callable:
     return jax.checkpoint(body, policy=policies[remat])
 
 
+class Computation(NamedTuple):
+    """How a forward pass is computed, which changes its numbers by rounding alone.
+
+    compute_dtype: of activations, and of weights as they are used. Norm statistics, softmax, router and the weighting
+    of experts are float32 always. remat: what the backward pass recomputes; see `_rematerialised`. mesh: where rows and
+    experts are split (None: one device); see `moe.routed`. lora_config: how LoRA's factors were declared, where the
+    parameters hold some.
+    """
+
+    compute_dtype: Any = jnp.float32
+    remat: str = "none"
+    mesh: Mesh | None = None
+    lora_config: LoRAConfig = NO_LORA
+
+
+PLAIN = Computation()
+"""float32 on one device, everything kept."""
+
+
 def _run(
-    layers: Layer, weights: Params, factors: Params, x_BLD: jax.Array, angles: Rotary, attention: Attention,
-    *, remat: str, collect: bool, mesh: Mesh | None, lora_config: LoRAConfig, is_asked_BL: jax.Array | None = None,
+    layers: Layer, stack: tuple[Params, Params], x_BLD: jax.Array, angles: Rotary, attention: Attention,
+    how: Computation, *, collect: bool, is_asked_BL: jax.Array | None = None,
 ) -> tuple[jax.Array, Any]:  # fmt: skip
-    """Scans over stacked layers. Returns (x_BLD, (tokens per expert, (outputs, routing) with `collect`) by
-    layer)."""
+    """Scans over stacked layers, `stack` (weights, LoRA's factors). Returns (x_BLD, (tokens per expert, (outputs,
+    routing) with `collect`) by layer)."""
     graphdef, _ = nnx.split(layers)
     is_last_N = jnp.arange(layers.num_layers) == layers.num_layers - 1
 
     def one(x_BLD: jax.Array, own: tuple[Params, Params, jax.Array]) -> tuple[jax.Array, Any]:
         layer = nnx.merge(graphdef, lora.widen(own[0], layers.dtype))
-        pairs = lora.pairs(own[1], lora_config, layers.dtype)
+        pairs = lora.pairs(own[1], how.lora_config, layers.dtype)
         is_needed_BL = None if is_asked_BL is None else is_asked_BL | ~own[2]
-        x_BLD, routing, load_E = layer(x_BLD, angles, attention, mesh, pairs, is_needed_BL)
+        x_BLD, routing, load_E = layer(x_BLD, angles, attention, how.mesh, pairs, is_needed_BL)
         return x_BLD, (load_E, (x_BLD, routing) if collect else None)
 
     unroll = layers.num_layers if layers.num_layers <= MAX_UNROLLED_LAYERS else 1
-    return jax.lax.scan(_rematerialised(one, remat), x_BLD, (weights, factors, is_last_N), unroll=unroll)
+    return jax.lax.scan(_rematerialised(one, how.remat), x_BLD, (*stack, is_last_N), unroll=unroll)
 
 
 def hidden(
@@ -324,18 +342,15 @@ def hidden(
     tokens_BL: jax.Array,
     positions_BL: jax.Array,
     attention: Attention,
+    how: Computation = PLAIN,
     *,
-    compute_dtype: Any = jnp.float32,
-    remat: str = "none",
     collect: bool = False,
-    mesh: Mesh | None = None,
-    lora_config: LoRAConfig = NO_LORA,
     is_asked_BL: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array, Trace | None]:
     """All but the head.
 
     Args:
-      config, params, tokens_BL, positions_BL, attention, compute_dtype, remat, collect, mesh, lora_config: see `apply`.
+      config, params, tokens_BL, positions_BL, attention, how, collect: see `apply`.
       is_asked_BL: bool; the others' hidden states are not what `apply` gives: the last layer, whose output nobody
         attends to, sends only those that are asked to their experts. None: all are asked.
 
@@ -344,17 +359,18 @@ def hidden(
     """
     if isinstance(attention, BlockDiffusion | BlockCausal):
         config.refuse_straddling(attention.block_size)
-    run = functools.partial(_run, remat=remat, collect=collect, mesh=mesh, lora_config=lora_config)
-    factors = lora.factors(params, lora_config)
-    declared = LLaDA2(config, compute_dtype)
-    angles = rotary(positions_BL, config.rotary_dim, config.rope_theta, compute_dtype)
-    x_BLD = params["embedding"][tokens_BL].astype(compute_dtype)
+    factors = lora.factors(params, how.lora_config)
+    declared = LLaDA2(config, how.compute_dtype)
+    angles = rotary(positions_BL, config.rotary_dim, config.rope_theta, how.compute_dtype)
+    x_BLD = params["embedding"][tokens_BL].astype(how.compute_dtype)
     outputs = [x_BLD[None]]
     if "dense" in params:
-        x_BLD, (_, collected) = run(declared.dense, params["dense"], factors.dense, x_BLD, angles, attention)
+        stack = params["dense"], factors.dense
+        x_BLD, (_, collected) = _run(declared.dense, stack, x_BLD, angles, attention, how, collect=collect)
         outputs += [collected[0]] if collect else []
-    x_BLD, (load_NE, collected) = run(
-        declared.moe, params["moe"], factors.moe, x_BLD, angles, attention, is_asked_BL=is_asked_BL
+    stack = params["moe"], factors.moe
+    x_BLD, (load_NE, collected) = _run(
+        declared.moe, stack, x_BLD, angles, attention, how, collect=collect, is_asked_BL=is_asked_BL
     )
     x_BLD = rms_norm(x_BLD, params["final_norm"], config.rms_norm_eps)
     if not collect:
@@ -375,12 +391,9 @@ def apply(
     tokens_BL: jax.Array,
     positions_BL: jax.Array,
     attention: Attention,
+    how: Computation = PLAIN,
     *,
-    compute_dtype: Any = jnp.float32,
-    remat: str = "none",
     collect: bool = False,
-    mesh: Mesh | None = None,
-    lora_config: LoRAConfig = NO_LORA,
 ) -> Output:
     """The forward pass: logits for every position, in one bidirectional pass.
 
@@ -390,19 +403,12 @@ def apply(
       tokens_BL: int32 [B, L], the mask id at hidden positions.
       positions_BL: int32 [B, L], from 0 in each example, below L; other positions get NaN.
       attention: who may attend to whom; with block routing also who chooses experts together (`attention.places`).
-      compute_dtype: of activations, and of weights as they are used. Norm statistics, softmax, router and the
-        weighting of experts are float32 always.
-      remat: what the backward pass recomputes; see `_rematerialised`.
+      how: the dtype, what is recomputed, the mesh, LoRA.
       collect: also return the `Trace`.
-      mesh: where rows and experts are split (None: one device); see `moe.routed`.
-      lora_config: how LoRA's factors were declared, where `params` holds some.
 
     Raises:
-      ValueError: for segment ids of another shape, an unknown `remat`, factors that `lora_config` does not describe, or
-        blocks of block diffusion that `ModelConfig.refuse_straddling` refuses.
+      ValueError: for segment ids of another shape, an unknown `remat`, factors that `how.lora_config` does not
+        describe, or blocks of block diffusion that `ModelConfig.refuse_straddling` refuses.
     """
-    hidden_BLD, load_NE, trace = hidden(
-        config, params, tokens_BL, positions_BL, attention,
-        compute_dtype=compute_dtype, remat=remat, collect=collect, mesh=mesh, lora_config=lora_config,
-    )  # fmt: skip
+    hidden_BLD, load_NE, trace = hidden(config, params, tokens_BL, positions_BL, attention, how, collect=collect)
     return Output(hidden_BLD, head(params, hidden_BLD), load_NE, trace)

@@ -51,7 +51,7 @@ def program(config: Any, expected: dict[str, np.ndarray], dtype: str) -> Any:
 
     def loss(params: Any) -> jax.Array:
         output = transformer.apply(
-            config, params, noisy, places, attention.BlockDiffusion(BLOCK), compute_dtype=jnp.dtype(dtype)
+            config, params, noisy, places, attention.BlockDiffusion(BLOCK), transformer.Computation(jnp.dtype(dtype))
         )
         log_p = jax.nn.log_softmax(output.logits_BLV[:, : labels.shape[1]])
         nll = -jnp.take_along_axis(log_p, jnp.maximum(labels, 0)[..., None], -1)[..., 0]
@@ -59,7 +59,7 @@ def program(config: Any, expected: dict[str, np.ndarray], dtype: str) -> Any:
 
     def everything(params: Any) -> dict[str, Any]:
         full = transformer.apply(
-            config, params, tokens, positions, attention.Full(), compute_dtype=jnp.dtype(dtype)
+            config, params, tokens, positions, attention.Full(), transformer.Computation(jnp.dtype(dtype))
         ).logits_BLV
         value, grads = jax.value_and_grad(loss)(params)
         return {"logits": full, "loss": value, "gradient": grads}

@@ -239,7 +239,7 @@ def check_intervals(rows: Rows, size: Size, platform: str) -> None:
                 out, lse = kind.forward(q, k, v, start, end)
                 lse = jnp.where(jnp.isneginf(lse), 0, lse)  # of all parts: a query sees something in another one
                 delta = (grad.astype(jnp.float32) * out).sum(-1)
-                grads = kind.backward(q, k, v, start, end, out.astype(q.dtype), lse, delta, grad)
+                grads = kind.backward(q, k, v, start, end, kernels.Merged(out.astype(q.dtype), lse, delta, grad))
                 return {"out": out, **dict(zip(GRADIENTS, grads, strict=True)), "log-sum-exp": lse}
 
             judge(rows, name, dtype, lambda: ours(*arrays), expected)  # noqa: B023

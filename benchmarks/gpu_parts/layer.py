@@ -30,7 +30,12 @@ def ours(config: Config, model: ModelConfig, batch: Batch, params: Any) -> tuple
 
     def loss(params: Any) -> tuple[jax.Array, jax.Array]:
         hidden, _, _ = transformer.hidden(
-            model, params, tokens, positions, attention.Full(), compute_dtype=jnp.dtype(config.model.compute_dtype)
+            model,
+            params,
+            tokens,
+            positions,
+            attention.Full(),
+            transformer.Computation(jnp.dtype(config.model.compute_dtype)),
         )
         return hidden.astype(jnp.float32).sum(), hidden
 

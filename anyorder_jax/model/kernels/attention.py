@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -154,6 +154,16 @@ def _inside(start_BQ: jax.Array, end_BQ: jax.Array, num_keys: int) -> jax.Array:
     return (key_S >= start_BQ[:, :, None]) & (key_S < end_BQ[:, :, None])
 
 
+class Merged(NamedTuple):
+    """Of a softmax whose parts were computed apart: out [B, Q, H, C] and its gradient `grad`; lse, delta [B, Q, H]: see
+    `dense_backward`."""
+
+    out: Any
+    lse: Any
+    delta: Any
+    grad: Any
+
+
 class XlaIntervals:
     """Query i attends to keys start[i] .. end[i] - 1 (none when end <= start); scores stand in memory."""
 
@@ -169,16 +179,16 @@ class XlaIntervals:
 
     @staticmethod
     def backward(
-        q: Any, k: Any, v: Any, start_BQ: Any, end_BQ: Any, out: Any, lse: Any, delta: Any, grad: Any
+        q: Any, k: Any, v: Any, start_BQ: Any, end_BQ: Any, merged: Merged
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """As `dense_backward`.
 
         Args:
           q, k, v: [B, Q, H, C] and [B, S, K, C], as in `dense_forward`.
           start_BQ, end_BQ: int32, each query's first key and the end of its keys.
-          out, grad: the merged output and its gradient. lse, delta: see `dense_backward`.
+          merged: of all parts.
         """
-        return dense_backward(q, k, v, _inside(start_BQ, end_BQ, k.shape[1]), lse, delta, grad)
+        return dense_backward(q, k, v, _inside(start_BQ, end_BQ, k.shape[1]), *merged[1:])
 
 
 class MosaicIntervals:
@@ -225,18 +235,19 @@ class MosaicIntervals:
 
     @classmethod
     def backward(
-        cls, q: Any, k: Any, v: Any, start_BQ: Any, end_BQ: Any, out: Any, lse: Any, delta: Any, grad: Any
+        cls, q: Any, k: Any, v: Any, start_BQ: Any, end_BQ: Any, merged: Merged
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """As `dense_backward`; the kernel makes its own delta from `out` and `grad`.
 
         Args:
           q, k, v: [B, Q, H, C] and [B, S, K, C], as in `dense_forward`.
           start_BQ, end_BQ: int32, each query's first key and the end of its keys.
-          out, grad: the merged output and its gradient. lse, delta: see `dense_backward`.
+          merged: of all parts.
         """
         from tokamax._src.ops.attention.pallas_mosaic_gpu import PallasMosaicGpuFlashAttention
         from tokamax._src.ops.attention.pallas_mosaic_gpu_vjp import PallasMosaicGpuFlashAttentionVjp
 
+        out, lse, _, grad = merged
         mask, is_seeing_BQ = cls._mask(start_BQ, end_BQ)
         lse_BHQ = jnp.where(is_seeing_BQ[:, :, None], lse, 1e30).transpose(0, 2, 1)  # exp(score - 1e30) = 0
         residuals = (lse_BHQ, jnp.ones_like(lse_BHQ))  # (maximum, sum): their product is exp(lse)
