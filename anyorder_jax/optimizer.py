@@ -96,8 +96,9 @@ def _num_blocks(width: int) -> int:
 def noise(shape: tuple[int, ...], key: jax.Array) -> jax.Array:
     """uint32, random enough to round by: a hash of an element's place and the key.
 
-    `jax.random` makes numbers fit for cryptography; of the 16 billion weights of LLaDA2-mini they took a third of an
-    update on an H200. The hash is Chris Wellons' `lowbias32` (github.com/skeeto/hash-prospector, public domain).
+    `jax.random` makes numbers fit for cryptography; of the 16 billion weights of LLaDA2-mini they took a fifth of an
+    update on an H200 (docs/gpu.md). The hash is Chris Wellons' `lowbias32` (github.com/skeeto/hash-prospector, public
+    domain).
     """
     first, second = jax.random.key_data(key).astype(jnp.uint32).reshape(-1)[-2:]
     place = jnp.zeros(shape[1:], jnp.uint32)

@@ -22,7 +22,7 @@ fetch() {
   # tokamax imports xprof (32 MB of profiler) for its benchmarks alone: an empty module in its place is enough.
   for folder in .gpu/xprof .gpu/xprof/cli .gpu/xprof/cli/tools; do : > "$folder/__init__.py"; done
   : > .gpu/xprof/cli/tools/get_kernel_stats_tool.py
-  git rev-parse HEAD > .gpu/commit
+  git describe --always --dirty --abbrev=40 --exclude="*" > .gpu/commit
   if "$python" -c 'import anyorder_jax, minigrid' 2> /dev/null; then
     "$python" -m anyorder_jax.collect --env=BabyAI-GoToObj-v0 --num_episodes=1500 --num_validation_episodes=200 \
       --num_test_episodes=50 --output_dir=.gpu/episodes

@@ -5,6 +5,8 @@ export ANYORDER_EXTRAS="${ANYORDER_EXTRAS:-babyai,textworld,scienceworld,report,
 command -v java > /dev/null || echo "No java here (Debian: default-jre-headless): tests that need it are left out." >&2
 # shellcheck source=launch/setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+# BFCL's tools (docs/tools.md), without the clients of every vendor that the package names
+python -m pip install --quiet --no-deps 'bfcl-eval>=2026.3.23' 'mpmath>=1.3'
 ruff check .
 ruff format --check .
 mypy

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, MutableMapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from anyorder_jax import files
 from anyorder_jax.data import contexts, sources, units
 from anyorder_jax.data.branches import Texts
 
@@ -155,17 +155,10 @@ def _chunks(items: Iterator[Any]) -> Iterator[list[Any]]:
 
 
 def _write(path: Path, index: Index) -> None:
-    """Beside, then renamed: a reader sees a whole file or none."""
-    path.parent.mkdir(exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     about = {"files": index.files, "num_shortened": index.num_shortened, "skipped": index.skipped}
     arrays: dict[str, Any] = {name: x for name, x in index._asdict().items() if isinstance(x, np.ndarray)}
-    try:
-        with temporary.open("wb") as file:
-            np.savez(file, about=np.frombuffer(json.dumps(about).encode(), np.uint8), **arrays)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with files.opened_whole(path) as file:
+        np.savez(file, about=np.frombuffer(json.dumps(about).encode(), np.uint8), **arrays)
 
 
 def _read(path: Path) -> Index | None:

@@ -35,7 +35,7 @@ def output_of(*command: str) -> str:
 def commit() -> str:
     """Of the checkout: git's word, else what `gpu_kit.sh` wrote down before it travelled."""
     written = ROOT / ".gpu" / "commit"
-    return output_of("git", "rev-parse", "HEAD") or (
+    return output_of("git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*") or (
         written.read_text(encoding="utf-8").strip() if written.exists() else "unknown"
     )
 

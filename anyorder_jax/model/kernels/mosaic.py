@@ -2,8 +2,9 @@
 of the matrices.
 
 Tokamax 0.0.17 has a kernel for that gradient too. On an H200 it gave other bits at every call and was wrong by up to
-44% of the largest value (docs/gpu.md). It keeps an operand of a product in registers and fills them for the next one
-while the first may still run. Ours keeps both operands in shared memory.
+44% of the largest value (docs/gpu.md). By its source it keeps an operand of a product in registers and fills them for
+the next one while the first may still run; that this is the cause was not shown. Ours keeps both operands in shared
+memory.
 """
 
 from __future__ import annotations
