@@ -13,6 +13,7 @@ from anyorder_jax import checkpoint, digest, keys, sharding, state, weights
 from anyorder_jax.config import CheckpointConfig, MeshConfig
 from anyorder_jax.optimizer import make_optimizer
 from runs import tiny_config, tiny_model
+from saved_runs import flip_bits, largest
 
 
 @pytest.fixture(scope="module")
@@ -42,19 +43,8 @@ def saved(model, tmp_path_factory):
     return workdir
 
 
-def flip(path):
-    """One bit in the middle."""
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(bytes(content))
-
-
 def truncate(path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def largest(folder):
-    return max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
 
 
 def change_data(folder):
@@ -65,14 +55,14 @@ def change_data(folder):
 
 
 DAMAGE = {
-    "a flipped bit in the weights": lambda folder: flip(largest(folder / "params")),
+    "a flipped bit in the weights": lambda folder: flip_bits(folder / "params"),
     "truncated weights": lambda folder: truncate(largest(folder / "params")),
-    "a flipped bit in the optimizer": lambda folder: flip(largest(folder / "optimizer")),
+    "a flipped bit in the optimizer": lambda folder: flip_bits(folder / "optimizer"),
     "no optimizer": lambda folder: shutil.rmtree(folder / "optimizer"),
     "no weights": lambda folder: shutil.rmtree(folder / "params"),
     "no meta": lambda folder: shutil.rmtree(folder / "meta"),
     "truncated meta": lambda folder: truncate(largest(folder / "meta")),
-    "a flipped bit in meta": lambda folder: flip(largest(folder / "meta")),
+    "a flipped bit in meta": lambda folder: flip_bits(folder / "meta"),
     "another number in the iterator's state": change_data,
     "an empty file of weights": lambda folder: largest(folder / "params").write_bytes(b""),
     "a missing file of weights": lambda folder: largest(folder / "params").unlink(),
@@ -103,7 +93,7 @@ def test_a_run_without_a_whole_checkpoint_does_not_start_again(model, saved, tmp
     workdir = tmp_path / "run"
     shutil.copytree(saved, workdir)
     for step in ("10", "20"):
-        flip(largest(workdir / "checkpoints" / step / "params"))
+        flip_bits(workdir / "checkpoints" / step / "params")
     with pytest.raises(ValueError, match=r"no checkpoint can be read \(20: .*; 10: .*does not start again by itself"):
         checkpoint.Checkpointer(workdir, CheckpointConfig()).restore_newest(model[0], lambda meta: None)
     assert (workdir / "checkpoints" / "20").is_dir()

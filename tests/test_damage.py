@@ -11,7 +11,7 @@ from anyorder_jax.config import MeshConfig
 from anyorder_jax.demo import open_server
 from anyorder_jax.evaluate import evaluate
 from conversion.__main__ import main
-from saved_runs import flip, largest, save_run, write_model
+from saved_runs import flip, flip_bits, save_run, write_model
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_a_flipped_bit_is_refused_by_whatever_computes(saved, tmp_path, name):
     for door in ("model.path", "model.path in another dtype", "verify"):
         DOORS[door](saved / name)
     (folder,) = (tmp_path / "run" / "checkpoints").iterdir()
-    flip(largest(folder / "params"))
+    flip_bits(folder / "params")
     for door in DOORS.values():
         with pytest.raises(ValueError, match="this checkpoint is damaged"):
             door(tmp_path / "run")
@@ -68,7 +68,7 @@ def test_a_flipped_bit_is_not_exported(saved, tmp_path, name, layout, capsys):
     assert main(["inspect", str(saved / name)]) == 0
     assert "values: as they were saved" in capsys.readouterr().out
     (folder,) = (tmp_path / "run" / "checkpoints").iterdir()
-    flip(largest(folder / "params"))
+    flip_bits(folder / "params")
     assert main([*arguments, str(tmp_path / "out"), "--checkpoint", str(tmp_path / "run")]) == 2
     assert f"{folder}" in (error := capsys.readouterr().err) and "damaged" in error
     assert {path.name for path in tmp_path.iterdir()} == {"run", "whole"}
@@ -80,7 +80,7 @@ def test_factors_on_a_damaged_run_are_not_folded_into_it(saved, tmp_path, capsys
     """The second run is whole: what it stands on is not."""
     shutil.copytree(saved / "run", tmp_path / "first")
     save_run(tmp_path / "second", tmp_path / "first", rank=3)
-    flip(largest(tmp_path / "first" / "checkpoints" / "5" / "params"))
+    flip_bits(tmp_path / "first" / "checkpoints" / "5" / "params")
     with pytest.raises(ValueError, match=r"first/checkpoints/5: this checkpoint is damaged"):
         weights.load_for_inference(tmp_path / "second")
     arguments = ["to_hf", "--checkpoint", str(tmp_path / "second"), "--layout", "split", "--output_path"]
@@ -100,7 +100,7 @@ def test_a_bit_anywhere_changes_no_number_in_silence(saved, tmp_path, capsys):
     files = [path for item in ("params", "meta") for path in (folder / item).rglob("*") if path.is_file()]
     num_refused = 0
     for file in files:
-        flip(file)
+        flip(file, 0.5)
         try:
             read = weights.load_for_inference(tmp_path / "run")[2]
             jax.tree.map(np.testing.assert_array_equal, read, whole)
@@ -112,5 +112,5 @@ def test_a_bit_anywhere_changes_no_number_in_silence(saved, tmp_path, capsys):
             shutil.rmtree(tmp_path / "out")
         assert not (tmp_path / "out").exists()
         capsys.readouterr()
-        flip(file)
+        flip(file, 0.5)
     assert num_refused >= 3 and len(files) >= 4
