@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 
 from anyorder_jax.config import Config
 from anyorder_jax.model import transformer
-from anyorder_jax.model.attention import BlockCausal, Segments
+from anyorder_jax.model.attention import Attention, BlockCausal, Segments
 from anyorder_jax.model.config import ModelConfig
 
 
@@ -137,11 +137,21 @@ def is_block_causal(config: Config) -> bool:
     return config.train.objective == "block_diffusion"
 
 
+def attention_of(config: Config, ids_BL: jax.Array) -> Attention:
+    """Who sees whom in rows that a run's model reads once.
+
+    Args:
+      config: of the run (its objective).
+      ids_BL: int32, 1 for the tokens of a row's example and 0 for padding.
+    """
+    return BlockCausal(config.train.block_size, ids_BL) if is_block_causal(config) else Segments(ids_BL)
+
+
 def make_log_p(config: Config, model_config: ModelConfig, mesh: Mesh | None = None) -> Callable[..., jax.Array]:
     """The jitted log-probabilities at some places, of one forward pass; it is compiled once for each shape.
 
     Args:
-      config: of the run (its compute type and LoRA).
+      config: of the run (its compute type, LoRA and objective).
       model_config: the model's shape.
       mesh: where the weights lie (None: one device).
 
@@ -155,7 +165,7 @@ def make_log_p(config: Config, model_config: ModelConfig, mesh: Mesh | None = No
         params: Any, tokens_BL: jax.Array, lengths_B: jax.Array, place_BH: jax.Array, allowed_V: jax.Array
     ) -> jax.Array:
         positions_BL = jnp.broadcast_to(jnp.arange(tokens_BL.shape[1], dtype=jnp.int32), tokens_BL.shape)
-        attention = Segments((positions_BL < lengths_B[:, None]).astype(jnp.int32))
+        attention = attention_of(config, (positions_BL < lengths_B[:, None]).astype(jnp.int32))
         rows_B1 = jnp.arange(len(tokens_BL))[:, None]
         is_asked_BL = jnp.zeros(tokens_BL.shape, bool).at[rows_B1, place_BH].set(place_BH > 0)
         hidden_BLD, _, _ = transformer.hidden(
@@ -201,8 +211,7 @@ def make_fill(
     ) -> Filled:  # fmt: skip
         places_L = jnp.arange(tokens_BL.shape[1], dtype=jnp.int32)
         positions_BL = jnp.broadcast_to(places_L, tokens_BL.shape)
-        ids_BL = (positions_BL < lengths_B[:, None]).astype(jnp.int32)
-        attention = BlockCausal(config.train.block_size, ids_BL) if is_block_causal(config) else Segments(ids_BL)
+        attention = attention_of(config, (positions_BL < lengths_B[:, None]).astype(jnp.int32))
         rows_B1 = jnp.arange(len(tokens_BL))[:, None]
         is_asked_BL = jnp.zeros(tokens_BL.shape, bool).at[rows_B1, holes.place_BH].set(holes.block_BH >= 0)
         rule = Rule.of(holes, end_id, closing_ids, threshold)

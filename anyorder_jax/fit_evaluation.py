@@ -62,7 +62,7 @@ def _scoring(config: Config, model: Any, mesh: Mesh, params: Any) -> tuple[Any, 
     rows = per_shard * sharding.num_row_shards(mesh)
     rows_BL, numbers_B = _whole(mesh, (rows, length)), _whole(mesh, (rows,))
     score: Any = jax.jit(scorer.make_score(config, model, mesh, per_shard))
-    return score.lower(params, rows_BL, numbers_B, rows_BL, rows_BL, numbers_B), rows
+    return score.lower(params, rows_BL, rows_BL, numbers_B, rows_BL, rows_BL, numbers_B), rows
 
 
 def _filling(config: Config, model: Any, mesh: Mesh, params: Any) -> tuple[Any, int]:

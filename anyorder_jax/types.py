@@ -166,7 +166,8 @@ class Batch(NamedTuple):
     """Rows of packed examples, all [B, L]. Arrays of one device batch; B is rows over all hosts.
 
     tokens: int32, what the model sees (mask id at hidden positions, pad id after the last example).
-    targets: int32, the clean ids. is_target: bool. positions: int32, from 0 in each example.
+    targets: int32, the clean ids (under block diffusion the mask id for what is hidden without being asked). is_target:
+    bool. positions: int32, from 0 in each example.
     segment_ids: int32, 1.. per example, 0 for padding. kind: int8 `Kind` of the token's unit, -1 for frame and pad.
     field: int8 `Field`. rate: float32, the t of the example's draw, 1 elsewhere. example: int32, number of the
     example in the corpus, -1 for padding (for reports; the model never sees it).

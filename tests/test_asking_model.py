@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,19 +11,19 @@ import numpy as np
 import pytest
 
 import shop
-from anyorder_jax import evaluate, keys, run_directory, sharding, state, task, weights
-from anyorder_jax.asking import evaluation, measures, rows, scorer
+from anyorder_jax import evaluate, keys, run_directory, sharding, state, step, task, weights
+from anyorder_jax.asking import evaluation, measures, questions, rows, scorer
 from anyorder_jax.asking.baselines import BASELINES
 from anyorder_jax.asking.questions import QUESTIONS, ask
 from anyorder_jax.asking.targets import collect_targets
 from anyorder_jax.checkpoint import Checkpointer
-from anyorder_jax.config import CheckpointConfig, Config, DataConfig, MeshConfig, defaults, freeze
-from anyorder_jax.data import sources, units
+from anyorder_jax.config import CheckpointConfig, Config, DataConfig, MeshConfig, TrainConfig, defaults, freeze
+from anyorder_jax.data import pipeline, sources, units
 from anyorder_jax.data.tokenization import Vocabulary
 from anyorder_jax.model import presets, transformer
 from anyorder_jax.model.attention import Segments
 from anyorder_jax.rendering.text import TextRenderer
-from anyorder_jax.types import Field
+from anyorder_jax.types import Field, Tokenised
 from runs import Trainer, tiny_config, tiny_model
 
 RENDERER = TextRenderer()
@@ -76,6 +77,62 @@ def test_the_scorer_says_what_all_logits_say(params, targets, on_one_device):
         np.testing.assert_allclose(on_one_device.confidence_T[mine], np.exp(log_p[places].max(-1)), rtol=1e-4)
 
 
+class Only(NamedTuple):
+    """A corpus of one example."""
+
+    one: Tokenised
+
+    def example(self, e, epoch):
+        return self.one
+
+    def branched(self, e, epoch, example, hidden, rng):
+        return example, hidden
+
+
+DIFFUSION = dataclasses.replace(Config(), train=TrainConfig(objective="block_diffusion", block_size=16))
+
+
+@pytest.fixture(scope="module")
+def of_diffusion(params):
+    asks = asks_of("any_order@0.5") + asks_of("inverse") + asks_of("decision")
+    return collect_targets(asks, VOCABULARY), scorer.Scorer(DIFFUSION, MODEL, params, VOCABULARY)
+
+
+def test_block_diffusion_is_asked_what_it_is_trained_on(params, of_diffusion):
+    """What a question costs is the loss of its draw (where a block holds more turns, with all that is visible seen)."""
+    targets, model = of_diffusion
+    nll_T = model.predict(targets).nll_T
+    mesh = sharding.make_mesh(MeshConfig(), jax.devices()[:1])
+    loss_of = jax.jit(lambda *x: step.batch_loss(params, *x, DIFFUSION, MODEL, mesh)[0])
+    for a in range(0, len(targets.asks), 4):
+        example, hidden, _ = targets.asks[a]
+        maker = pipeline.RowMaker(Only(example), lambda *_, h=hidden: h, None, 512, VOCABULARY.mask_id, 0, 16)
+        batch = maker.row([0], lambda e: None, 1.0)
+        batch.tokens[0, : len(example)] = np.where(hidden.is_hidden_L, VOCABULARY.mask_id, example.tokens_L)
+        weights = (batch.is_target & (batch.field != Field.END)).astype(np.float32)
+        assert weights.sum() == (targets.ask_T == a).sum()
+        assert nll_T[targets.ask_T == a].sum() == pytest.approx(float(loss_of(batch, weights)), rel=1e-4)
+
+
+def test_block_diffusion_sees_no_later_block_and_nothing_that_is_hidden_only(of_diffusion):
+    targets, model = of_diffusion
+    expected = model.predict(targets).nll_T
+    asks, is_kept_T = [], np.zeros(len(targets.truth_T), bool)
+    num_changed = 0
+    for a, (example, hidden, episode) in enumerate(targets.asks):
+        mine = targets.ask_T == a
+        last = targets.position_T[mine][mine.sum() // 2] // 16
+        is_kept_T |= mine & (targets.position_T // 16 <= last)
+        is_free_L = (np.arange(len(example)) // 16 > last) | (hidden.is_hidden_L & ~hidden.is_target_L)
+        num_changed += is_free_L.sum()
+        other_L = np.where(is_free_L, (example.tokens_L + 7) % 300 + 20, example.tokens_L)
+        asks.append((dataclasses.replace(example, tokens_L=other_L), hidden, episode))
+    changed = [questions.Ask(*one) for one in asks]
+    found = model.predict(dataclasses.replace(targets, asks=changed)).nll_T
+    assert num_changed > 1000 and 100 < is_kept_T.sum() < len(is_kept_T)
+    np.testing.assert_allclose(found[is_kept_T], expected[is_kept_T], rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("text", ["data:2,expert:2,tensor:2", "fsdp:4,data:2"])
 def test_eight_devices_say_what_one_says(params, targets, on_one_device, text):
     mesh = scorer.mesh_of(Config(), text)
@@ -109,7 +166,7 @@ def temporaries(model):
 
     rows_BL, shapes = whole(1, 4096), state.abstract_params(model, mesh, "float32")
     score = jax.jit(scorer.make_score(Config(), model, mesh, 1))
-    compiled = score.lower(shapes, rows_BL, whole(1), rows_BL, rows_BL, whole(1)).compile()
+    compiled = score.lower(shapes, rows_BL, rows_BL, whole(1), rows_BL, rows_BL, whole(1)).compile()
     return compiled.memory_analysis().temp_size_in_bytes / 2**30
 
 

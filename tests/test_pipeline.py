@@ -10,6 +10,7 @@ from anyorder_jax.config import Config, DataConfig, MaskingConfig, TrainConfig
 from anyorder_jax.data import units
 from anyorder_jax.data.pipeline import Corpus, RowShape, make_pipeline, validation_batches
 from anyorder_jax.data.tokenization import Vocabulary
+from anyorder_jax.masking.sampler import AnyOrderMaskSampler
 from anyorder_jax.types import Batch, Field, Kind, Trajectory
 from corridor import CorridorCodec, invert, make_trajectories, make_trajectory, sample_tokens
 
@@ -261,3 +262,20 @@ def test_block_diffusion_aligns_examples_and_hides_what_its_blocks_would_leak():
                     assert row.tokens[here[i]] == VOCABULARY.mask_id
                     num_hidden += 1
     assert num_hidden > 50
+
+
+@pytest.mark.parametrize(("order", "of"), [("prefix", Kind.ACTION), ("any_order", None)])
+def test_block_diffusion_shows_later_blocks_nothing_that_is_hidden_only(order, of):
+    """`prefix` hides the later actions and does not ask them: the clean tokens do not tell them either."""
+    config = dataclasses.replace(CONFIG, train=TrainConfig(batch_size=8, objective="block_diffusion", block_size=8))
+    sampler = AnyOrderMaskSampler(MaskingConfig(order=order))
+    batches = make_pipeline(config, CORPUS, sampler, num_steps_total=100, **IDS)
+    hidden = []
+    for e, here, row in examples_in(take(batches, 4)):
+        example = CORPUS.example(e)
+        is_other_L = row.targets[here] != example.tokens_L
+        assert not (is_other_L & row.is_target[here]).any()
+        assert (row.targets[here][is_other_L] == VOCABULARY.mask_id).all()
+        hidden += example.kind_U[example.slots_GL[0][is_other_L]].tolist()
+    assert set(hidden) == ({of} if of else set())
+    assert bool(hidden) == bool(of)

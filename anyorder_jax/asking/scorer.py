@@ -10,23 +10,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from anyorder_jax import sharding
+from anyorder_jax import decode, sharding
 from anyorder_jax.asking.questions import Ask
 from anyorder_jax.asking.targets import Prediction, Targets
 from anyorder_jax.config import Config, MeshConfig
 from anyorder_jax.data.tokenization import Vocabulary
 from anyorder_jax.loss import cross_entropy
 from anyorder_jax.model import transformer
-from anyorder_jax.model.attention import Segments
+from anyorder_jax.model.attention import BlockDiffusion
 from anyorder_jax.model.config import ModelConfig
 from anyorder_jax.model.kernels.counting import argmax
+from anyorder_jax.types import Hidden, Tokenised
 
 MAX_CHUNK, LOGIT_BYTES = 32, 2**28
 """Places of a chunk at most, and the size of its logits on one device."""
@@ -48,56 +49,84 @@ def chunk_of(num_rows: int, length: int, vocab_size: int) -> int:
     return math.gcd(min(MAX_CHUNK, 2 ** int(math.log2(room))), length)
 
 
-def hidden_states(
-    config: Config, model_config: ModelConfig, mesh: Mesh, params: Any, tokens_BL: jax.Array, lengths_B: jax.Array,
-    place_BH: jax.Array, is_entry_BH: jax.Array,
-) -> jax.Array:  # fmt: skip
-    """The hidden states [B, L, D] of rows of one example each; those of places that are not asked mean nothing.
+class Rows(NamedTuple):
+    """Rows of one example each, with what is asked of them.
+
+    tokens_BL: int32, the mask id in the holes. lengths_B: int32, tokens of each row; 0 for rows of padding. place_BH:
+    int32, positions that are asked. is_entry_BH: bool, which of them are meant. clean_BL: int32, the rows with the
+    truth in the asked holes, and the mask id in those that are hidden only (None: not known).
+    """
+
+    tokens_BL: jax.Array
+    lengths_B: jax.Array
+    place_BH: jax.Array
+    is_entry_BH: jax.Array
+    clean_BL: jax.Array | None = None
+
+
+def hidden_states(config: Config, model_config: ModelConfig, mesh: Mesh, params: Any, rows: Rows) -> jax.Array:
+    """The hidden states [B, L, D] of rows; those of places that are not asked mean nothing.
+
+    A run of block diffusion is asked as it was trained. With the truth known, the model reads [noisy ; clean]: a hole
+    sees its own block with the holes in it, and the earlier blocks with the truth in theirs, so that -log p of a hole
+    over several blocks adds up to that of the whole. Without, it sees the earlier blocks as they stand.
 
     Args:
-      config: of the run (its compute type and LoRA).
+      config: of the run (its compute type, LoRA and objective).
       model_config: the model's shape.
       mesh: where the weights lie and rows are split.
       params: the model's tree.
-      tokens_BL: int32, the mask id in the holes.
-      lengths_B: int32, tokens of each row; 0 for rows of padding.
-      place_BH: int32, positions that are asked.
-      is_entry_BH: bool, which of them are meant.
+      rows: what is asked.
     """
+    tokens_BL, lengths_B, place_BH, is_entry_BH, clean_BL = rows
     B, L = tokens_BL.shape
     positions_BL = jnp.broadcast_to(jnp.arange(L, dtype=jnp.int32), (B, L))
-    is_row_BL = positions_BL < lengths_B[:, None]
+    ids_BL = (positions_BL < lengths_B[:, None]).astype(jnp.int32)
     is_asked_BL = jnp.zeros((B, L), bool).at[jnp.arange(B)[:, None], place_BH].max(is_entry_BH)
+    attention = decode.attention_of(config, ids_BL)
+    if decode.is_block_causal(config) and clean_BL is not None:
+        tokens_BL = jnp.concatenate([tokens_BL, clean_BL], axis=1)
+        positions_BL = jnp.concatenate([positions_BL, positions_BL], axis=1)
+        is_asked_BL = jnp.concatenate([is_asked_BL, jnp.zeros_like(is_asked_BL)], axis=1)
+        attention = BlockDiffusion(config.train.block_size, ids_BL)
     return transformer.hidden(
-        model_config, params, tokens_BL, positions_BL, Segments(is_row_BL.astype(jnp.int32)),
+        model_config, params, tokens_BL, positions_BL, attention,
         transformer.Computation(jnp.dtype(config.model.compute_dtype), mesh=mesh, lora_config=config.lora),
         is_asked_BL=is_asked_BL,
-    )[0]  # fmt: skip
+    )[0][:, :L]  # fmt: skip
+
+
+def noisy_and_clean(example: Tokenised, hidden: Hidden, mask_id: int) -> tuple[np.ndarray, np.ndarray]:
+    """A question's tokens with the mask id in all its holes, and with it in those alone that are not asked; int32 [L]
+    each."""
+    is_unknown_L = hidden.is_hidden_L & ~hidden.is_target_L
+    return np.where(hidden.is_hidden_L, mask_id, example.tokens_L), np.where(is_unknown_L, mask_id, example.tokens_L)
 
 
 def make_score(config: Config, model_config: ModelConfig, mesh: Mesh, num_rows: int) -> Callable[..., Any]:
     """The scoring function, to be jitted.
 
     Args:
-      config: of the run (its compute type and LoRA).
+      config: of the run (its compute type, LoRA and objective).
       model_config: the model's shape.
       mesh: where the weights lie and rows are split.
       num_rows: B that one part of the mesh gets (it sets the size of a chunk).
 
     Returns:
-      score(params, tokens_BL, lengths_B, place_BL, truth_BL, count_B) -> (nll_BL, chosen_BL, confidence_BL), in the
-      order of `place_BL`: the first `count` entries of each row are its asked places; what follows them means nothing.
-      chosen: the likeliest token of the whole vocabulary; confidence: its probability.
+      score(params, tokens_BL, clean_BL, lengths_B, place_BL, truth_BL, count_B) -> (nll_BL, chosen_BL, confidence_BL),
+      in the order of `place_BL`: the first `count` entries of each row are its asked places; what follows them means
+      nothing. tokens, clean: as in `Rows`. chosen: the likeliest token of the whole vocabulary; confidence: its
+      probability.
     """
 
     def score(
-        params: Any, tokens_BL: jax.Array, lengths_B: jax.Array, place_BL: jax.Array, truth_BL: jax.Array,
-        count_B: jax.Array,
+        params: Any, tokens_BL: jax.Array, clean_BL: jax.Array, lengths_B: jax.Array, place_BL: jax.Array,
+        truth_BL: jax.Array, count_B: jax.Array,
     ) -> tuple[jax.Array, jax.Array, jax.Array]:  # fmt: skip
         B, L = tokens_BL.shape
         is_entry_BL = jnp.arange(L)[None] < count_B[:, None]
-        rows = tokens_BL, lengths_B, place_BL, is_entry_BL
-        hidden_BLD = hidden_states(config, model_config, mesh, params, *rows)
+        rows = Rows(tokens_BL, lengths_B, place_BL, is_entry_BL, clean_BL)
+        hidden_BLD = hidden_states(config, model_config, mesh, params, rows)
         chunk = chunk_of(num_rows, L, model_config.vocab_size)
 
         def one_chunk(i: jax.Array, carry: Any) -> Any:
@@ -168,17 +197,17 @@ class Scorer:
         """(nll, chosen, confidence) [B, L] each of one batch, on the host."""
         per_shard = sharding.rows_per_shard(length)
         num_rows = per_shard * sharding.num_row_shards(self._mesh)
-        tokens_BL = np.full((num_rows, length), self._vocabulary.pad_id, np.int32)
+        tokens_BL, clean_BL = np.full((2, num_rows, length), self._vocabulary.pad_id, np.int32)
         place_BL, truth_BL = np.zeros((2, num_rows, length), np.int32)
         lengths_B, count_B = np.zeros((2, num_rows), np.int32)
         for b, (ask, a) in enumerate(zip(asks, members, strict=True)):
             own, mine = len(ask.example), slice(start_A[a], start_A[a + 1])
-            tokens_BL[b, :own] = np.where(ask.hidden.is_hidden_L, self._vocabulary.mask_id, ask.example.tokens_L)
+            tokens_BL[b, :own], clean_BL[b, :own] = noisy_and_clean(ask.example, ask.hidden, self._vocabulary.mask_id)
             lengths_B[b], count_B[b] = own, mine.stop - mine.start
             place_BL[b, : count_B[b]], truth_BL[b, : count_B[b]] = targets.position_T[mine], targets.truth_T[mine]
         if per_shard not in self._score:
             self._score[per_shard] = jax.jit(make_score(self._config, self._model_config, self._mesh, per_shard))
-        rows = sharding.place_batch((tokens_BL, lengths_B, place_BL, truth_BL, count_B), self._mesh)
+        rows = sharding.place_batch((tokens_BL, clean_BL, lengths_B, place_BL, truth_BL, count_B), self._mesh)
         return jax.device_get(self._score[per_shard](self._params, *rows))
 
     def _batches(self, asks: Sequence[Ask]) -> Iterator[tuple[int, list[int]]]:

@@ -281,6 +281,11 @@ class TrainConfig:
         require(self.spike_window >= 1, "train.spike_window", "an integer >= 1", self.spike_window)
         require(self.on_nonfinite in ("stop", "skip"), "train.on_nonfinite", "'stop' or 'skip'", self.on_nonfinite)
 
+    @property
+    def aligned_to(self) -> int:
+        """Tokens to whose multiples examples are aligned: those of a block under block diffusion, else 1."""
+        return self.block_size if self.objective == "block_diffusion" else 1
+
 
 @dataclass(frozen=True)
 class MeshConfig:

@@ -15,6 +15,7 @@ from anyorder_jax import keys
 from anyorder_jax.config import Config
 from anyorder_jax.data import packing
 from anyorder_jax.data.corpus import Corpus as Corpus
+from anyorder_jax.masking.holes import later_turns
 from anyorder_jax.types import Batch, Field, Hidden, Tokenised
 
 Sampler = Callable[[np.random.Generator, Tokenised, float], Hidden]
@@ -22,21 +23,6 @@ Sampler = Callable[[np.random.Generator, Tokenised, float], Hidden]
 
 Complement = Callable[[Tokenised, Hidden], Hidden]
 """Hides what the first draw showed (LLaDA2.0 report, section 5.1)."""
-
-
-def later_turns(example: Tokenised, block_size: int) -> np.ndarray:
-    """bool [L]: tokens of a step that is not the first of their block; what frames say is known anyhow.
-
-        block_size 4    o0 o0 o0 a0 | a0 o1 o1 a1 | o2 ...        block 1 holds the end of step 0 and step 1:
-                         .  .  .  .    .  x  x  x                 inside it full attention would show o1 to a0
-
-    LLaDA2.2 technical report, section 3.2: in a block of several turns all after the first are hidden.
-    """
-    step_U1 = np.append(example.step_U, np.iinfo(np.int32).max)  # its last entry is that of frames, unit -1
-    step_L = step_U1[example.slots_GL[0]]
-    starts = np.arange(0, len(example), block_size)
-    first_L = np.repeat(np.minimum.reduceat(step_L, starts), block_size)[: len(example)]
-    return (step_L > first_L) & (example.slots_GL[0] >= 0)
 
 
 class Examples(Protocol):
@@ -79,7 +65,7 @@ class Examples(Protocol):
 
 
 class RowShape(NamedTuple):
-    """row_length: L. mask_id, pad_id: of the vocabulary. block_size: of `block_size_of`."""
+    """row_length: L. mask_id, pad_id: of the vocabulary. block_size: of `TrainConfig.aligned_to`."""
 
     row_length: int
     mask_id: int
@@ -90,7 +76,8 @@ class RowShape(NamedTuple):
 class RowMaker(NamedTuple):
     """Makes rows: cuts the examples, draws what is hidden, puts the mask tokens in.
 
-    block_size: 1, or that of block diffusion: examples start at its multiples, `later_turns` are hidden (not asked).
+    block_size: 1, or that of block diffusion: examples start at its multiples, `later_turns` are hidden (not asked),
+    and what is hidden without being asked is so in the clean tokens too, which later blocks see.
     """
 
     corpus: Examples
@@ -140,7 +127,6 @@ class RowMaker(NamedTuple):
             start = -(-stop // self.block_size) * self.block_size
             stop = start + len(example)
             here = slice(start, stop)
-            batch.targets[:, here] = example.tokens_L
             batch.positions[:, here] = np.arange(len(example))
             batch.segment_ids[:, here] = segment
             kind_U1 = np.append(example.kind_U, np.int8(-1))  # its last entry is that of frames, unit -1
@@ -153,6 +139,8 @@ class RowMaker(NamedTuple):
             is_later_L = later_turns(example, self.block_size) if self.block_size > 1 else np.False_
             for r, hidden in enumerate(draws):
                 batch.tokens[r, here] = np.where(hidden.is_hidden_L | is_later_L, self.mask_id, example.tokens_L)
+                is_unknown_L = hidden.is_hidden_L & ~hidden.is_target_L & (self.block_size > 1)
+                batch.targets[r, here] = np.where(is_unknown_L, self.mask_id, example.tokens_L)
                 batch.is_target[r, here] = hidden.is_target_L
                 batch.rate[r, here] = hidden.rate
         return batch
@@ -198,11 +186,6 @@ class EpochPlans:
 
 def _stack(rows: Sequence[Batch]) -> Batch:
     return Batch(*map(np.concatenate, zip(*rows, strict=True)))
-
-
-def block_size_of(config: Config) -> int:
-    """Tokens to whose multiples examples are aligned: those of a block under block diffusion, else 1."""
-    return config.train.block_size if config.train.objective == "block_diffusion" else 1
 
 
 def make_pipeline(
@@ -253,7 +236,7 @@ def make_pipeline(
         complement = None
     elif complement is None:
         raise ValueError("pipeline: masking.complementary needs `complement` (masking.sampler.complement).")
-    block_size = block_size_of(config)
+    block_size = config.train.aligned_to
     maker = RowMaker(corpus, sampler, complement, config.data.row_length, mask_id, pad_id, block_size)
     num_rows_total = num_steps_total * batch_size // rows_per_draw
 

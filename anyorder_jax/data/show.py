@@ -186,7 +186,7 @@ def _open(arguments: argparse.Namespace, keys: Sequence[str]) -> tuple[Config, T
 def _draw(arguments: argparse.Namespace, keys_given: Sequence[str]) -> Shown:
     from anyorder_jax import keys
     from anyorder_jax.data import contexts, sources, units
-    from anyorder_jax.data.pipeline import block_size_of, later_turns
+    from anyorder_jax.masking.holes import later_turns
     from anyorder_jax.masking.sampler import AnyOrderMaskSampler
 
     config, opened, shard = _open(arguments, keys_given)
@@ -203,7 +203,7 @@ def _draw(arguments: argparse.Namespace, keys_given: Sequence[str]) -> Shown:
         example = units.window(whole, last, data.window)
     hidden = AnyOrderMaskSampler(config.masking)(rng, example)
     if config.train.objective == "block_diffusion":
-        is_later_L = later_turns(example, block_size_of(config))
+        is_later_L = later_turns(example, config.train.aligned_to)
         hidden = hidden._replace(is_hidden_L=hidden.is_hidden_L | is_later_L)
     return Shown(trajectory, example, hidden, opened.vocabulary, opened.codec.is_running_text)
 

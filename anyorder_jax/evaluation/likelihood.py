@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from anyorder_jax import sharding
-from anyorder_jax.asking.scorer import hidden_states, make_score
+from anyorder_jax.asking.scorer import Rows, hidden_states, make_score, noisy_and_clean
 from anyorder_jax.config import Config
 from anyorder_jax.data.tokenization import Vocabulary
 from anyorder_jax.evaluation.questions import Ask
@@ -34,7 +34,7 @@ class Model:
     """A trained model that answers questions about token rows, each row one window.
 
     Args:
-      config: of the run (its compute type).
+      config: of the run (its compute type, LoRA and objective).
       model_config, params: the model; rows are split over the mesh of its weights.
       vocabulary: its tokenizer.
       actions: the words a policy may choose.
@@ -70,8 +70,8 @@ class Model:
         self._num_rows = -(-MAX_ROWS // shards) * shards
 
         def logits_of(params: Any, tokens_BL: jax.Array, lengths_B: jax.Array, place_BH: jax.Array) -> jax.Array:
-            rows = tokens_BL, lengths_B, place_BH, jnp.ones(place_BH.shape, bool)
-            hidden_BLD = hidden_states(config, model_config, mesh, params, *rows)
+            rows = Rows(tokens_BL, lengths_B, place_BH, jnp.ones(place_BH.shape, bool))
+            hidden_BLD = hidden_states(config, model_config, mesh, params, rows)
             return transformer.head(params, jnp.take_along_axis(hidden_BLD, place_BH[..., None], axis=1))
 
         def score_actions(params: Any, tokens_BL: jax.Array, lengths_B: jax.Array, first_B: jax.Array) -> jax.Array:
@@ -88,19 +88,21 @@ class Model:
         """-log p, the argmax (over the whole vocabulary) and its probability of every target, all hidden tokens at
         once."""
         mask_id = self._vocabulary.mask_id
-        seen = [np.where(ask.hidden.is_hidden_L, mask_id, ask.example.tokens_L) for ask in asks]
+        rows = [noisy_and_clean(ask.example, ask.hidden, mask_id) for ask in asks]
         nll_T, confidence_T = np.zeros((2, len(targets.truth_T)))
         chosen_T = np.zeros(len(targets.truth_T), np.int64)
         start_A = np.searchsorted(targets.ask_T, np.arange(len(asks) + 1))
-        for chosen, tokens_BL, lengths_B in self._batches(seen):
+        for chosen, tokens_BL, lengths_B in self._batches([noisy for noisy, _ in rows]):
+            clean_BL = np.full_like(tokens_BL, self._vocabulary.pad_id)
             place_BL, truth_BL = np.zeros((2, *tokens_BL.shape), np.int32)
             count_B = np.zeros_like(lengths_B)
             for b, a in enumerate(chosen):
-                mine = slice(start_A[a], start_A[a + 1])
+                mine, clean_L = slice(start_A[a], start_A[a + 1]), rows[a][1]
+                clean_BL[b, : len(clean_L)] = clean_L
                 count_B[b] = mine.stop - mine.start
                 place_BL[b, : count_B[b]] = targets.position_T[mine]
                 truth_BL[b, : count_B[b]] = targets.truth_T[mine]
-            found = self._ask(self._score, tokens_BL, lengths_B, place_BL, truth_BL, count_B)
+            found = self._ask(self._score, tokens_BL, clean_BL, lengths_B, place_BL, truth_BL, count_B)
             for b, a in enumerate(chosen):
                 mine = slice(start_A[a], start_A[a + 1])
                 nll_T[mine], chosen_T[mine], confidence_T[mine] = (x_BL[b, : count_B[b]] for x_BL in found)

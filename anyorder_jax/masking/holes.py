@@ -40,6 +40,21 @@ class Choice(NamedTuple):
     is_target_U: np.ndarray
 
 
+def later_turns(example: Tokenised, block_size: int) -> np.ndarray:
+    """bool [L]: tokens of a step that is not the first of their block; what frames say is known anyhow.
+
+        block_size 4    o0 o0 o0 a0 | a0 o1 o1 a1 | o2 ...        block 1 holds the end of step 0 and step 1:
+                         .  .  .  .    .  x  x  x                 inside it full attention would show o1 to a0
+
+    LLaDA2.2 technical report, section 3.2: in a block of several turns all after the first are hidden.
+    """
+    step_U1 = np.append(example.step_U, np.iinfo(np.int32).max)  # its last entry is that of frames, unit -1
+    step_L = step_U1[example.slots_GL[0]]
+    starts = np.arange(0, len(example), block_size)
+    first_L = np.repeat(np.minimum.reduceat(step_L, starts), block_size)[: len(example)]
+    return (step_L > first_L) & (example.slots_GL[0] >= 0)
+
+
 def of_group(example: Tokenised, group: tuple[Kind, ...]) -> np.ndarray:
     """int [n]: the units of these kinds, in order."""
     return np.flatnonzero(np.isin(example.kind_U, group))

@@ -70,7 +70,7 @@ class Run:
             **ids,
             share=(self.share, self.num_shares),
         )
-        shape = pipeline.RowShape(config.data.row_length, **ids, block_size=pipeline.block_size_of(config))
+        shape = pipeline.RowShape(config.data.row_length, **ids, block_size=config.train.aligned_to)
         num_rows = config.train.batch_size // config.train.accumulation_steps
         self.validation = [] if held_out is None else pipeline.validation_batches(
             held_out, sampler, config.seed, num_rows, config.log.num_validation_rows, shape=shape

@@ -47,7 +47,7 @@ class Setting:
         shape = (2, self.length)
         tokens = np.random.default_rng(0).integers(3, self.model.vocab_size - 1, shape, dtype=np.int32)
         place = np.broadcast_to(np.arange(self.length, dtype=np.int32), shape)
-        return tokens, np.full(2, self.length, np.int32), place, tokens, np.full(2, self.length // 4, np.int32)
+        return tokens, tokens, np.full(2, self.length, np.int32), place, tokens, np.full(2, self.length // 4, np.int32)
 
 
 def compile_ahead(size: Size) -> None:
