@@ -147,7 +147,7 @@ def report(config: Config, machine: hardware.Target, found: dict[str, Any], dtyp
 
 
 def table(name: str, config: Config, machine: hardware.Target, found: dict[str, Any], dtype: str) -> str:
-    """The README's table: its head and a row for each program.
+    """The table of docs/training_at_scale.md: its head and a row for each program.
 
     Args:
       name: of the recipe.
