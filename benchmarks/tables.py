@@ -3,7 +3,7 @@
     python -m benchmarks.tables            # writes them into the documents
     python -m benchmarks.tables --check    # writes nothing; exit status 1 where a document says something else
 
-A table stands between two comments, of which the first says where it comes from:
+A table stands between two comments, of which the first (in one line or several) says where it comes from:
 
     <!-- table: experiments/orders.json rows="greedy success; action acc." columns="causal; bot" -->
     ...
@@ -61,7 +61,7 @@ def filled(text: str, root: Path = ROOT) -> str:
 
 def table(query: str, root: Path = ROOT) -> str:
     """A table in Markdown from what stands in its first comment."""
-    file, *words = shlex.split(query)
+    file, *words = shlex.split(" ".join(query.split()))
     options = dict(word.split("=", 1) for word in words)
     unknown = set(options) - {"rows", "columns", "in", "kind", "at", "measure", "where"}
     if unknown:
