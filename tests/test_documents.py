@@ -1,12 +1,15 @@
-"""What the documents say: tables are those of the result files, links lead somewhere, commands can be called."""
+"""What the documents say: tables are those of the result files, figures those of the code, links lead somewhere."""
 
+import dataclasses
 import json
+import re
+import urllib.parse
 
 import pytest
 
-from benchmarks import tables
-
-ROOT = tables.ROOT
+from anyorder_jax.config import Config
+from benchmarks import figures, tables
+from pages import PAGES, ROOT, prose, read, without_code
 
 
 def test_tables_are_those_of_the_result_files():
@@ -90,3 +93,77 @@ def test_a_document_that_says_something_else_is_found(tmp_path):
     assert found.startswith("before\n") and found.endswith("\nafter\n") and "| a | b |" in found and "old" not in found
     page.write_text(found, encoding="utf-8")
     assert tables.changed(tmp_path) == {}
+
+
+def test_figures_are_as_drawn():
+    for name, draw in figures.FIGURES.items():
+        is_same = (figures.FOLDER / f"{name}.svg").read_text(encoding="utf-8") == draw()
+        assert is_same, f"{name}: run python -m benchmarks.figures"
+
+
+def anchors(page):
+    """What links may name behind a #: the headings of a page, as GitHub and the site write them."""
+    headings = re.findall(r"^#+ (.+)$", without_code(page), re.MULTILINE)
+    words = [re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).lower() for heading in headings]
+    return {re.sub(r"[^\w\- ]", "", heading).strip().replace(" ", "-") for heading in words}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_to_something_that_is_there(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", without_code(page)):
+        if urllib.parse.urlsplit(target).scheme:
+            continue
+        name, _, anchor = target.partition("#")
+        path = ((ROOT / page).parent / name).resolve() if name else ROOT / page
+        assert path.exists(), f"{page}: {target}"
+        assert not anchor or anchor in anchors(path.relative_to(ROOT)), f"{page}: {target}"
+
+
+def test_links_to_nothing_are_found():
+    assert "glossary" in anchors("docs/concepts.md") and "nothing" not in anchors("docs/concepts.md")
+    assert "why-is-my-loss" in anchors("docs/questions.md")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_that_a_page_names_are_there(page):
+    """In backticks: what lies in one of our folders."""
+    rooms = "anyorder_jax|benchmarks|configs|conversion|docs|experiments|launch|tests"
+    for name in re.findall(rf"`((?:{rooms})/[\w./-]*\w)(?:::\w+)?`", without_code(page)):
+        assert (ROOT / name).exists() or name.endswith(".pdf"), f"{page}: {name}"
+
+
+SECTIONS = {
+    section.name: {key.name for key in dataclasses.fields(section.default_factory)}
+    for section in dataclasses.fields(Config)
+    if dataclasses.is_dataclass(section.default_factory)
+}
+FILES = ("json", "jsonl", "log", "png", "py", "sbatch")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_keys_that_a_page_names_exist(page):
+    assert {"data", "masking", "loss", "train"} <= set(SECTIONS)
+    pattern = rf"`(?:--)?(config\.)?({'|'.join(SECTIONS)})\.(\w+)(?:=[^`]*)?`"
+    for is_key, section, name in re.findall(pattern, read(page)):
+        if name in SECTIONS[section] or (name in FILES and not is_key):
+            continue
+        module = ROOT / "anyorder_jax" / f"{section}.py"  # `optimizer.noise`: a function of ours
+        assert not is_key and f"def {name}(" in module.read_text(encoding="utf-8"), f"{page}: {section}.{name}"
+
+
+def test_paragraphs_of_the_readme_have_three_numbers_at_most():
+    text = re.sub(r"\]\([^)]*\)", "]", re.sub(r"`[^`]*`", "", prose("README.md")))
+    for paragraph in re.split(r"\n\s*\n", text):
+        numbers = re.findall(r"(?<![\w.])\d[\d.,]*(?!\w)", paragraph)
+        assert len(numbers) <= 3, f"{numbers}: {paragraph}"
+
+
+def test_every_page_is_in_the_sites_menu():
+    menu = read("mkdocs.yml")
+    assert [page for page in PAGES if f": {page}\n" not in menu] == []
+    named = re.findall(r": ([\w/.]+\.md)$", menu, re.MULTILINE)
+    assert [page for page in named if page not in PAGES] == []
+
+
+def test_build_notes_are_short():
+    assert len(read("BUILD_NOTES.md").splitlines()) <= 200
