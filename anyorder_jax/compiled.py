@@ -33,12 +33,12 @@ class Figures(NamedTuple):
 
     @property
     def tokens_per_second(self) -> float:
-        """At most, of the whole machine."""
+        """The bound of the whole machine, all devices together."""
         return self.tokens / self.seconds[self.slowest]
 
 
 def bytes_per_device(tree: Any) -> int:
-    """Of abstract arrays with shardings."""
+    """Bytes that a tree of abstract arrays with shardings takes of one device."""
     return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
@@ -92,7 +92,7 @@ def traffic_lines(found: dict[str, Any]) -> list[str]:
 
 
 def roofline_lines(weighed: Figures, machine: hardware.Target) -> list[str]:
-    """What bounds a program, for a reader."""
+    """Lines of the printed report: how long each resource takes at peak rates, and which of them bounds."""
     return [
         *[f"  {name:20s} {value * 1e3:10.2f}" for name, value in weighed.seconds.items()],
         f"  bound by {weighed.slowest}: at most {weighed.tokens_per_second:,.0f} tokens/s, "

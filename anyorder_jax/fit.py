@@ -143,7 +143,7 @@ def weigh(config: Config, machine: hardware.Target, found: dict[str, Any]) -> Fi
 
 
 def report(config: Config, machine: hardware.Target, found: dict[str, Any]) -> str:
-    """For a reader."""
+    """The printed report: memory by use, whether the step fits, what bounds its speed, and what to change first."""
     chip, figures = machine.hardware, weigh(config, machine, found)
     gib, peak, fits = figures.gib, figures.peak_gib, figures.is_fitting
     counted = flops.per_token(config, as_published(config))

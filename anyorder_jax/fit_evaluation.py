@@ -111,7 +111,7 @@ def held_as(config: Config, dtype: str) -> str:
 
 
 def report(config: Config, machine: hardware.Target, found: dict[str, Any], dtype: str) -> str:
-    """For a reader."""
+    """The printed report of both programs: memory by use, whether they fit, what bounds them, what to change first."""
     lines = []
     for name, program in found.items():
         figures = weigh(config, machine, program)

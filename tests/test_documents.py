@@ -1,5 +1,6 @@
 """What the documents say: tables are those of the result files, figures those of the code, links lead somewhere."""
 
+import ast
 import dataclasses
 import json
 import re
@@ -167,3 +168,30 @@ def test_every_page_is_in_the_sites_menu():
 
 def test_build_notes_are_short():
     assert len(read("BUILD_NOTES.md").splitlines()) <= 200
+
+
+def docstrings():
+    """(file, name, docstring) of everything in the two packages that has one."""
+    for room in ("anyorder_jax", "conversion"):
+        for path in sorted((ROOT / room).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                has_one = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+                if has_one and (text := ast.get_docstring(node)):
+                    yield path.relative_to(ROOT), getattr(node, "name", "module"), text
+
+
+WRITTEN = ("README.md", "README_base.md", "comparison.md")
+"""Pages that commands write."""
+
+
+def test_docstrings_name_documents_that_are_there():
+    for path, name, text in docstrings():
+        for page in re.findall(r"[\w/]+\.md\b", text):
+            assert page in WRITTEN or (ROOT / page).is_file(), f"{path}: {name}: {page}"
+        assert not re.search(r"HOUSE STYLE|ARCHITECTURE|floor plan|golden files' README", text), f"{path}: {name}"
+
+
+def test_docstrings_are_no_riddles():
+    """A letter, `Of ...` without what, or for whom without what."""
+    riddle = re.compile(r"(\w|The \w+|For (a reader|people)|Of [^.;:]{1,40})\.")
+    assert [(str(path), name, text) for path, name, text in docstrings() if riddle.fullmatch(text)] == []
