@@ -7,6 +7,7 @@ masks             a draw of every order by the sampler that training uses (`mask
 contexts          which units examples show within a budget (`data/contexts.py`)
 objectives        who attends to whom (`model/attention.py`)
 demonstrations    success over demonstrations by training seed (`experiments/data.json`)
+conditionals      what each recipe pays on each question above the best of them (`experiments/conditionals.json`)
 
 Colors follow the reader's: light or dark by `prefers-color-scheme`.
 """
@@ -192,7 +193,32 @@ def demonstrations() -> str:
     return svg(540, top + height + 50, "Greedy success on GoToObj over demonstrations", parts)
 
 
-FIGURES = {"masks": masks, "contexts": context_rows, "objectives": objectives, "demonstrations": demonstrations}
+def conditionals() -> str:
+    """A heat-map: rows are what was trained, columns what is asked; the stronger, the more nats above the best."""
+    found = json.loads((ROOT / "experiments" / "conditionals.json").read_text(encoding="utf-8"))["heatmap"]
+    left, top, wide, high, parts = 190, 26, 74, 28, []
+    for column, question in enumerate(found["columns"]):
+        parts.append(text(left + column * wide + wide / 2, 18, question, "middle small"))
+    for row, (name, values) in enumerate(zip(found["rows"], found["relative"], strict=True)):
+        y = top + row * high
+        parts.append(text(0, y + 19, name, "small"))
+        for column, value in enumerate(values):
+            x, share = left + column * wide, min(1.0, math.log10(1 + 30 * value) / 2)
+            parts.append(f'<g opacity="{0.04 + 0.96 * share:.2f}">{box(x, y, wide - 4, high - 4, "asked")}</g>')
+            classes = "middle small onasked" if share > 0.55 else "middle small"
+            parts.append(text(x + wide / 2 - 2, y + 17, f"{value:.1f}" if value >= 10 else f"{value:.3f}", classes))
+    height = top + len(found["rows"]) * high + 24
+    parts.append(text(left, height - 8, "nats per hidden token above the column's best; means of five seeds", "small"))
+    return svg(left + len(found["columns"]) * wide, height, "What each recipe knows of each question", parts)
+
+
+FIGURES = {
+    "masks": masks,
+    "contexts": context_rows,
+    "objectives": objectives,
+    "demonstrations": demonstrations,
+    "conditionals": conditionals,
+}
 
 
 def main() -> None:

@@ -5,8 +5,10 @@
 
 A table stands between two comments, of which the first (in one line or several) says where it comes from:
 
-    <!-- table: experiments/orders.json rows="greedy success; action acc." columns="causal; bot" -->
-    ...
+    <!-- table: experiments/orders.json rows="greedy success; sampled success" columns="causal; bot" -->
+
+    |  | causal | bot | ...
+
     <!-- end of table -->
 
 A file under benchmarks/results/ has its command, commit, machine, versions and `rows`, a dictionary each; a file under
@@ -19,6 +21,7 @@ kind            of a comparison: `measures` (the default: a column a variant), `
 at              a checkpoint on the way (`updates 500`)
 measure         of curves: which
 where           of rows: `key=value,value`
+caption         a line below, as Pandoc reads it
 """
 
 from __future__ import annotations
@@ -52,7 +55,7 @@ def filled(text: str, root: Path = ROOT) -> str:
 
     def made(match: re.Match[str]) -> str:
         try:
-            return f"<!-- table: {match[1]} -->\n{table(match[1], root)}\n<!-- end of table -->"
+            return f"<!-- table: {match[1]} -->\n\n{table(match[1], root)}\n\n<!-- end of table -->"
         except (KeyError, OSError, ValueError) as error:
             raise ValueError(f"<!-- table: {match[1]} -->: {error}") from error
 
@@ -63,14 +66,19 @@ def table(query: str, root: Path = ROOT) -> str:
     """A table in Markdown from what stands in its first comment."""
     file, *words = shlex.split(" ".join(query.split()))
     options = dict(word.split("=", 1) for word in words)
-    unknown = set(options) - {"rows", "columns", "in", "kind", "at", "measure", "where"}
+    unknown = set(options) - {"rows", "columns", "in", "kind", "at", "measure", "where", "caption"}
     if unknown:
         raise ValueError(f"unknown option {sorted(unknown)}")
     found = json.loads((root / file).read_text(encoding="utf-8"))
     if "in" in options:
         found = _get(found, options["in"])
+    caption = f"\n\nTable: {options['caption']}" if "caption" in options else ""
     if "rows" in found:
-        return _rows(found["rows"], options)
+        return _rows(found["rows"], options) + caption
+    return _of_comparison(found, options) + caption
+
+
+def _of_comparison(found: dict[str, Any], options: dict[str, str]) -> str:
     if options.get("kind") == "heatmap":
         found = found["heatmap"]
         cells = {
@@ -164,7 +172,9 @@ def _cell(value: Any) -> str:
         return ", ".join(map(_cell, value))
     if isinstance(value, bool | str):
         return str(value)
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}" if isinstance(value, float) else str(value)
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return str(value) if isinstance(value, int) else f"{round(value, 2):g}" if abs(value) >= 1 else f"{value:.4g}"
 
 
 def _picked(text: str | None, known: list[str]) -> dict[str, str]:
