@@ -20,7 +20,7 @@ kind            of a comparison: `measures` (the default: a column a variant), `
                 (differences from the first, paired t-test over training seeds), `heatmap`, `curves`
 at              a checkpoint on the way (`updates 500`)
 measure         of curves: which
-where           of rows: `key=value,value`
+where           of rows: `key=value|value; key=value`
 caption         a line below, as Pandoc reads it
 """
 
@@ -158,11 +158,11 @@ def _grid(cells: dict[str, dict[str, str]], options: dict[str, str], corner: str
 
 
 def _rows(rows: list[dict[str, Any]], options: dict[str, str]) -> str:
-    if "where" in options:
-        key, _, values = options["where"].partition("=")
-        rows = [row for row in rows if str(row[key]) in values.split(",")]
+    for condition in filter(None, options.get("where", "").split(";")):
+        key, _, values = condition.strip().partition("=")
+        rows = [row for row in rows if str(row[key]) in values.split("|")]
         if not rows:
-            raise ValueError(f"where={options['where']}: no row is like that")
+            raise ValueError(f"where={condition}: no row is like that")
     columns = _picked(options.get("columns"), list(dict.fromkeys(key for row in rows for key in row)))
     return _markdown([list(columns.values()), *([_cell(row.get(key, "–")) for key in columns] for row in rows)])
 

@@ -61,7 +61,7 @@ def a_project(folder):
         ),
         ("c.json kind=pairs", "|  | two |\n|---|---|\n| greedy success | −50.0 [−60.0, −40.0], p = 0.031 |"),
         ("c.json kind=variants rows=one columns=nll", "| trained on | nll |\n|---|---|\n| one | 0.500 ± 0.050 |"),
-        ('r.json\n  columns=a where="a=x,\n  z" caption="All of\n  x."', "| a |\n|---|\n| x |\n\nTable: All of x."),
+        ('r.json\n  columns=a where="a=x|z;\n  b=1234.5" caption="A\n  b."', "| a |\n|---|\n| x |\n\nTable: A b."),
     ],
 )
 def test_a_table_is_made_from_what_its_comment_asks(tmp_path, query, expected):
