@@ -386,7 +386,7 @@ def ablate(
 
 
 def main() -> None:
-    """The command."""
+    """Reads the command line and does what it asks."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--suite", required=True, help="a file, or one of ours by name, with a size after a colon")
     parser.add_argument("--output_dir", type=paths.typed, default=paths.absolute("runs/ablations"))

@@ -12,9 +12,9 @@ from anyorder_jax import hardware, hlo
 GIB = 2**30
 
 HEAD = """\
-| recipe | machine | mesh | step | state, GiB | temporaries | peak | of | GFLOP/token | bound: tokens/s a device | by | run |
-|---|---|---|---|---|---|---|---|---|---|---|---|"""  # noqa: E501
-"""Of the README's table. `run`: measured tokens/s and peak GiB of a device (docs/gpu.md); a dash: never run."""
+| recipe | machine | mesh | step | state, GiB | temporaries | peak | of | GFLOP/token | bound: tokens/s a device | by |
+|---|---|---|---|---|---|---|---|---|---|---|"""
+"""Of the table of docs/training_at_scale.md: compiled, not run. GiB of one device."""
 
 
 class Figures(NamedTuple):
@@ -33,12 +33,12 @@ class Figures(NamedTuple):
 
     @property
     def tokens_per_second(self) -> float:
-        """At most, of the whole machine."""
+        """The bound of the whole machine, all devices together."""
         return self.tokens / self.seconds[self.slowest]
 
 
 def bytes_per_device(tree: Any) -> int:
-    """Of abstract arrays with shardings."""
+    """Bytes that a tree of abstract arrays with shardings takes of one device."""
     return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
@@ -92,7 +92,7 @@ def traffic_lines(found: dict[str, Any]) -> list[str]:
 
 
 def roofline_lines(weighed: Figures, machine: hardware.Target) -> list[str]:
-    """What bounds a program, for a reader."""
+    """Lines of the printed report: how long each resource takes at peak rates, and which of them bounds."""
     return [
         *[f"  {name:20s} {value * 1e3:10.2f}" for name, value in weighed.seconds.items()],
         f"  bound by {weighed.slowest}: at most {weighed.tokens_per_second:,.0f} tokens/s, "
@@ -101,7 +101,7 @@ def roofline_lines(weighed: Figures, machine: hardware.Target) -> list[str]:
 
 
 def row(name: str, machine: hardware.Target, found: dict[str, Any], weighed: Figures, **cells: str) -> str:
-    """A row of the README's table.
+    """A row of the table of docs/training_at_scale.md.
 
     Args:
       name: of the recipe, and of the program where it is no step.
@@ -115,5 +115,5 @@ def row(name: str, machine: hardware.Target, found: dict[str, Any], weighed: Fig
     return "| " + " | ".join([
         name, machine.name, cut, cells["rows"], f"{gib['parameters'] + gib['optimizer']:.2f}",
         f"{gib['temporaries']:.2f}", f"{weighed.peak_gib:.2f}", str(machine.hardware.memory_gib), cells["gflop"],
-        f"{weighed.tokens_per_second / machine.num_devices:,.0f}", weighed.slowest, "–",
+        f"{weighed.tokens_per_second / machine.num_devices:,.0f}", weighed.slowest,
     ]) + " |"  # fmt: skip

@@ -72,7 +72,7 @@ class Server(ThreadingHTTPServer):
             self.show(reader)
 
     def show(self, reader: Reader) -> None:
-        """Takes the windows and the model."""
+        """Takes the windows and the model that answer from now on."""
         self.reader = reader
         self.page = page.viewer_page(self.title, reader.described()).encode(errors="surrogateescape")
         self.last_request = time.monotonic()
@@ -156,7 +156,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Says nothing."""
+        """Keeps requests out of the terminal."""
 
 
 def read_question(body: bytes) -> tuple[int, list[tuple[int, int]]]:
@@ -177,7 +177,7 @@ def read_question(body: bytes) -> tuple[int, list[tuple[int, int]]]:
 
 
 def _first_grid(config: Config) -> Config:
-    """Of a mixture, the first source of grids, by itself.
+    """The configuration of a mixture's first source of grids, by itself.
 
     Raises:
       ValueError: when it has none.
@@ -218,7 +218,7 @@ def open_server(path: str, port: int, num_windows: int, seed: int) -> Server:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command."""
+    """Reads the command line and does what it asks."""
     terminal.accept_any_letter()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=paths.typed, required=True, help="run directory, or RUN/checkpoints/STEP")

@@ -156,7 +156,7 @@ def _is_locked_now(descriptor: int) -> bool:
 
 @functools.cache
 def _say_unlocked(device: int, reason: str) -> None:
-    """Once for every file system."""
+    """Says that a file system has no locks, once for each of them."""
     with contextlib.suppress(OSError):
         print(
             f"This file system has no locks ({reason}): going on without; do not start the same command twice at once.",

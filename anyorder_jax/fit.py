@@ -143,7 +143,7 @@ def weigh(config: Config, machine: hardware.Target, found: dict[str, Any]) -> Fi
 
 
 def report(config: Config, machine: hardware.Target, found: dict[str, Any]) -> str:
-    """For a reader."""
+    """The printed report: memory by use, whether the step fits, what bounds its speed, and what to change first."""
     chip, figures = machine.hardware, weigh(config, machine, found)
     gib, peak, fits = figures.gib, figures.peak_gib, figures.is_fitting
     counted = flops.per_token(config, as_published(config))
@@ -184,7 +184,7 @@ def report(config: Config, machine: hardware.Target, found: dict[str, Any]) -> s
 
 
 def table(name: str, config: Config, machine: hardware.Target, found: dict[str, Any]) -> str:
-    """The README's table: its head and one recipe's row.
+    """The table of docs/training_at_scale.md: its head and one recipe's row.
 
     Args:
       name: of the recipe.
@@ -337,7 +337,7 @@ def _say_evaluation(
       machine: what was compiled for.
       answer: of `compile_apart`.
       dtype: of the weights.
-      is_table: rows of the README's table in place of the report.
+      is_table: rows of the table of docs/training_at_scale.md in place of the report.
       path: of the file of numbers; empty: the default.
     """
     from anyorder_jax import fit_evaluation as evaluation  # late: it brings what acts

@@ -111,7 +111,7 @@ def held_as(config: Config, dtype: str) -> str:
 
 
 def report(config: Config, machine: hardware.Target, found: dict[str, Any], dtype: str) -> str:
-    """For a reader."""
+    """The printed report of both programs: memory by use, whether they fit, what bounds them, what to change first."""
     lines = []
     for name, program in found.items():
         figures = weigh(config, machine, program)
@@ -147,7 +147,7 @@ def report(config: Config, machine: hardware.Target, found: dict[str, Any], dtyp
 
 
 def table(name: str, config: Config, machine: hardware.Target, found: dict[str, Any], dtype: str) -> str:
-    """The README's table: its head and a row for each program.
+    """The table of docs/training_at_scale.md: its head and a row for each program.
 
     Args:
       name: of the recipe.

@@ -89,7 +89,7 @@ def computed_per_token(config: Config, model: ModelConfig) -> float:
 
 
 def forward_per_token(config: Config, model: ModelConfig, length: int) -> float:
-    """Of a row of `length` tokens that is read once: a model that answers, not one that is trained."""
+    """FLOPs a token of a row of `length` tokens that is read once: a model that answers, not one that is trained."""
     data = dataclasses.replace(config.data, row_length=length, context_tokens=0)
     train = dataclasses.replace(config.train, objective=TrainConfig().objective)
     flops = per_token(dataclasses.replace(config, data=data, train=train), model)

@@ -128,7 +128,7 @@ def quantise(x: jax.Array, power: int, bits: jax.Array) -> Quantised:
 
 
 def dequantise(x: Quantised, power: int) -> jax.Array:
-    """float32, the weight's shape."""
+    """The moments as float32 in the weight's shape: the inverse of `quantise`, but for rounding."""
     blocks = x.bits.reshape(*x.scale.shape, -1).astype(jnp.float32)
     return (jnp.sign(blocks) * (jnp.abs(blocks) / 127) ** power * x.scale[..., None]).reshape(x.bits.shape)
 

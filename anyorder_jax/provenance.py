@@ -89,6 +89,6 @@ def is_same(fingerprint: Mapping[str, Any], directory: Path) -> bool:
 
 
 def shards_digest(manifest: sources.Manifest) -> str:
-    """Of the files that a manifest lists, in hex."""
+    """A digest of the names and SHA-256 of all files that a manifest lists, in hex."""
     shards = [[shard.file, shard.sha256] for split in sorted(manifest.splits) for shard in manifest.splits[split]]
     return hashlib.sha256(json.dumps(shards).encode()).hexdigest()

@@ -198,7 +198,7 @@ def fetch(tree: Any, placed: Any) -> Any:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Whole on every device."""
+    """The placement of an array that is whole on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 

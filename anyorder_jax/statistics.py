@@ -217,7 +217,7 @@ def over_seeds(values_S: Sequence[float] | np.ndarray) -> dict[str, Any]:
 
 
 def _or_none(value: float) -> float | None:
-    """JSON has no NaN."""
+    """The number, or None for NaN, which JSON does not have."""
     return None if math.isnan(value) else value
 
 

@@ -1,7 +1,8 @@
 """The main job: `python -m anyorder_jax.train --config=any_order [--workdir=runs/x]`; a recipe by name or file.
 
-Collects expert episodes when the configuration names none, trains, and leaves a run directory (ARCHITECTURE, "On
-disk"). The same command resumes a run whose directory holds a checkpoint, and reproduces what it would have done.
+Collects expert episodes when the configuration names none, trains, and leaves a run directory; what is in it, says
+run_directory.py. The same command resumes a run whose directory holds a checkpoint, and reproduces what it would have
+done.
 """
 
 from __future__ import annotations

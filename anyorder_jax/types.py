@@ -1,6 +1,6 @@
 """The nouns that travel between rooms: Trajectory, Unit, Slot, Tokenised, Hidden, Batch.
 
-One alphabet of dimensions (HOUSE STYLE): B rows, L positions, U units, D width, H heads, K kv-heads, C head
+One alphabet of dimensions, in all names of arrays: B rows, L positions, U units, D width, H heads, K kv-heads, C head
 width, E experts, F expert width, V vocabulary, T = B*L tokens, R routed slots, N stacked layers, G granularities.
 """
 

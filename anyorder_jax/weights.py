@@ -263,7 +263,7 @@ class Loaded(NamedTuple):
 
     @property
     def mesh(self) -> Mesh:
-        """Where the weights lie."""
+        """The mesh on which the weights lie."""
         return sharding.mesh_of(self.params)
 
     @property

@@ -4,7 +4,7 @@
 
 Causal is the policy's own question, forward the world model's, any-order all others. Windows of two steps: at equal
 cost they learn the next observation far faster than windows of four. About 16 minutes of one core a seed; over five
-seeds greedy 91%, sampled 96%, visit penalty 99%, next-observation cells 93% (BUILD_NOTES.md).
+seeds greedy 91%, sampled 96%, visit penalty 99%, next-observation cells 93% (docs/experiments/redball.md).
 """
 
 from anyorder_jax.config import defaults

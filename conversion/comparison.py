@@ -9,7 +9,7 @@ import numpy as np
 TOLERANCES = {"float32": 1e-4, "bfloat16": 0.1}
 """float32: of the largest difference (the golden files agree to a few 1e-5 across implementations).
 bfloat16: of the median one, because a token that changes its expert moves its logits by whole units."""
-ADAMW_TOLERANCE = 1e-3  # relative, as the golden files' README says
+ADAMW_TOLERANCE = 1e-3  # relative
 _RELATIVE = ("grad_", "adamw_")
 _REFERENCE_BF16 = "full_logits_bf16_model"
 
@@ -38,7 +38,7 @@ def _distance(name: str, ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
 
 
 def _tolerance(name: str, expected: Mapping[str, np.ndarray], dtype: str) -> float:
-    """Of one array; in bfloat16 logits may be twice as far away as the reference's own bfloat16 model is."""
+    """The tolerance of one array; in bfloat16 logits may be twice as far away as the reference's own model."""
     if name.startswith("adamw_"):
         return ADAMW_TOLERANCE
     if dtype == "bfloat16" and name.endswith("_logits") and _REFERENCE_BF16 in expected and "full_logits" in expected:

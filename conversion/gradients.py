@@ -45,7 +45,7 @@ def compute(
     labels: Mapping[str, np.ndarray],
     param_names: Sequence[str],
 ) -> dict[str, np.ndarray]:
-    """The arrays `grad_*`, `adamw_*` and `*_pad_row` of the golden files' README.
+    """The arrays `grad_*`, `adamw_*` and `*_pad_row` that `verify` writes and compares.
 
     Args:
       model_config: the model's shape.

@@ -46,7 +46,7 @@ def compute(
     dtype: str,
     block_size: int,
 ) -> dict[str, np.ndarray]:
-    """Everything that the arrays in `inputs` (`arrays.check_inputs`) allow, by the names of the golden files' README.
+    """Everything that the arrays in `inputs` (`arrays.check_inputs`) allow, by name.
 
     `input_ids` int32 [B, L]: full_logits [B, L, V], full_hidden [N + 2, B, L, D], full_router_logits,
     full_topk_idx, full_topk_weight [moe layers, B, L, E or k]. `noisy_ids` [B, L]: noisy_full_logits; with

@@ -151,6 +151,12 @@ def test_the_page_of_a_run_that_was_cut(tmp_path):
     assert "- mini: peak away nan, at most 0.03." in text and text.rstrip().endswith(page.END)
 
 
+def test_the_committed_page_is_that_of_a_result():
+    text = (ROOT / "docs" / "gpu.md").read_text(encoding="utf-8")
+    results = sorted((ROOT / "benchmarks" / "results").glob("gpu-*.json"))
+    assert any(page.text(page.load(path)) in text for path in results)
+
+
 def test_a_file_that_is_no_result_is_told(tmp_path):
     (tmp_path / "x.json").write_text("[1]", encoding="utf-8")
     with pytest.raises(ValueError, match="with `rows`, got list"):

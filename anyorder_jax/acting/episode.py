@@ -56,11 +56,11 @@ class Episode:
 
     @property
     def step(self) -> int:
-        """Of the decision that comes next."""
+        """The number of the step whose decision comes next."""
         return self.units[-1].step
 
     def trajectory(self) -> Trajectory:
-        """As a record holds it."""
+        """The episode as a trajectory, with its outcome, as a shard holds it."""
         outcome = {"success": self.is_success, "return": self.total_reward, "num_steps": self.num_steps}
         return Trajectory(self.task, tuple(self.units), outcome, {"task": self.task})
 
@@ -73,7 +73,7 @@ class Episode:
         return self.server.submit(self.session, verb, argument)
 
     def fail(self, reason: str) -> None:
-        """Ends it without success."""
+        """Ends the episode without success, for a reason that the report shows."""
         self.is_done, self.is_success, self.reason = True, False, reason
 
     def decide(self, decision: Decision) -> Future[Any] | None:
@@ -99,7 +99,7 @@ class Episode:
         return max((i for i, unit in enumerate(self.units) if unit.kind in DECISION), default=-1)
 
     def begin(self, start: Start) -> None:
-        """Records how it begins."""
+        """Takes the units with which the episode begins."""
         self.units, self.max_steps = list(start.units), start.max_steps
 
     def take(self, step: TextStep) -> None:

@@ -185,7 +185,7 @@ class Generator:
 
     @property
     def task(self) -> Task:
-        """What the units are written with."""
+        """The task of the run: its vocabulary and codec, with which units are written and read."""
         return self._task
 
     @property

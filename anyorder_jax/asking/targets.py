@@ -39,7 +39,7 @@ class Spans(NamedTuple):
 
     @property
     def num(self) -> int:
-        """S."""
+        """How many spans there are, S."""
         return len(self.episode_S)
 
 

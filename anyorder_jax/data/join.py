@@ -90,7 +90,7 @@ def link(source: Path, target: Path) -> None:
 
 
 def main() -> None:
-    """The command."""
+    """Reads the command line and does what it asks."""
     terminal.accept_any_letter()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="+", type=paths.typed, help="directories of collections")

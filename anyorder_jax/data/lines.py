@@ -39,7 +39,7 @@ class Lines:
         return iter(self._stream)
 
     def sha256(self) -> str:
-        """Of the whole shard, in hex: what nobody asked for is read to the end."""
+        """The SHA-256 of the whole shard, in hex: what nobody asked for is read to the end."""
         for stream in (self._stream, self._beneath):
             while stream.read(CHUNK_BYTES):
                 pass

@@ -65,7 +65,7 @@ class Mixture:
         self._lock = threading.Lock()
 
     def sha256(self) -> str:
-        """Of what is drawn from, in hex."""
+        """A digest of what is drawn from, in hex: another one refuses to resume."""
         content = [f"{source.weight!r} {source.examples.sha256()}" for source in self._sources]
         return hashlib.sha256("\n".join(content).encode()).hexdigest()
 

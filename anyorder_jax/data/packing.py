@@ -23,7 +23,7 @@ class Plan(NamedTuple):
 
     @property
     def num_rows(self) -> int:
-        """R."""
+        """How many packed rows the plan has."""
         return len(self.start_R1) - 1
 
     def row(self, r: int) -> np.ndarray:

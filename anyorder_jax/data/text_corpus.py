@@ -63,7 +63,7 @@ class TextCorpus:
         self._lock = threading.Lock()
 
     def sha256(self) -> str:
-        """Of what is drawn from, in hex: the units' kinds, steps and lengths, and what an example may hold."""
+        """A digest of what is drawn from, in hex: the units' kinds, steps and lengths, and what an example may hold."""
         content = hashlib.sha256(repr((self._budget, self._texts.layout)).encode())
         for array in (self._index.kind_U, self._index.step_U, self._index.width_U, self._index.unit_R1):
             content.update(np.ascontiguousarray(array).tobytes())

@@ -39,7 +39,7 @@ class Index(NamedTuple):
     skipped: list[str]
 
     def lengths(self, r: Any) -> contexts.UnitLengths:
-        """Of record r."""
+        """Kinds, steps and lengths of the units of record r."""
         here = slice(self.unit_R1[r], self.unit_R1[r + 1])
         return contexts.UnitLengths(self.kind_U[here], self.step_U[here], self.width_U[here])
 
@@ -86,7 +86,7 @@ def open_index(
 
 
 def _key(manifest: sources.Manifest, split: str, texts: Texts, limit: int) -> str:
-    """Of everything that lengths depend on."""
+    """A digest of everything that lengths depend on: the index of other data or another tokenizer has another."""
     shards = [[shard.file, shard.sha256] for shard in manifest.splits.get(split, ())]
     content = [shards, limit, texts.vocabulary.sha256(), *texts.layout, texts.codec.name]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]

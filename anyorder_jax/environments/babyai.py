@@ -383,7 +383,7 @@ def environment(environment_id: str, profile: str) -> BabyAIEnvironment:
 
 @functools.cache  # its table of slots takes 10 ms to make, and every episode of a rollout has an environment
 def codec(profile: str) -> Codec:
-    """Of cells (`BabyAICodec`), or the words that a language model reads (`babyai_words`)."""
+    """The codec of a profile: of cells (`BabyAICodec`), or the words that a language model reads (`babyai_words`)."""
     if profile == "words":
         from anyorder_jax.environments import babyai_words  # late: it needs this module
 

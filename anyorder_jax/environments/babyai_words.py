@@ -53,7 +53,7 @@ def in_words(environment_id: str) -> str:
 
 
 def ids() -> frozenset[str]:
-    """Every level."""
+    """The environment ids of every level, in words."""
     return frozenset(map(in_words, babyai.ids()))
 
 

@@ -125,7 +125,7 @@ class Client:
 
     @property
     def jvm(self) -> Any:
-        """Of the machine, after `begin`."""
+        """The connection to the Java machine; there after `begin`."""
         assert self._machine is not None
         return self._machine.jvm
 

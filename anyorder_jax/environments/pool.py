@@ -27,7 +27,7 @@ _BLOCKS_AHEAD_PER_WORKER = 64  # how far the others may run ahead of one slow ep
 
 
 class Result(NamedTuple):
-    """Of one seed. line: what the worker wrote if it is solved, else the reason."""
+    """What a worker found for one seed. line: what the worker wrote if it is solved, else the reason."""
 
     seed: int
     is_solved: bool

@@ -44,7 +44,7 @@ class Overlap(NamedTuple):
     num_seeds_same_start: int | None
 
     def sentence(self) -> str:
-        """For people."""
+        """How many held-out episodes begin like, or are, training episodes: a sentence for the report."""
         if self.num_identical is None:
             return "Held out by seed: what the run was trained on is not here, so nobody counted episodes it has seen."
         test = (

@@ -60,7 +60,7 @@ class Opened(NamedTuple):
 
     @property
     def seed(self) -> int:
-        """Of masks and sampled actions."""
+        """The seed that masks and sampled actions are drawn with."""
         return self.request.seed or 0
 
 

@@ -219,7 +219,7 @@ class RulePolicy:
 
 
 def _identity(observation: Unit) -> bytes:
-    """Equal for equal observations."""
+    """Bytes that are equal for equal observations, to count visits by."""
     return repr((observation.text, sorted((observation.data or {}).items()))).encode()
 
 

@@ -85,7 +85,7 @@ def rewrite(path: Path, check: bool = False) -> bool:
 
 
 def main() -> None:
-    """The command."""
+    """Reads the command line and does what it asks."""
     terminal.accept_any_letter()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="+", type=lambda text: Path(paths.typed(text)))

@@ -67,7 +67,7 @@ class Request:
 
     @property
     def subfolder(self) -> str:
-        """Of the report, for episodes that are held out in another way."""
+        """The folder of the report for episodes that are held out in another way."""
         return self.which.held_out if self.which.held_out != "seed" else ""
 
     @property

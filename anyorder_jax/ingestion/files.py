@@ -231,7 +231,7 @@ def scan(path: Path, advance: Callable[[int], None]) -> Scanned:
 
 
 def _without_nulls(value: Any) -> Any:
-    """Of a table's row: a column that a row does not have comes back as null."""
+    """A table's row without nulls: a column that a row does not have comes back as null."""
     if isinstance(value, dict):
         return {key: _without_nulls(v) for key, v in value.items() if v is not None}
     return [_without_nulls(v) for v in value] if isinstance(value, list) else value

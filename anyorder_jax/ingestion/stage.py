@@ -49,7 +49,7 @@ NUM_COLUMNS = 7 + 2 * len(Kind)
 
 
 def part_path(staging: Path, number: int, suffix: str) -> Path:
-    """Of one file of a part."""
+    """The path of one file of a part."""
     return staging / f"part-{number:05d}{suffix}"
 
 

@@ -100,7 +100,7 @@ def chain(example: Tokenised, at: int) -> Choice:
 
 
 def goal(example: Tokenised) -> Choice:
-    """The goal."""
+    """The goal, all else visible; nothing where there is none."""
     is_hidden_U = _nothing(example)
     is_hidden_U[asked_of(example, PURPOSE)] = True
     return Choice(is_hidden_U, is_hidden_U)

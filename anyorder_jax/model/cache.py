@@ -61,7 +61,7 @@ class CachedModel:
         self._dtype = jnp.dtype(config.model.compute_dtype)
 
     def angles(self, num_positions: int) -> Rotary:
-        """Of the positions 0 to `num_positions` - 1, [1, S, 1, R] each."""
+        """Rotary angles of the positions 0 to `num_positions` - 1, [1, S, 1, R] each."""
         positions_1S = jnp.arange(num_positions, dtype=jnp.int32)[None]
         return rotary(positions_1S, self._model_config.rotary_dim, self._model_config.rope_theta, self._dtype)
 

@@ -36,7 +36,7 @@ Hold = Callable[[tuple[str, ...], jax.Array], Any]
 
 
 def as_it_is(_path: tuple[str, ...], weight: jax.Array) -> jax.Array:
-    """The weight."""
+    """Leaves a weight as it was read; the default of `Hold`."""
     return weight
 
 

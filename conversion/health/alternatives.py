@@ -127,7 +127,7 @@ def by_layer(edits: Mapping[int, Edit]) -> Edit:
 
 
 def with_bias(bias_E: np.ndarray) -> Edit:
-    """Other biases of the router."""
+    """The edit that gives every router these biases, float [E], in place of its own."""
     return lambda n, weights: {**weights, "expert_bias": jnp.asarray(bias_E)}
 
 

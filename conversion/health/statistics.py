@@ -41,7 +41,7 @@ def _rows(values: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def numbers(values: np.ndarray) -> Numbers:
-    """Of a tensor of any shape; a matrix is all of 2 dims. The magnitudes' spread is that of a sample."""
+    """The numbers of a tensor of any shape; a matrix is all of 2 dims. The magnitudes' spread is that of a sample."""
     num_used = num_finite = 0
     total = 0.0
     logs: list[np.ndarray] = []

@@ -38,7 +38,7 @@ class Collector:
         self.rows: dict[str, Any] = {}
 
     def add_layer(self, n: int, weights: Mapping[str, np.ndarray]) -> None:
-        """Layer n."""
+        """Takes the numbers of all weights of layer n."""
         prefix = f"layers.{n}."
         for name, values in weights.items():
             if name == "expert_bias":
@@ -56,7 +56,7 @@ class Collector:
                 self.by_tensor[prefix + TENSORS[name]] = numbers(values)
 
     def add(self, name: str, values: np.ndarray) -> None:
-        """Any other weight."""
+        """Takes the numbers of a weight that belongs to no layer (embedding, norm, head)."""
         self.by_tensor[name] = numbers(values)
 
     def _add_experts(self, prefix: str, name: str, values: np.ndarray) -> None:

@@ -27,7 +27,7 @@ FOLDS = {
 
 
 def ids() -> tuple[str, ...]:
-    """Of every game."""
+    """The environment ids of every game."""
     return tuple(PREFIX + game for game in GAMES)
 
 
