@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 
+from anyorder_jax.asking.questions import ask
 from anyorder_jax.data import units
 from anyorder_jax.data.tokenization import Vocabulary
 from anyorder_jax.environments import disturbances, registry
 from anyorder_jax.environments.disturbances import STRENGTHS, Disturbed, Lens, disturb, paraphrase
 from anyorder_jax.environments.play import play_episode
-from anyorder_jax.evaluation import policy, questions, robustness, rollout
+from anyorder_jax.evaluation import policy, robustness, rollout
+from anyorder_jax.evaluation.questions import Windows
 from anyorder_jax.types import OCCLUDED, Field, Kind
 
 LEVEL = "BabyAI-GoToLocalS5N2-v0"
@@ -140,7 +142,7 @@ def test_disturbed_windows_ask_for_the_true_answer(trajectory):
     for name in ("noise", "occlusion", "paraphrase", "dropped"):
         noisy = [units.tokenise(disturb(trajectory, name, STRENGTHS[name][-1], 0), codec, vocabulary)]
         for question in robustness.ASKED:
-            truth = questions.ask(question, clean, **settings)
+            truth = ask(question, clean, Windows(3), limit=9, seed=0)
             asks = robustness.disturbed_asks(question, clean, noisy, **settings)
             for one, true in zip(asks, truth, strict=True):
                 np.testing.assert_array_equal(
