@@ -1,5 +1,6 @@
 """Evaluation: an oracle gets everything, known answers come out, the policy never sees the future."""
 
+import contextlib
 import dataclasses
 import functools
 
@@ -8,12 +9,17 @@ import numpy as np
 import pytest
 
 from anyorder_jax import statistics
+from anyorder_jax.acting.episode import Episode
+from anyorder_jax.acting.policy import Advised, Random
 from anyorder_jax.asking.questions import Question, ask
 from anyorder_jax.asking.targets import Prediction
 from anyorder_jax.config import Config, MaskingConfig
 from anyorder_jax.data import units
 from anyorder_jax.data.tokenization import Vocabulary
 from anyorder_jax.environments import registry
+from anyorder_jax.environments.base import Start
+from anyorder_jax.environments.local import LocalServer
+from anyorder_jax.environments.server import SessionError
 from anyorder_jax.evaluation import acting, baselines, policy, questions, rollout, world_model
 from anyorder_jax.evaluation.likelihood import Model
 from anyorder_jax.evaluation.measures import CellWords, measure
@@ -41,7 +47,7 @@ class World:
     def __init__(self, profile, episodes):
         self.codec = registry.make_codec(LEVEL, profile)
         self.vocabulary = Vocabulary.builtin(self.codec)
-        self.trajectories = [Trajectory(str(e.seed), tuple(e.units)) for e in episodes]
+        self.trajectories = [Trajectory(e.task, tuple(e.units)) for e in episodes]
         self.examples = [units.tokenise(t, self.codec, self.vocabulary) for t in self.trajectories]
         self.actions = tuple(self.codec.lexicon()[Field.ACTION])
         attribute_codec = registry.make_codec(LEVEL, "attributes")
@@ -58,7 +64,7 @@ class World:
 
 @pytest.fixture(scope="module")
 def expert():
-    return rollout.play_all(make_environment, SEEDS, policy.ExpertPolicy)
+    return rollout.play_all(make_environment, SEEDS, Advised())
 
 
 @pytest.fixture(scope="module", params=["joint", "attributes"])
@@ -388,8 +394,8 @@ def test_model_scores_are_those_of_the_bare_row(joint, untrained):
 def test_action_logits_are_log_probabilities_in_the_hole(joint, untrained):
     config, params, model = untrained
     framer = policy.Framer(joint.codec, joint.vocabulary, WINDOW, joint.actions)
-    rows = [framer.row(i, t.units[:2]) for i, t in enumerate(joint.trajectories)]
-    rows += [framer.row(i, t.units[:4]) for i, t in enumerate(joint.trajectories)]
+    rows = [framer.row(str(i), t.units[:2]) for i, t in enumerate(joint.trajectories)]
+    rows += [framer.row(str(i), t.units[:4]) for i, t in enumerate(joint.trajectories)]
     found_NA = model.action_logits(rows, framer.first_hidden)
     ids_A = [joint.id_of(a) for a in joint.actions]
     for n in (0, len(rows) - 1):
@@ -427,7 +433,7 @@ def test_policy_rows_are_training_windows(world, num_steps):
         for one in ask(CAUSAL, [world.examples[seed]], Windows(num_steps), limit=99, seed=0):
             step = int(one.example.step_U[-1])
             seen = [u for u in trajectory.units if u.step < step or (u.step == step and u.kind != Kind.ACTION)]
-            row = framer.row(seed, seen)
+            row = framer.row(str(seed), seen)
             expected = np.where(one.hidden.is_hidden_L, world.vocabulary.mask_id, one.example.tokens_L)
             np.testing.assert_array_equal(row, expected)
 
@@ -467,33 +473,46 @@ class Fixed:
         return np.tile(self._logits_A, (len(episodes), 1))
 
 
-def fresh_episodes(seeds):
-    return [policy.Episode(seed, make_environment()) for seed in seeds]
+@contextlib.contextmanager
+def begun(seeds):
+    """Episodes that have just begun."""
+    with LocalServer(make_environment, len(seeds)) as server:
+        episodes = [Episode(str(seed), server, number) for number, seed in enumerate(seeds)]
+        for episode in episodes:
+            episode.begin(episode.ask("reset", episode.task).result())
+        yield episodes
+
+
+def words_of(decisions):
+    """What each decision does."""
+    return [decision.units[-1].text for decision in decisions]
 
 
 def test_rules(joint):
     actions = joint.actions[:3]  # left, right, forward
-    (episode,) = fresh_episodes([SEEDS[0]])
     scorer = Fixed(1.0, 0.0, 2.5)
-    greedy = policy.RulePolicy(scorer, "greedy", actions, 0)
-    assert [greedy.choose([episode])[0] for _ in range(3)] == ["forward"] * 3
-    # in one place: 2.5, then 1.0 > 0.5, then 0.5 > 0.0 > -1.0, then 0.0
-    penalised = policy.RulePolicy(scorer, "visit_penalty", actions, 0)
-    assert [penalised.choose([episode])[0] for _ in range(4)] == ["forward", "left", "forward", "right"]
+    with begun(SEEDS[:1]) as episodes:
+        greedy = policy.RulePolicy(scorer, "greedy", actions, 0)
+        assert [*words_of(greedy.act(episodes)), *words_of(greedy.act(episodes))] == ["forward"] * 2
+        # in one place: 2.5, then 1.0 > 0.5, then 0.5 > 0.0 > -1.0, then 0.0
+        penalised = policy.RulePolicy(scorer, "visit_penalty", actions, 0)
+        chosen = [words_of(penalised.act(episodes))[0] for _ in range(4)]
+    assert chosen == ["forward", "left", "forward", "right"]
     with pytest.raises(ValueError, match="greedy, sampled, visit_penalty"):
         policy.RulePolicy(scorer, "greedi", actions, 0)
 
 
 def test_sampled_follows_the_distribution_whatever_else_is_played(joint):
     actions = joint.actions[:3]
-    environment = make_environment()
-    episodes = [policy.Episode(seed, environment) for seed in range(300)]
     probability = np.array([0.6, 0.3, 0.1])
     rule = policy.RulePolicy(Fixed(*np.log(probability)), "sampled", actions, 0)
-    drawn = rule.choose(episodes)
+    episodes = [Episode(str(seed), None, 0) for seed in range(300)]
+    for episode in episodes:
+        episode.begin(Start((Unit(Kind.GOAL, 0, text="go"), Unit(Kind.OBSERVATION, 0, text="here")), 9))
+    drawn = words_of(rule.act(episodes))
     shares = [drawn.count(action) / len(drawn) for action in actions]
     np.testing.assert_allclose(shares, probability, atol=0.1)  # 3.5 standard errors of a share of 0.6
-    assert rule.choose(episodes[200:210]) == drawn[200:210]
+    assert words_of(rule.act(episodes[200:210])) == drawn[200:210]
 
 
 def test_lockstep_plays_as_one_by_one(joint, untrained):
@@ -503,8 +522,8 @@ def test_lockstep_plays_as_one_by_one(joint, untrained):
         framer = policy.Framer(joint.codec, joint.vocabulary, WINDOW, joint.actions)
         return policy.RulePolicy(policy.ModelScorer(framer, model.action_logits), "sampled", joint.actions, 0)
 
-    together, _ = rollout.play_all(make_environment, SEEDS[:3], make_policy)
-    alone = [rollout.play_all(make_environment, [seed], make_policy)[0] for seed in SEEDS[:3]]
+    together, _ = rollout.play_all(make_environment, SEEDS[:3], make_policy())
+    alone = [rollout.play_all(make_environment, [seed], make_policy())[0] for seed in SEEDS[:3]]
     np.testing.assert_array_equal(together.steps_E, [a.steps_E[0] for a in alone])
     np.testing.assert_array_equal(together.is_success_E, [a.is_success_E[0] for a in alone])
 
@@ -515,7 +534,7 @@ def test_expert_beats_random_and_is_its_own_measure(joint, expert):
     assert found["success"].value == found["steps_relative_to_expert"].value == 1.0
     assert found["success_weighted_path_length"].value == 1.0
     assert found["steps"].value == np.mean([e.units[-1].step for e in episodes])
-    random, _ = rollout.play_all(make_environment, SEEDS, lambda: policy.RandomPolicy(joint.actions, 0))
+    random, _ = rollout.play_all(make_environment, SEEDS, Random(0, policy.seed_of))
     worse = rollout.summarise(random, outcomes)
     assert worse["success"].value < 1.0 and worse["return"].value < found["return"].value
     assert worse["steps"].value > found["steps"].value
@@ -525,8 +544,24 @@ def test_expert_beats_random_and_is_its_own_measure(joint, expert):
 
 def test_an_expert_that_gives_up_fails_its_episode():
     """On this level the bot never works (upstream's list of broken environments)."""
-    outcomes, _ = rollout.play_all(lambda: registry.make_environment("BabyAI-KeyInBox-v0"), [0, 1], policy.ExpertPolicy)
+    outcomes, _ = rollout.play_all(lambda: registry.make_environment("BabyAI-KeyInBox-v0"), [0, 1], Advised())
     assert not outcomes.is_success_E.any()
+
+
+def test_grids_answer_as_worlds_of_text_do():
+    with begun(SEEDS[:1]) as (episode,):
+        assert episode.ask("valid_actions").result() == make_environment().actions
+        assert [episode.ask("parse_error", text).result() for text in ("left", "levt")] == [
+            "", "expected one of left, right, forward, pickup, drop, toggle, done, got 'levt'"]  # fmt: skip
+        (advised,) = episode.ask("advice").result()
+        assert advised.kind == Kind.ACTION and advised.step == 0
+        episode.take(episode.decide(policy.one_action(episode, "left")).result())
+        assert [unit.step for unit in episode.units] == [0, 0, 0, 1] and episode.max_steps > 1
+        assert episode.ask("advice").result()[0].step == 1
+        episode.begin(episode.ask("reset", episode.task).result())
+        episode.take(episode.decide(policy.one_action(episode, "left")).result())
+        with pytest.raises(SessionError, match="from the start"):  # the bot has missed a step
+            episode.ask("advice").result()
 
 
 def test_acting_plays_every_rule_with_and_without_the_model(joint, untrained):

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
+from anyorder_jax.acting.policy import Advised
 from anyorder_jax.asking.calibration import reliability
 from anyorder_jax.asking.questions import ask
 from anyorder_jax.asking.targets import Prediction
-from anyorder_jax.evaluation import policy, questions, rollout, sequence_nll
+from anyorder_jax.evaluation import questions, rollout, sequence_nll
 from anyorder_jax.evaluation.baselines import SlotMarginals
 from anyorder_jax.evaluation.measures import measure
 from anyorder_jax.evaluation.targets import collect_targets
@@ -18,7 +19,7 @@ SETTINGS = {"num_steps": WINDOW, "limit": 2, "seed": 0}
 
 @pytest.fixture(scope="module")
 def world():
-    return World("joint", rollout.play_all(make_environment, SEEDS, policy.ExpertPolicy)[1])
+    return World("joint", rollout.play_all(make_environment, SEEDS, Advised())[1])
 
 
 def scored(example):

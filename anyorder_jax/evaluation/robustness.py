@@ -15,16 +15,17 @@ from typing import Any
 
 import numpy as np
 
+from anyorder_jax.acting.policy import Advised, Policy, Random
 from anyorder_jax.asking.questions import Ask, Question, ask
 from anyorder_jax.data.units import TokenisedTrajectory
 from anyorder_jax.environments import disturbances
 from anyorder_jax.environments.base import Environment
 from anyorder_jax.environments.disturbances import CLEAN
-from anyorder_jax.evaluation import acting, policy
+from anyorder_jax.evaluation import acting
 from anyorder_jax.evaluation.held_out import HeldOut, tokenise
 from anyorder_jax.evaluation.likelihood import Model
 from anyorder_jax.evaluation.measures import measure
-from anyorder_jax.evaluation.policy import ModelScorer, Policy, RandomPolicy, RulePolicy
+from anyorder_jax.evaluation.policy import ModelScorer, RulePolicy, seed_of
 from anyorder_jax.evaluation.questions import Windows
 from anyorder_jax.evaluation.rollout import Outcomes, play_all, summarise
 from anyorder_jax.evaluation.targets import collect_targets
@@ -96,9 +97,9 @@ def act(
       makers: [policy] makes one.
       expert: what came of the expert on these seeds; None: it is played.
     """
-    outcomes = {name: play_all(make_environment, seeds, make)[0] for name, make in makers.items()}
+    outcomes = {name: play_all(make_environment, seeds, make())[0] for name, make in makers.items()}
     if expert is None:
-        expert = play_all(make_environment, seeds, policy.ExpertPolicy)[0]
+        expert = play_all(make_environment, seeds, Advised())[0]
     return {**outcomes, acting.EXPERT: expert}
 
 
@@ -138,7 +139,7 @@ def evaluate(
         )
         for rule in rules
     }
-    random: dict[str, Callable[[], Policy]] = {acting.RANDOM: lambda: RandomPolicy(actions, seed)}
+    random: dict[str, Callable[[], Policy]] = {acting.RANDOM: lambda: Random(seed, seed_of)}
 
     def point(name: str, strength: float, played: Mapping[str, Outcomes]) -> dict[str, Any]:
         known = predict(held_out, model, name, strength, limit=limit, seed=seed)
