@@ -27,18 +27,13 @@ if __name__ == "__main__":
 
 import argparse
 import collections
-import contextlib
 import dataclasses
 import os
 import signal
-import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
-
-from tqdm import tqdm
 
 from anyorder_jax import command, files, paths, terminal
 from anyorder_jax.data import overlap, sources
@@ -47,11 +42,11 @@ from anyorder_jax.environments.base import Environment, ExpertError, HasExpert, 
 from anyorder_jax.environments.branching import Brancher
 from anyorder_jax.environments.play import play_episode, play_text_episode
 from anyorder_jax.environments.pool import Pool, serve
+from anyorder_jax.progress import Progress
 from anyorder_jax.types import Trajectory
 
 # A level that fails so often in a row is beyond the expert. The weakest usable one solves 29% of its seeds.
 _MAX_FAILURES_IN_A_ROW = 50
-_REPORT_EVERY_SECONDS = 10.0
 
 
 class _OutOfTimeError(BaseException):
@@ -114,43 +109,6 @@ def _work(environment_id: str, noise: float, branches: int, max_seconds: float) 
     environment.close()
 
 
-class _Progress:
-    """A bar on a terminal; in a log, a line every few seconds."""
-
-    def __init__(self, split: str, total: int):
-        self._split, self._total, self._num_done, self._num_failures = split, total, 0, 0
-        self._start = self._last = time.monotonic()
-        is_terminal = sys.stderr.isatty()
-        self._bar = tqdm(total=total, desc=f"collect {split}", unit="episode") if is_terminal else None
-
-    def skip(self, num_episodes: int) -> None:
-        """Takes out of the count what an earlier run has collected."""
-        self._total -= num_episodes
-        if self._bar is not None:
-            self._bar.total = self._total
-
-    def update(self, is_solved: bool) -> None:
-        self._num_done += is_solved
-        self._num_failures += not is_solved
-        if self._bar is not None:
-            self._bar.update(int(is_solved))
-        elif time.monotonic() - self._last > _REPORT_EVERY_SECONDS:
-            self._last = time.monotonic()
-            self._print()
-
-    def _print(self) -> None:
-        rate = self._num_done / max(time.monotonic() - self._start, 1e-9)
-        failures = f", {self._num_failures} failed" if self._num_failures else ""
-        line = f"collect {self._split}: {self._num_done}/{self._total} episodes, {rate:.0f}/s{failures}"
-        print(line, file=sys.stderr, flush=True)
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-        elif self._num_done or self._num_failures:
-            self._print()
-
-
 def _solved_lines(
     pool: Pool, seeds: range, num_needed: int, environment: str, failures: list[tuple[int, str]]
 ) -> Iterator[tuple[int, bytes]]:
@@ -180,7 +138,7 @@ def _solved_lines(
 
 
 def _collect_shard(
-    pool: Pool, directory: Path, file: str, seeds: range, size: int, environment: str, progress: _Progress
+    pool: Pool, directory: Path, file: str, seeds: range, size: int, environment: str, progress: Progress
 ) -> sources.Shard:
     """Writes the first `size` solved episodes of `seeds` as one shard."""
     failures: list[tuple[int, str]] = []
@@ -190,10 +148,8 @@ def _collect_shard(
         nonlocal num_episodes, num_steps, last_seed
         num_failures_before = 0
         for seed, line in _solved_lines(pool, seeds, size, environment, failures):
-            for _ in range(len(failures) - num_failures_before):
-                progress.update(is_solved=False)
+            progress.update(1, len(failures) - num_failures_before)
             num_failures_before = len(failures)
-            progress.update(is_solved=True)
             num_episodes += 1
             num_steps += line.count(b'{"kind":"action"')
             last_seed = seed
@@ -222,7 +178,7 @@ def _collect_split(pool: Pool, directory: Path, manifest: sources.Manifest, spli
     seeds = _seeds(listed, manifest.settings["seed"], split)
     shards = list(manifest.splits.get(split, ()))
     size = manifest.settings["episodes_per_shard"]
-    with contextlib.closing(_Progress(split, num_episodes)) as progress:
+    with Progress(num_episodes, f"collect {split}", unit="episode") as progress:
         for index in range(-(-num_episodes // size)):
             if not seeds:
                 break

@@ -31,7 +31,7 @@ from anyorder_jax.environments import registry
 from anyorder_jax.files import opened_whole
 from anyorder_jax.formats import registry as formats
 from anyorder_jax.formats.writing import WRITERS
-from anyorder_jax.pretrained.progress import Progress
+from anyorder_jax.progress import Progress
 from anyorder_jax.types import DECISION, Codec, Trajectory
 
 PROFILE = "words"

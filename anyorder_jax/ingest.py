@@ -32,13 +32,13 @@ from typing import Any
 from anyorder_jax import command, paths, terminal
 from anyorder_jax.data import sources
 from anyorder_jax.environments.pool import Pool, serve
-from anyorder_jax.files import only_writer
+from anyorder_jax.files import only_writer, write_whole
 from anyorder_jax.formats.registry import FORMATS
 from anyorder_jax.ingestion.files import Scanned, find, scan
 from anyorder_jax.ingestion.merge import merge, refused_lines
 from anyorder_jax.ingestion.stage import stage
 from anyorder_jax.ingestion.summary import summary_lines
-from anyorder_jax.pretrained.progress import Progress
+from anyorder_jax.progress import Progress
 
 MAPPING_VERSION = 1
 """Of the formats' mappings: a directory that was ingested with another is not gone on with."""
@@ -59,7 +59,8 @@ def _work(staging: str) -> None:
         try:
             return True, json.dumps(stage(Path(staging), number)).encode()
         except OSError as error:
-            return False, f"{error.filename or staging}: {error.strerror or error}".encode()
+            said = f"{error.filename}: {error.strerror}. Make room, or see to the file."
+            return False, (said if error.filename else error.strerror or str(error)).encode()
 
     serve(play)
 
@@ -122,8 +123,7 @@ def _stage_all(staging: Path, scanned: Sequence[Scanned], settings: dict[str, An
     if not path.exists() or path.read_bytes() != plan:
         for old in staging.glob("part-*"):
             old.unlink()
-        path.with_suffix(".tmp").write_bytes(plan)
-        os.replace(path.with_suffix(".tmp"), path)
+        write_whole(path, plan)
     total: dict[str, Any] = {"records": 0, "refused": 0, "dropped": Counter(), "recognised": Counter()}
     sizes = [file.num_bytes / max(len(file.pieces), 1) for file in scanned for _ in file.pieces]
     worker = ["-m", "anyorder_jax.ingest", "--worker", f"--output_dir={staging}", "--input="]
@@ -131,7 +131,7 @@ def _stage_all(staging: Path, scanned: Sequence[Scanned], settings: dict[str, An
     with Progress(int(sum(sizes)), "ingest: reading") as progress, Pool(worker, num_workers, 1) as pool:
         for number, is_staged, reply in pool.results(range(len(pieces)), len(pieces)):
             if not is_staged:
-                raise OSError(f"{reply.decode()}. Make room, or see to the file; the same command then goes on.")
+                raise OSError(f"{reply.decode()} The same command then goes on.")
             part = json.loads(reply)
             if part["refused"]:
                 if settings["on_bad_record"] == "stop":

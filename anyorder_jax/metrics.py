@@ -16,7 +16,6 @@ import math
 import os
 import socket
 import struct
-import sys
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -27,9 +26,9 @@ import jax
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.record_writer import masked_crc32c
 from tensorboardX.summary import scalar
-from tqdm import tqdm
 
 from anyorder_jax import files
+from anyorder_jax.progress import Bar, in_words
 
 NONFINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
@@ -84,7 +83,7 @@ class RunLogger:
                 f"metrics: cannot write to {self.directory} ({reason.strerror or reason}). Give a --workdir on "
                 "a disk with room and write permission."
             ) from error
-        self._terminal = _Terminal(num_steps, first_step, stream or sys.stderr)
+        self._terminal = _Terminal(num_steps, first_step, stream)
         self._wandb = _open_wandb(wandb_project, self.directory, config_json, self._terminal.say)
 
     def log(self, step: int, metrics: Mapping[str, Any]) -> None:
@@ -143,52 +142,26 @@ class RunLogger:
 
 
 class _Terminal:
-    """The progress bar on a terminal, plain lines elsewhere (a file, a scheduler's log).
+    """The bar of a run; where there is none, a line per log step."""
 
-    What cannot be shown (the log file's disk is full, the terminal hung up) is dropped: whom to tell?
-    """
-
-    def __init__(self, num_steps: int, first_step: int, stream: TextIO) -> None:
-        self.num_steps, self.first_step, self.stream = num_steps, first_step, stream
+    def __init__(self, num_steps: int, first_step: int, stream: TextIO | None) -> None:
+        self.num_steps, self.first_step = num_steps, first_step
         self.start = time.perf_counter()
-        self.bar = None
-        if stream.isatty():
-            columns = os.get_terminal_size(stream.fileno()).columns  # 0 in some containers: tqdm would show nothing
-            self.bar = tqdm(
-                total=num_steps,
-                initial=first_step,
-                file=stream,
-                ncols=None if columns else 80,
-                dynamic_ncols=columns > 0,
-                bar_format="{n_fmt}/{total_fmt} |{bar}| {remaining} left{postfix}",  # fits 80 columns
-            )
+        bar_format = "{n_fmt}/{total_fmt} |{bar}| {remaining} left{postfix}"  # fits 80 columns
+        self.bar = Bar(num_steps, stream=stream, done=first_step, bar_format=bar_format)
+        self.say, self.close = self.bar.say, self.bar.close
 
     def show(self, step: int, numbers: Mapping[str, float]) -> None:
         parts = [f"loss {numbers['loss']:.4f}"] if "loss" in numbers else []
         for noun in ("tokens", "targets"):
             if f"{noun}_per_second" in numbers:
                 parts.append(f"{numbers[f'{noun}_per_second']:,.0f} {noun}/s")
-        if self.bar is not None:
-            with contextlib.suppress(OSError):
-                self.bar.set_postfix_str("  ".join(parts), refresh=False)
-                self.bar.update(step - self.bar.n)
-                self.bar.refresh()
+        if self.bar.is_drawn:
+            self.bar.move(step, "  ".join(parts))
             return
         done = max(step - self.first_step, 1)
         left = (time.perf_counter() - self.start) / done * max(self.num_steps - step, 0)
-        self.say("  ".join([f"step {step}/{self.num_steps}", *parts, f"{tqdm.format_interval(left)} left"]))
-
-    def say(self, line: str) -> None:
-        with contextlib.suppress(OSError):
-            if self.bar is not None:
-                self.bar.write(line, file=self.stream)
-            else:
-                print(line, file=self.stream, flush=True)
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            if self.bar is not None:
-                self.bar.close()
+        self.say("  ".join([f"step {step}/{self.num_steps}", *parts, f"{in_words(left)} left"]))
 
 
 def as_numbers(metrics: Mapping[str, Any]) -> dict[str, float]:

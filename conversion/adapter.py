@@ -16,7 +16,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from anyorder_jax import digest, keys, run_directory
 from anyorder_jax.config import Config, LoRAConfig, freeze
@@ -27,6 +26,7 @@ from anyorder_jax.pretrained.directory import open_model
 from anyorder_jax.pretrained.reader import Reader
 from anyorder_jax.pretrained.shards import STORED_NAMES, Spec, numpy_dtype, plan_shards
 from anyorder_jax.pretrained.tree import Block, Leaf, as_tree, contiguous, leaves
+from anyorder_jax.progress import Progress
 from conversion.export import Read, Writer
 from conversion.origins import say
 from conversion.staging import refuse_full, refuse_occupied, staged
@@ -212,7 +212,7 @@ def write_adapter(
     dtypes = {row.hf: numpy_dtype(tensor_dtype) for leaf in own for row in leaf.rows}
     work = [(leaf, block) for leaf in own for block in blocks_of(leaf, [slice(0, dim) for dim in leaf.shape])]
     stored = StoredParams(folder, own)
-    with staged(output) as directory, tqdm(total=shard.num_bytes, unit="B", unit_scale=True, desc="adapter") as bar:
+    with staged(output) as directory, Progress(shard.num_bytes, "adapter") as bar:
         target = Target(directory, [shard])
         try:
             writer = Writer(target, "split", dims.num_dense, dtypes)

@@ -14,8 +14,8 @@ from anyorder_jax import digest, paths, run_directory
 from anyorder_jax.config import freeze
 from anyorder_jax.model.config import ModelConfig
 from anyorder_jax.pretrained import names
-from anyorder_jax.pretrained.progress import Progress
 from anyorder_jax.pretrained.tree import Leaf, leaves
+from anyorder_jax.progress import Progress
 from conversion.copying import write_all
 from conversion.staging import refuse_full, refuse_occupied, staged
 from conversion.stored import StoredParams

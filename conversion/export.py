@@ -11,9 +11,9 @@ import numpy as np
 
 from anyorder_jax.model.config import ModelConfig
 from anyorder_jax.pretrained import names
-from anyorder_jax.pretrained.progress import Progress
 from anyorder_jax.pretrained.shards import STORED_NAMES, Spec, numpy_dtype
 from anyorder_jax.pretrained.tree import Block, Leaf, as_stored, contiguous, has_nan, leaves
+from anyorder_jax.progress import Progress
 from conversion.copying import write_all
 from conversion.threads import in_threads
 from conversion.writing import MAX_SHARD_BYTES, Carried, Plan, Target, config_text, make_plan, written

@@ -13,9 +13,9 @@ import numpy as np
 from anyorder_jax import run_directory
 from anyorder_jax.pretrained import names
 from anyorder_jax.pretrained.directory import ModelDirectory, scan
-from anyorder_jax.pretrained.progress import Progress
 from anyorder_jax.pretrained.shards import Stored, numpy_dtype
 from anyorder_jax.pretrained.tree import has_nan
+from anyorder_jax.progress import Progress
 from conversion.copying import CHUNK_BYTES, Files, read_all
 
 

@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 from anyorder_jax.pretrained.directory import ModelDirectory, open_model
 from anyorder_jax.pretrained.names import TABLE
-from anyorder_jax.pretrained.progress import Progress
 from anyorder_jax.pretrained.shards import DTYPE_BYTES, STORED_NAMES, Spec, Stored
+from anyorder_jax.progress import Progress
 from conversion.copying import Files, copy_range
 from conversion.threads import in_threads
 from conversion.writing import MAX_SHARD_BYTES, Target, config_text, make_plan, written

@@ -11,8 +11,8 @@ import numpy as np
 
 from anyorder_jax.model import transformer
 from anyorder_jax.pretrained.directory import open_model
-from anyorder_jax.pretrained.progress import Progress
 from anyorder_jax.pretrained.tree import leaves
+from anyorder_jax.progress import Progress
 from conversion.copying import Files
 from conversion.inspection import norm
 

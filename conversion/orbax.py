@@ -24,9 +24,9 @@ from anyorder_jax.data import tokenizer_files
 from anyorder_jax.model.config import ModelConfig
 from anyorder_jax.pretrained import names
 from anyorder_jax.pretrained.directory import ModelDirectory, open_model
-from anyorder_jax.pretrained.progress import Progress
 from anyorder_jax.pretrained.reader import Reader
 from anyorder_jax.pretrained.tree import Leaf, as_tree, bands, contiguous, dtype_of, leaves
+from anyorder_jax.progress import Progress
 from conversion.copying import write_all
 from conversion.export import Form, Read, export_params, plan_export
 from conversion.origins import DTYPES_NAME, companions_of, stored_dtypes

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from anyorder_jax import digest, run_directory
-from anyorder_jax.pretrained.progress import Progress
 from anyorder_jax.pretrained.tree import Leaf
+from anyorder_jax.progress import Progress
 from conversion.threads import in_threads
 from conversion.zarr import Index, StoredArray, blocks_of
 

@@ -8,7 +8,7 @@ import pytest
 import shop
 from anyorder_jax.asking import measures, questions, rows
 from anyorder_jax.asking.baselines import BASELINES, Counts
-from anyorder_jax.asking.questions import QUESTIONS, Ask, ask
+from anyorder_jax.asking.questions import QUESTIONS, Ask, Contexts, ask
 from anyorder_jax.asking.targets import Prediction, collect_targets, is_asked
 from anyorder_jax.config import DataConfig
 from anyorder_jax.data import units
@@ -26,7 +26,7 @@ DATA = DataConfig(context_tokens=160)
 
 
 def asks_of(name, limit=3, seed=0, data=DATA):
-    return ask(BY_NAME[name], WHOLE, data, limit=limit, seed=seed)
+    return ask(BY_NAME[name], WHOLE, Contexts(data), limit=limit, seed=seed)
 
 
 @pytest.mark.parametrize("name", BY_NAME)
@@ -56,7 +56,7 @@ def test_draws_are_functions_of_seed_question_episode_and_end():
     name = "any_order@0.5"
     everything = drawn(asks_of(name, limit=99))
     assert drawn(asks_of(name, limit=2)) < everything != drawn(asks_of(name, limit=99, seed=1))
-    alone = ask(BY_NAME[name], WHOLE[:2], DATA, limit=99, seed=0)
+    alone = ask(BY_NAME[name], WHOLE[:2], Contexts(DATA), limit=99, seed=0)
     assert drawn(alone) == {one for one in everything if one[0] < 2}
     few = [one.episode for one in asks_of(name, limit=2)]
     assert max(np.bincount(few)) == 2
@@ -236,7 +236,7 @@ def test_episodes_without_goal_evidence_or_action_are_asked_what_they_have(kinds
     whole = [units.tokenise(episode, RENDERER, VOCABULARY) for episode in episodes]
     counts, asked = Counts(whole, 400, VOCABULARY.end_id), set()
     for question in QUESTIONS:
-        targets = collect_targets(ask(question, whole, DATA, limit=3, seed=0), VOCABULARY)
+        targets = collect_targets(ask(question, whole, Contexts(DATA), limit=3, seed=0), VOCABULARY)
         for name in BASELINES:
             found = measures.measure(targets, counts.predict(name, targets), VOCABULARY)
             asked |= {(question.order, m.role) for m in found}

@@ -14,7 +14,7 @@ import shop
 from anyorder_jax import evaluate, keys, run_directory, sharding, state, step, task, weights
 from anyorder_jax.asking import evaluation, measures, questions, rows, scorer
 from anyorder_jax.asking.baselines import BASELINES
-from anyorder_jax.asking.questions import QUESTIONS, ask
+from anyorder_jax.asking.questions import QUESTIONS, Contexts, ask
 from anyorder_jax.asking.targets import collect_targets
 from anyorder_jax.checkpoint import Checkpointer
 from anyorder_jax.config import CheckpointConfig, Config, DataConfig, MeshConfig, TrainConfig, defaults, freeze
@@ -35,7 +35,7 @@ DATA = DataConfig(context_tokens=160)
 
 
 def asks_of(name, data=DATA):
-    return ask(BY_NAME[name], WHOLE, data, limit=3, seed=0)
+    return ask(BY_NAME[name], WHOLE, Contexts(data), limit=3, seed=0)
 
 
 MODEL = dataclasses.replace(

@@ -270,7 +270,7 @@ def test_a_disk_that_is_too_small_is_noticed_before_the_first_byte(tmp_path):
 
 PRELUDE = """
 import os, resource, signal, sys
-from anyorder_jax.pretrained.progress import Progress
+from anyorder_jax.progress import Progress
 from conversion.__main__ import main
 """
 

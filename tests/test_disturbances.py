@@ -3,12 +3,15 @@
 import numpy as np
 import pytest
 
+from anyorder_jax.acting.policy import Advised, one_action
+from anyorder_jax.asking.questions import ask
 from anyorder_jax.data import units
 from anyorder_jax.data.tokenization import Vocabulary
 from anyorder_jax.environments import disturbances, registry
 from anyorder_jax.environments.disturbances import STRENGTHS, Disturbed, Lens, disturb, paraphrase
 from anyorder_jax.environments.play import play_episode
-from anyorder_jax.evaluation import policy, questions, robustness, rollout
+from anyorder_jax.evaluation import robustness, rollout
+from anyorder_jax.evaluation.questions import Windows
 from anyorder_jax.types import OCCLUDED, Field, Kind
 
 LEVEL = "BabyAI-GoToLocalS5N2-v0"
@@ -106,16 +109,16 @@ def test_an_unknown_disturbance_is_refused():
         Lens(LEVEL, "fog", 0.5, 0, 1)
 
 
-def play(name, strength, make_policy, num=6):
+def play(name, strength, policy, num=6):
     def make():
         return Disturbed(registry.make_environment(LEVEL), name, strength, 0)
 
-    return rollout.play_all(make, range(SEED, SEED + num), make_policy)
+    return rollout.play_all(make, range(SEED, SEED + num), policy)
 
 
 @pytest.mark.parametrize("name", ["dropped", "sticky"])
 def test_the_expert_solves_what_it_need_not_see(name):
-    outcomes, _ = play(name, 0.3, policy.ExpertPolicy)
+    outcomes, _ = play(name, 0.3, Advised())
     assert outcomes.is_success_E.all()
 
 
@@ -123,11 +126,11 @@ def test_sticky_actions_repeat_what_was_done():
     class Turner:
         """left, right, left, ..."""
 
-        def choose(self, episodes):
-            return ["left" if e.num_steps % 2 == 0 else "right" for e in episodes]
+        def act(self, episodes):
+            return [one_action(e, "left" if e.num_steps % 2 == 0 else "right") for e in episodes]
 
-    _, straight = play("sticky", 0.0, Turner)
-    _, stuck = play("sticky", 1.0, Turner)
+    _, straight = play("sticky", 0.0, Turner())
+    _, stuck = play("sticky", 1.0, Turner())
     directions = [{u.data["direction"] for u in e.units if u.kind == Kind.OBSERVATION} for e in (straight[0], stuck[0])]
     assert len(directions[0]) == 2 and len(directions[1]) == 4  # to and fro, and round and round
 
@@ -140,7 +143,7 @@ def test_disturbed_windows_ask_for_the_true_answer(trajectory):
     for name in ("noise", "occlusion", "paraphrase", "dropped"):
         noisy = [units.tokenise(disturb(trajectory, name, STRENGTHS[name][-1], 0), codec, vocabulary)]
         for question in robustness.ASKED:
-            truth = questions.ask(question, clean, **settings)
+            truth = ask(question, clean, Windows(3), limit=9, seed=0)
             asks = robustness.disturbed_asks(question, clean, noisy, **settings)
             for one, true in zip(asks, truth, strict=True):
                 np.testing.assert_array_equal(

@@ -1,5 +1,6 @@
 """Evaluation: an oracle gets everything, known answers come out, the policy never sees the future."""
 
+import contextlib
 import dataclasses
 import functools
 
@@ -8,14 +9,22 @@ import numpy as np
 import pytest
 
 from anyorder_jax import statistics
+from anyorder_jax.acting.episode import Episode
+from anyorder_jax.acting.policy import Advised, Random
+from anyorder_jax.asking.questions import Question, ask
+from anyorder_jax.asking.targets import Prediction
 from anyorder_jax.config import Config, MaskingConfig
 from anyorder_jax.data import units
 from anyorder_jax.data.tokenization import Vocabulary
 from anyorder_jax.environments import registry
+from anyorder_jax.environments.base import Start
+from anyorder_jax.environments.local import LocalServer
+from anyorder_jax.environments.server import SessionError
 from anyorder_jax.evaluation import acting, baselines, policy, questions, rollout, world_model
 from anyorder_jax.evaluation.likelihood import Model
 from anyorder_jax.evaluation.measures import CellWords, measure
-from anyorder_jax.evaluation.targets import Prediction, collect_targets
+from anyorder_jax.evaluation.questions import Windows
+from anyorder_jax.evaluation.targets import collect_targets
 from anyorder_jax.loss import cross_entropy
 from anyorder_jax.masking.sampler import AnyOrderMaskSampler
 from anyorder_jax.model import presets, transformer
@@ -24,6 +33,7 @@ from anyorder_jax.types import Field, Kind, Trajectory, Unit
 
 LEVEL = "BabyAI-GoToLocalS5N2-v0"
 WINDOW = 3
+CAUSAL, FORWARD = Question("causal", "causal"), Question("forward", "forward")
 SEEDS = range(9_000_000, 9_000_008)
 
 
@@ -37,7 +47,7 @@ class World:
     def __init__(self, profile, episodes):
         self.codec = registry.make_codec(LEVEL, profile)
         self.vocabulary = Vocabulary.builtin(self.codec)
-        self.trajectories = [Trajectory(str(e.seed), tuple(e.units)) for e in episodes]
+        self.trajectories = [Trajectory(e.task, tuple(e.units)) for e in episodes]
         self.examples = [units.tokenise(t, self.codec, self.vocabulary) for t in self.trajectories]
         self.actions = tuple(self.codec.lexicon()[Field.ACTION])
         attribute_codec = registry.make_codec(LEVEL, "attributes")
@@ -45,8 +55,8 @@ class World:
         self.cell_words = CellWords(self.codec, attribute_codec, self.vocabulary, observation)
 
     def asks(self, question, **changes):
-        settings = {"num_steps": WINDOW, "limit": 8, "seed": 0} | changes
-        return questions.ask(question, self.examples, **settings)
+        settings = {"limit": 8, "seed": 0} | changes
+        return ask(question, self.examples, Windows(WINDOW), **settings)
 
     def id_of(self, word):
         return self.vocabulary.encode_slot(word)[0]
@@ -54,7 +64,7 @@ class World:
 
 @pytest.fixture(scope="module")
 def expert():
-    return rollout.play_all(make_environment, SEEDS, policy.ExpertPolicy)
+    return rollout.play_all(make_environment, SEEDS, Advised())
 
 
 @pytest.fixture(scope="module", params=["joint", "attributes"])
@@ -87,7 +97,7 @@ def untrained(joint):
 class Oracle:
     """Knows the answer."""
 
-    def predict(self, asks, targets):
+    def predict(self, targets):
         return Prediction(np.zeros(len(targets.truth_T)), targets.truth_T)
 
 
@@ -140,7 +150,7 @@ def test_nothing_counted_is_no_estimate():
 
 def test_causal_is_the_training_order_and_nothing_follows(joint):
     sampler = AnyOrderMaskSampler(MaskingConfig(order="causal"))
-    asks = joint.asks(questions.Question("causal", "causal", 1.0))
+    asks = joint.asks(CAUSAL)
     assert len(asks) == sum(t.units[-1].step for t in joint.trajectories)
     for one in asks:
         trained = sampler(np.random.default_rng(0), one.example)
@@ -177,7 +187,7 @@ def test_questions_hide_what_they_say(joint, question):
 
 def test_windows_of_one_step_hold_no_transition(joint):
     example = units.tokenise(joint.trajectories[0], joint.codec, joint.vocabulary)
-    asked = {q.order for q in questions.QUESTIONS if questions.ask(q, [example], num_steps=1, limit=9, seed=0)}
+    asked = {q.order for q in questions.QUESTIONS if ask(q, [example], Windows(1), limit=9, seed=0)}
     assert asked == {"any_order", "causal", "goal"}
 
 
@@ -188,7 +198,7 @@ def test_injected_actions_are_never_asked(joint):
     ]
     example = units.tokenise(Trajectory("noisy", tuple(injected)), joint.codec, joint.vocabulary)
     for question in questions.QUESTIONS:
-        for one in questions.ask(question, [example], num_steps=WINDOW, limit=99, seed=0):
+        for one in ask(question, [example], Windows(WINDOW), limit=99, seed=0):
             is_target_U = np.zeros(len(one.example.kind_U), bool)
             is_target_U[one.example.slots_GL[0, one.hidden.is_target_L]] = True
             assert one.example.is_expert_U[is_target_U].all(), question.name
@@ -208,7 +218,7 @@ def test_questions_repeat_and_differ_by_seed(joint):
 @pytest.mark.parametrize("question", questions.QUESTIONS, ids=lambda q: q.name)
 def test_oracle_gets_everything(world, question):
     targets = collect_targets(world.asks(question))
-    found = measure(targets, Oracle().predict([], targets), world.cell_words)
+    found = measure(targets, Oracle().predict(targets), world.cell_words)
     assert found
     for name, estimate in found.items():
         assert estimate.value == (0.0 if "nll" in name else 1.0), name
@@ -217,7 +227,7 @@ def test_oracle_gets_everything(world, question):
 
 def test_nll_definitions(world):
     """A predictor that pays 0.25 nats a token: every definition is a count of tokens."""
-    targets = collect_targets(world.asks(questions.Question("forward", "forward", 1.0)))
+    targets = collect_targets(world.asks(FORWARD))
     found = measure(targets, Prediction(np.full(len(targets.truth_T), 0.25), targets.truth_T), world.cell_words)
     words = 1 if world.codec.name.endswith("joint") else 3
     assert found["nll_per_token"].value == pytest.approx(0.25)
@@ -226,7 +236,7 @@ def test_nll_definitions(world):
 
 
 def test_one_wrong_attribute_costs_one_cell_and_one_observation(world):
-    asks = world.asks(questions.Question("forward", "forward", 1.0))
+    asks = world.asks(FORWARD)
     targets = collect_targets(asks)
     is_joint = world.codec.name.endswith("joint")
     names = {world.id_of(w): w for w in world.codec.lexicon()[Field.CELL if is_joint else Field.COLOR]}
@@ -250,25 +260,25 @@ def test_a_cell_counts_only_when_all_of_it_was_hidden(expert):
     """One attribute hidden in each cell: attributes are counted, cells and observations are not."""
     world = World("attributes", expert[1])
     asks = []
-    for one in world.asks(questions.Question("forward", "forward", 1.0)):
+    for one in world.asks(FORWARD):
         is_color_L = one.hidden.is_target_L & (one.example.field_L == Field.COLOR)
         asks.append(one._replace(hidden=one.hidden._replace(is_hidden_L=is_color_L, is_target_L=is_color_L)))
     targets = collect_targets(asks)
-    found = measure(targets, Oracle().predict(asks, targets), world.cell_words)
+    found = measure(targets, Oracle().predict(targets), world.cell_words)
     assert found["attribute_accuracy"].count == found["nll_per_token"].count == 49 * len(asks)
     assert set(found) == {"attribute_accuracy", "nll_per_token", "nll_per_target"}
 
 
 def test_a_word_of_another_field_has_no_attributes(joint):
-    targets = collect_targets(joint.asks(questions.Question("forward", "forward", 1.0)))
+    targets = collect_targets(joint.asks(FORWARD))
     wrong = np.full(len(targets.truth_T), joint.id_of("left"))
     found = measure(targets, Prediction(None, wrong), joint.cell_words)
     assert found["attribute_accuracy"].value == found["cell_accuracy"].value == 0.0
 
 
 def test_object_cells_are_those_that_hold_something(joint):
-    targets = collect_targets(joint.asks(questions.Question("forward", "forward", 1.0)))
-    found = measure(targets, Oracle().predict([], targets), joint.cell_words)
+    targets = collect_targets(joint.asks(FORWARD))
+    found = measure(targets, Oracle().predict(targets), joint.cell_words)
     words = [
         slot.word
         for t in joint.trajectories
@@ -295,19 +305,19 @@ def constant_trajectory(world):
 
 def test_baselines_are_perfect_where_nothing_changes(world):
     example = units.tokenise(constant_trajectory(world), world.codec, world.vocabulary)
-    asks = questions.ask(questions.Question("forward", "forward", 1.0), [example], num_steps=2, limit=9, seed=0)
+    asks = ask(FORWARD, [example], Windows(2), limit=9, seed=0)
     targets = collect_targets(asks)
     elsewhere = baselines.SlotMarginals(world.examples[1:])
     itself = baselines.SlotMarginals([example])
-    copied = baselines.copy_previous(asks, targets, elsewhere.predict(asks, targets))
+    copied = baselines.copy_previous(targets, elsewhere.predict(targets))
     assert measure(targets, copied, world.cell_words)["exact_observation_rate"].value == 1.0
-    frequent = measure(targets, itself.predict(asks, targets), world.cell_words)
+    frequent = measure(targets, itself.predict(targets), world.cell_words)
     assert frequent["exact_observation_rate"].value == 1.0
-    acts = questions.ask(questions.Question("causal", "causal", 1.0), [example], num_steps=2, limit=9, seed=0)
+    acts = ask(CAUSAL, [example], Windows(2), limit=9, seed=0)
     targets = collect_targets(acts)
-    always = baselines.always(world.vocabulary.encode_slot("forward"), acts, targets, Kind.ACTION)
+    always = baselines.always(world.vocabulary.encode_slot("forward"), targets, Kind.ACTION)
     assert measure(targets, always, world.cell_words)["action_accuracy"].value == 1.0
-    never = baselines.always(world.vocabulary.encode_slot("left"), acts, targets, Kind.ACTION)
+    never = baselines.always(world.vocabulary.encode_slot("left"), targets, Kind.ACTION)
     assert measure(targets, never, world.cell_words)["action_accuracy"].value == 0.0
 
 
@@ -315,20 +325,20 @@ def test_copy_never_copies_what_is_hidden(joint):
     """With every observation hidden there is nothing to copy: the fallback stays."""
     asks = [
         one._replace(hidden=one.hidden._replace(is_hidden_L=one.example.slots_GL[0] >= 0))
-        for one in joint.asks(questions.Question("forward", "forward", 1.0))
+        for one in joint.asks(FORWARD)
     ]
     targets = collect_targets(asks)
     fallback = Prediction(None, np.full(len(targets.truth_T), 7))
-    assert (baselines.copy_previous(asks, targets, fallback).chosen_T == 7).all()
+    assert (baselines.copy_previous(targets, fallback).chosen_T == 7).all()
 
 
 def test_unigram_by_hand(joint):
     """Four times `forward`, the one known token: p(forward) = 5 / 5; an unseen word gets 1 / 5."""
     example = units.tokenise(constant_trajectory(joint), joint.codec, joint.vocabulary)
     marginals = baselines.SlotMarginals([example])
-    asks = joint.asks(questions.Question("causal", "causal", 1.0))
+    asks = joint.asks(CAUSAL)
     targets = collect_targets(asks)
-    nll_T = marginals.predict(asks, targets).nll_T
+    nll_T = marginals.predict(targets).nll_T
     is_forward_T = targets.truth_T == joint.id_of("forward")
     assert is_forward_T.any() and not is_forward_T.all()
     np.testing.assert_allclose(nll_T[is_forward_T], 0.0, atol=1e-12)
@@ -339,12 +349,10 @@ def test_unigram_by_hand(joint):
 
 def test_unigram_probabilities_sum_to_one(joint):
     marginals = baselines.SlotMarginals(joint.examples)
-    (one, *_) = joint.asks(questions.Question("causal", "causal", 1.0))
+    (one, *_) = joint.asks(CAUSAL)
     targets = collect_targets([one])
     known = np.unique(np.concatenate([e.tokens_L[e.field_L == Field.ACTION] for e in joint.examples]))
-    total = sum(
-        np.exp(-marginals.predict([one], dataclasses.replace(targets, truth_T=np.array([v]))).nll_T[0]) for v in known
-    )
+    total = sum(np.exp(-marginals.predict(dataclasses.replace(targets, truth_T=np.array([v]))).nll_T[0]) for v in known)
     assert total == pytest.approx(1.0)
 
 
@@ -368,9 +376,9 @@ def test_model_scores_are_those_of_the_bare_row(joint, untrained):
     config, params, model = untrained
     asks = joint.asks(questions.QUESTIONS[2])
     targets = collect_targets(asks)
-    found = model.predict(asks, targets)
+    found = model.predict(targets)
     short = Model(Config(), config, params, joint.vocabulary, joint.actions, 64)
-    shorter = short.predict(asks, targets)
+    shorter = short.predict(targets)
     np.testing.assert_allclose(shorter.nll_T, found.nll_T, rtol=2e-5, atol=2e-5)
     lengths_A = np.array([len(one.example) for one in asks])
     for a in (int(lengths_A.argmin()), int(lengths_A.argmax())):
@@ -386,8 +394,8 @@ def test_model_scores_are_those_of_the_bare_row(joint, untrained):
 def test_action_logits_are_log_probabilities_in_the_hole(joint, untrained):
     config, params, model = untrained
     framer = policy.Framer(joint.codec, joint.vocabulary, WINDOW, joint.actions)
-    rows = [framer.row(i, t.units[:2]) for i, t in enumerate(joint.trajectories)]
-    rows += [framer.row(i, t.units[:4]) for i, t in enumerate(joint.trajectories)]
+    rows = [framer.row(str(i), t.units[:2]) for i, t in enumerate(joint.trajectories)]
+    rows += [framer.row(str(i), t.units[:4]) for i, t in enumerate(joint.trajectories)]
     found_NA = model.action_logits(rows, framer.first_hidden)
     ids_A = [joint.id_of(a) for a in joint.actions]
     for n in (0, len(rows) - 1):
@@ -422,16 +430,10 @@ def test_policy_rows_are_training_windows(world, num_steps):
     """What the policy shows is, token for token, the causal example of training."""
     for seed, trajectory in enumerate(world.trajectories):
         framer = policy.Framer(world.codec, world.vocabulary, num_steps, world.actions)
-        for one in questions.ask(
-            questions.Question("causal", "causal", 1.0),
-            [world.examples[seed]],
-            num_steps=num_steps,
-            limit=99,
-            seed=0,
-        ):
+        for one in ask(CAUSAL, [world.examples[seed]], Windows(num_steps), limit=99, seed=0):
             step = int(one.example.step_U[-1])
             seen = [u for u in trajectory.units if u.step < step or (u.step == step and u.kind != Kind.ACTION)]
-            row = framer.row(seed, seen)
+            row = framer.row(str(seed), seen)
             expected = np.where(one.hidden.is_hidden_L, world.vocabulary.mask_id, one.example.tokens_L)
             np.testing.assert_array_equal(row, expected)
 
@@ -447,14 +449,14 @@ def test_the_future_changes_nothing(joint, untrained):
         else Unit(Kind.ACTION, u.step, text="drop")
         for u in first.units
     ]  # fmt: skip
-    question = questions.Question("causal", "causal", 1.0)
+    question = CAUSAL
     predictions = []
     for trajectory in (first, Trajectory("changed", tuple(changed))):
         example = units.tokenise(trajectory, joint.codec, joint.vocabulary)
-        asks = questions.ask(question, [example], num_steps=WINDOW, limit=99, seed=0)[:2]
+        asks = ask(question, [example], Windows(WINDOW), limit=99, seed=0)[:2]
         targets = collect_targets(asks)
         # the truth of step 1 differs; what the model would do must not
-        predictions.append(model.predict(asks, targets).chosen_T)
+        predictions.append(model.predict(targets).chosen_T)
         rows = [np.where(a.hidden.is_hidden_L, -1, a.example.tokens_L) for a in asks]
         predictions.append(np.concatenate(rows))
     np.testing.assert_array_equal(predictions[0], predictions[2])
@@ -471,33 +473,46 @@ class Fixed:
         return np.tile(self._logits_A, (len(episodes), 1))
 
 
-def fresh_episodes(seeds):
-    return [policy.Episode(seed, make_environment()) for seed in seeds]
+@contextlib.contextmanager
+def begun(seeds):
+    """Episodes that have just begun."""
+    with LocalServer(make_environment, len(seeds)) as server:
+        episodes = [Episode(str(seed), server, number) for number, seed in enumerate(seeds)]
+        for episode in episodes:
+            episode.begin(episode.ask("reset", episode.task).result())
+        yield episodes
+
+
+def words_of(decisions):
+    """What each decision does."""
+    return [decision.units[-1].text for decision in decisions]
 
 
 def test_rules(joint):
     actions = joint.actions[:3]  # left, right, forward
-    (episode,) = fresh_episodes([SEEDS[0]])
     scorer = Fixed(1.0, 0.0, 2.5)
-    greedy = policy.RulePolicy(scorer, "greedy", actions, 0)
-    assert [greedy.choose([episode])[0] for _ in range(3)] == ["forward"] * 3
-    # in one place: 2.5, then 1.0 > 0.5, then 0.5 > 0.0 > -1.0, then 0.0
-    penalised = policy.RulePolicy(scorer, "visit_penalty", actions, 0)
-    assert [penalised.choose([episode])[0] for _ in range(4)] == ["forward", "left", "forward", "right"]
+    with begun(SEEDS[:1]) as episodes:
+        greedy = policy.RulePolicy(scorer, "greedy", actions, 0)
+        assert [*words_of(greedy.act(episodes)), *words_of(greedy.act(episodes))] == ["forward"] * 2
+        # in one place: 2.5, then 1.0 > 0.5, then 0.5 > 0.0 > -1.0, then 0.0
+        penalised = policy.RulePolicy(scorer, "visit_penalty", actions, 0)
+        chosen = [words_of(penalised.act(episodes))[0] for _ in range(4)]
+    assert chosen == ["forward", "left", "forward", "right"]
     with pytest.raises(ValueError, match="greedy, sampled, visit_penalty"):
         policy.RulePolicy(scorer, "greedi", actions, 0)
 
 
 def test_sampled_follows_the_distribution_whatever_else_is_played(joint):
     actions = joint.actions[:3]
-    environment = make_environment()
-    episodes = [policy.Episode(seed, environment) for seed in range(300)]
     probability = np.array([0.6, 0.3, 0.1])
     rule = policy.RulePolicy(Fixed(*np.log(probability)), "sampled", actions, 0)
-    drawn = rule.choose(episodes)
+    episodes = [Episode(str(seed), None, 0) for seed in range(300)]
+    for episode in episodes:
+        episode.begin(Start((Unit(Kind.GOAL, 0, text="go"), Unit(Kind.OBSERVATION, 0, text="here")), 9))
+    drawn = words_of(rule.act(episodes))
     shares = [drawn.count(action) / len(drawn) for action in actions]
     np.testing.assert_allclose(shares, probability, atol=0.1)  # 3.5 standard errors of a share of 0.6
-    assert rule.choose(episodes[200:210]) == drawn[200:210]
+    assert words_of(rule.act(episodes[200:210])) == drawn[200:210]
 
 
 def test_lockstep_plays_as_one_by_one(joint, untrained):
@@ -507,8 +522,8 @@ def test_lockstep_plays_as_one_by_one(joint, untrained):
         framer = policy.Framer(joint.codec, joint.vocabulary, WINDOW, joint.actions)
         return policy.RulePolicy(policy.ModelScorer(framer, model.action_logits), "sampled", joint.actions, 0)
 
-    together, _ = rollout.play_all(make_environment, SEEDS[:3], make_policy)
-    alone = [rollout.play_all(make_environment, [seed], make_policy)[0] for seed in SEEDS[:3]]
+    together, _ = rollout.play_all(make_environment, SEEDS[:3], make_policy())
+    alone = [rollout.play_all(make_environment, [seed], make_policy())[0] for seed in SEEDS[:3]]
     np.testing.assert_array_equal(together.steps_E, [a.steps_E[0] for a in alone])
     np.testing.assert_array_equal(together.is_success_E, [a.is_success_E[0] for a in alone])
 
@@ -519,7 +534,7 @@ def test_expert_beats_random_and_is_its_own_measure(joint, expert):
     assert found["success"].value == found["steps_relative_to_expert"].value == 1.0
     assert found["success_weighted_path_length"].value == 1.0
     assert found["steps"].value == np.mean([e.units[-1].step for e in episodes])
-    random, _ = rollout.play_all(make_environment, SEEDS, lambda: policy.RandomPolicy(joint.actions, 0))
+    random, _ = rollout.play_all(make_environment, SEEDS, Random(0, policy.seed_of))
     worse = rollout.summarise(random, outcomes)
     assert worse["success"].value < 1.0 and worse["return"].value < found["return"].value
     assert worse["steps"].value > found["steps"].value
@@ -529,8 +544,24 @@ def test_expert_beats_random_and_is_its_own_measure(joint, expert):
 
 def test_an_expert_that_gives_up_fails_its_episode():
     """On this level the bot never works (upstream's list of broken environments)."""
-    outcomes, _ = rollout.play_all(lambda: registry.make_environment("BabyAI-KeyInBox-v0"), [0, 1], policy.ExpertPolicy)
+    outcomes, _ = rollout.play_all(lambda: registry.make_environment("BabyAI-KeyInBox-v0"), [0, 1], Advised())
     assert not outcomes.is_success_E.any()
+
+
+def test_grids_answer_as_worlds_of_text_do():
+    with begun(SEEDS[:1]) as (episode,):
+        assert episode.ask("valid_actions").result() == make_environment().actions
+        assert [episode.ask("parse_error", text).result() for text in ("left", "levt")] == [
+            "", "expected one of left, right, forward, pickup, drop, toggle, done, got 'levt'"]  # fmt: skip
+        (advised,) = episode.ask("advice").result()
+        assert advised.kind == Kind.ACTION and advised.step == 0
+        episode.take(episode.decide(policy.one_action(episode, "left")).result())
+        assert [unit.step for unit in episode.units] == [0, 0, 0, 1] and episode.max_steps > 1
+        assert episode.ask("advice").result()[0].step == 1
+        episode.begin(episode.ask("reset", episode.task).result())
+        episode.take(episode.decide(policy.one_action(episode, "left")).result())
+        with pytest.raises(SessionError, match="from the start"):  # the bot has missed a step
+            episode.ask("advice").result()
 
 
 def test_acting_plays_every_rule_with_and_without_the_model(joint, untrained):

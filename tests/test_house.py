@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"files", "command", "paths", "terminal"},  # the standard library alone
     {"recipes"},
-    {"types", "config", "keys", "process", "digest", "hardware", "hlo", "rendering", "profiling"},
+    {"types", "config", "keys", "process", "digest", "hardware", "hlo", "rendering", "profiling", "progress"},
     {"masking"},
     {"data", "environments", "sharding", "metrics", "statistics", "compiled"},
     {"model", "formats"},
@@ -59,6 +59,12 @@ def test_imports_point_down(path):
 def test_one_file_says_partition_spec():
     for path in MODULES:
         assert path.name == "sharding.py" or "PartitionSpec" not in path.read_text(encoding="utf-8"), path
+
+
+def test_one_file_draws_bars_and_one_renames_what_is_written():
+    paths = [*MODULES, *(ROOT / "conversion").rglob("*.py")]
+    for words, home in (("tqdm", {"progress.py"}), ("os.replace(", {"files.py"})):
+        assert {path.name for path in paths if words in path.read_text(encoding="utf-8")} == home
 
 
 @pytest.mark.parametrize("word", ["trust_remote_code=True", "pickle.load", "torch.load", "config.get("])
@@ -111,7 +117,7 @@ def test_public_functions_explain_their_arguments():
     assert len(lacking) <= 0.1 * len(many), lacking
 
 
-@pytest.mark.parametrize(("module", "most"), [("anyorder_jax.train", 45), ("anyorder_jax.training.loop", 67)])
+@pytest.mark.parametrize(("module", "most"), [("anyorder_jax.train", 45), ("anyorder_jax.training.loop", 68)])
 def test_train_reaches_few_modules(module, most):
     """The door itself; and what a run of grids from random weights loads, once it has read its configuration."""
     code = f"import {module}, sys; print(*sorted(m for m in sys.modules if m.split('.')[0] == 'anyorder_jax'))"

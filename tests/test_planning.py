@@ -3,18 +3,19 @@
 import numpy as np
 import pytest
 
+from anyorder_jax.acting.policy import Advised
 from anyorder_jax.data import units
-from anyorder_jax.evaluation import planning, policy, rollout
+from anyorder_jax.evaluation import planning, rollout
 from anyorder_jax.evaluation.policy import Framer
 from anyorder_jax.types import Kind, Trajectory
-from test_evaluation import WINDOW, World, make_environment
+from test_evaluation import WINDOW, World, begun, make_environment, words_of
 
 SEEDS = range(9_000_000, 9_000_003)
 
 
 @pytest.fixture(scope="module")
 def world():
-    return World("joint", rollout.play_all(make_environment, SEEDS, policy.ExpertPolicy)[1])
+    return World("joint", rollout.play_all(make_environment, SEEDS, Advised())[1])
 
 
 def framer(world):
@@ -46,7 +47,7 @@ def test_a_plan_row_is_the_layout_of_training(world):
     """With its holes filled by what happened, the row is a window of the episode."""
     trajectory = max(world.trajectories, key=lambda t: len(t.units))
     seen = [u for u in trajectory.units if u.step < 1 or (u.kind == Kind.OBSERVATION and u.step == 1)]
-    row, places = framer(world).plan_row(7, seen, 2)
+    row, places = framer(world).plan_row("7", seen, 2)
     whole = units.tokenise(Trajectory("x", trajectory.units), world.codec, world.vocabulary)
     window = units.window(whole, 2, WINDOW)
     assert len(row) == len(window)
@@ -62,7 +63,7 @@ def test_a_plan_row_is_the_layout_of_training(world):
 def test_the_goal_state_stands_at_the_end(world):
     trajectory = world.trajectories[0]
     last = [u for u in trajectory.units if u.kind == Kind.OBSERVATION][-1]
-    row, _ = framer(world).plan_row(1, trajectory.units[:2], 1, last)
+    row, _ = framer(world).plan_row("1", trajectory.units[:2], 1, last)
     view = units.tokenise(Trajectory("x", (last,)), world.codec, world.vocabulary).tokens_L
     np.testing.assert_array_equal(row[-len(view) :], view)
 
@@ -71,27 +72,22 @@ def test_the_goal_state_stands_at_the_end(world):
 def test_a_plan_is_done_before_the_next_one(world, is_stepwise, passes):
     model = Scripted(world, "left")
     agent = planner(world, model, is_stepwise)
-    environment = make_environment()
-    episode = policy.Episode(SEEDS[0], environment)
-    for _ in range(4):
-        (word,) = agent.choose([episode])
-        assert word == "left"
-        episode.act(word)
-    environment.close()
+    with begun(SEEDS[:1]) as (episode,):
+        for _ in range(4):
+            (decision,) = agent.act([episode])
+            assert words_of([decision]) == ["left"]
+            episode.take(episode.decide(decision).result())
     assert len(model.shown) == 2 * passes  # two plans of two actions
 
 
 def test_stepwise_sees_what_it_imagined(world):
     model = Scripted(world, "left")
-    environment = make_environment()
-    planner(world, model, True).choose([policy.Episode(SEEDS[0], environment)])
-    environment.close()
+    with begun(SEEDS[:1]) as episodes:
+        planner(world, model, True).act(episodes)
     holes = [int((rows[0] == world.vocabulary.mask_id).sum()) for rows in model.shown]
     assert holes == [52, 51, 1]  # action, observation (50 words), action
 
 
 def test_a_plan_that_says_no_action_falls_back(world):
-    environment = make_environment()
-    agent = planner(world, Scripted(world, "wall"), False)
-    assert agent.choose([policy.Episode(SEEDS[0], environment)]) == [world.actions[1]]
-    environment.close()
+    with begun(SEEDS[:1]) as episodes:
+        assert words_of(planner(world, Scripted(world, "wall"), False).act(episodes)) == [world.actions[1]]

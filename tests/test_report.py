@@ -15,12 +15,13 @@ from minigrid.core.constants import COLORS
 from PIL import Image
 
 from anyorder_jax import checkpoint, evaluate, run_directory, sharding, state, weights
+from anyorder_jax.acting.policy import Advised
 from anyorder_jax.asking.subject import Subject
 from anyorder_jax.config import CheckpointConfig, Config, DataConfig, MeshConfig, freeze
 from anyorder_jax.data import overlap, sources, units
 from anyorder_jax.data.tokenization import Vocabulary
 from anyorder_jax.environments import registry
-from anyorder_jax.evaluation import film, held_out, of_grid, policy, questions, report, rollout, strip
+from anyorder_jax.evaluation import film, held_out, of_grid, questions, report, rollout, strip
 from anyorder_jax.evaluation.measures import CellWords
 from anyorder_jax.evaluation.request import Request
 from anyorder_jax.model import presets
@@ -37,14 +38,14 @@ def make_environment():
 
 
 def play(split, num):
-    _, episodes = rollout.play_all(make_environment, list(sources.seed_range(0, split)[:num]), policy.ExpertPolicy)
+    _, episodes = rollout.play_all(make_environment, list(sources.seed_range(0, split)[:num]), Advised())
     return episodes
 
 
 def as_trajectory(episode):
     outcome = {"success": True, "return": episode.total_reward, "num_steps": episode.num_steps}
-    source = {"environment": LEVEL, "seed": episode.seed, "expert": "BabyAIBot", "version": "test"}
-    return Trajectory(f"{LEVEL}/{episode.seed}", tuple(episode.units), outcome, source)
+    source = {"environment": LEVEL, "seed": int(episode.task), "expert": "BabyAIBot", "version": "test"}
+    return Trajectory(f"{LEVEL}/{episode.task}", tuple(episode.units), outcome, source)
 
 
 @pytest.fixture(scope="module")
@@ -280,7 +281,7 @@ def drawn(request):
     codec, attribute_codec = (registry.make_codec(LEVEL, profile) for profile in (request.param, "attributes"))
     vocabulary = Vocabulary.builtin(codec)
     episodes = play("test", 8)
-    examples = [units.tokenise(Trajectory(str(e.seed), tuple(e.units)), codec, vocabulary) for e in episodes]
+    examples = [units.tokenise(Trajectory(e.task, tuple(e.units)), codec, vocabulary) for e in episodes]
     return (
         strip.choose(examples, 3, 0),
         CellWords(codec, attribute_codec, vocabulary, episodes[0].units[1]),

@@ -3,19 +3,23 @@
 import numpy as np
 import pytest
 
-from anyorder_jax.evaluation import calibration, policy, questions, rollout, sequence_nll
+from anyorder_jax.acting.policy import Advised
+from anyorder_jax.asking.calibration import reliability
+from anyorder_jax.asking.questions import ask
+from anyorder_jax.asking.targets import Prediction
+from anyorder_jax.evaluation import questions, rollout, sequence_nll
 from anyorder_jax.evaluation.baselines import SlotMarginals
 from anyorder_jax.evaluation.measures import measure
-from anyorder_jax.evaluation.targets import Prediction, collect_targets
+from anyorder_jax.evaluation.targets import collect_targets
 from anyorder_jax.types import Field, Kind
-from test_evaluation import SEEDS, WINDOW, World, make_environment, tiny_model
+from test_evaluation import FORWARD, SEEDS, WINDOW, World, make_environment, tiny_model
 
 SETTINGS = {"num_steps": WINDOW, "limit": 2, "seed": 0}
 
 
 @pytest.fixture(scope="module")
 def world():
-    return World("joint", rollout.play_all(make_environment, SEEDS, policy.ExpertPolicy)[1])
+    return World("joint", rollout.play_all(make_environment, SEEDS, Advised())[1])
 
 
 def scored(example):
@@ -40,7 +44,7 @@ def test_the_bound_is_the_mean_over_all_orders(world):
     """A predictor that pays f(number of visible units) a unit: the mean over orders is f(0) + .. + f(S - 1), and N
     draws with S | N hit every count equally often."""
     example = world.examples[0]
-    window = questions.ask(questions.QUESTIONS[0], [example], num_steps=2, limit=99, seed=0)[-1].example
+    window = ask(questions.QUESTIONS[0], [example], questions.Windows(2), limit=99, seed=0)[-1].example
     num_units = len(window.kind_U)
     draws = 4 * num_units
     weighted = sequence_nll.elbo_asks(
@@ -81,7 +85,7 @@ def test_chain_of_the_unigram_is_the_sum_of_its_tokens(world):
     marginals = SlotMarginals(world.examples)
     weighted = sequence_nll.chain_asks(world.examples, **SETTINGS)
     targets = collect_targets(weighted.asks)
-    prediction = marginals.predict(weighted.asks, targets)
+    prediction = marginals.predict(targets)
     found = sequence_nll.estimates(weighted, targets, prediction, world.cell_words)
     assert found["nll_per_window"].value == pytest.approx(prediction.nll_T.sum() / len(weighted.episode_W))
 
@@ -104,7 +108,7 @@ def test_a_real_model_goes_through_both(world):
 
 def test_changed_cells_are_those_that_copying_gets_wrong(world):
     """Over changed cells copying the observation before is always wrong, over the others always right."""
-    asks = world.asks(questions.Question("forward", "forward", 1.0))
+    asks = world.asks(FORWARD)
     targets = collect_targets(asks)
     copied = np.concatenate([previous_tokens(one) for one in asks])
     found = measure(targets, Prediction(None, copied), world.cell_words)
@@ -130,12 +134,12 @@ def test_a_calibrated_predictor_has_no_error_and_a_boaster_has(world):
     is_right = rng.random(len(confidence)) < confidence
     chosen = np.where(is_right, targets.truth_T, -1)
     nll = np.zeros(len(confidence))
-    honest = calibration.reliability(targets, Prediction(nll, chosen, confidence), Kind.OBSERVATION)
+    honest = reliability(targets, Prediction(nll, chosen, confidence), [Kind.OBSERVATION])["observation"]
     assert honest["ece"] < 0.03 and len(honest["bins"]) == 3
     assert sum(one["count"] for one in honest["bins"]) == honest["count"] == (targets.kind_T == Kind.OBSERVATION).sum()
     sure = np.ones(len(confidence))
-    boaster = calibration.reliability(targets, Prediction(nll, chosen, sure), Kind.OBSERVATION)
+    boaster = reliability(targets, Prediction(nll, chosen, sure), [Kind.OBSERVATION])["observation"]
     assert boaster["ece"] == pytest.approx(1 - is_right[targets.kind_T == Kind.OBSERVATION].mean())
     assert boaster["low"] <= boaster["ece"] <= boaster["high"]
     with pytest.raises(ValueError, match="no probability"):
-        calibration.reliability(targets, Prediction(nll, chosen), Kind.OBSERVATION)
+        reliability(targets, Prediction(nll, chosen))

@@ -1,4 +1,4 @@
-"""Episode: one episode while it is played, and the decisions that are made in it."""
+"""Episode: one episode while it is played, of text or of a grid, and the decisions that are made in it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from anyorder_jax.environments.base import Start, TextStep
-from anyorder_jax.environments.server import Server, SessionError
+from anyorder_jax.environments.server import SessionError, Sessions
 from anyorder_jax.types import DECISION, Kind, Trajectory, Unit
 
 
@@ -35,7 +35,7 @@ class Episode:
     """
 
     task: str
-    server: Server
+    server: Sessions
     session: int
     units: list[Unit] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)

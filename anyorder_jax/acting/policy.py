@@ -1,4 +1,5 @@
-"""Policies of worlds of text: what to write in each of several episodes, from what has been seen so far.
+"""Policies: what to do next in each of several episodes, from what has been seen so far. (Those that score the words
+of a grid are in `evaluation.policy`.)
 
 Generated    the model writes the decision (thought, action); an action that does not parse is hidden once more and
              written from left to right; what then does not parse either is told the agent as an outcome
@@ -13,7 +14,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from anyorder_jax import keys
@@ -64,20 +65,25 @@ def _num_tokens(written: Written) -> int:
 
 
 class Random:
-    """Uniform over the actions that the world says are valid. A draw depends on (seed, task, step) alone."""
+    """Uniform over the actions that the world says are valid. A draw depends on (seed, task, step) alone.
 
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
+    Args:
+      seed: of the draws.
+      number_of: an episode's own number in them, of its task.
+    """
+
+    def __init__(self, seed: int, number_of: Callable[[Episode], int] = lambda e: zlib.crc32(e.task.encode())) -> None:
+        self._seed, self._number_of = seed, number_of
 
     def act(self, episodes: Sequence[Episode]) -> list[Decision]:
         return [
-            _gives_up(valid) if isinstance(valid, SessionError) else _action(episode, self._draw(episode, valid))
+            _gives_up(valid) if isinstance(valid, SessionError) else one_action(episode, self._draw(episode, valid))
             for episode, valid in zip(episodes, answers(episodes, "valid_actions"), strict=True)
         ]
 
     def _draw(self, episode: Episode, valid: Sequence[str]) -> str:
-        task = zlib.crc32(episode.task.encode())
-        return valid[int(keys.generator(self._seed, "random action", task, episode.num_steps).integers(len(valid)))]
+        place = self._number_of(episode), episode.num_steps
+        return valid[int(keys.generator(self._seed, "random action", *place).integers(len(valid)))]
 
 
 class Frequent:
@@ -87,7 +93,7 @@ class Frequent:
         self._text = text
 
     def act(self, episodes: Sequence[Episode]) -> list[Decision]:
-        return [_action(episode, self._text) for episode in episodes]
+        return [one_action(episode, self._text) for episode in episodes]
 
 
 class Repeated:
@@ -97,7 +103,7 @@ class Repeated:
         self._first = first
 
     def act(self, episodes: Sequence[Episode]) -> list[Decision]:
-        return [_action(episode, episode.last_action() or self._first) for episode in episodes]
+        return [one_action(episode, episode.last_action() or self._first) for episode in episodes]
 
 
 class Advised:
@@ -130,7 +136,8 @@ def frequent_actions(trajectories: Iterable[Trajectory]) -> tuple[str, str]:
     return min(every, key=lambda text: (-every[text], text)), min(first, key=lambda text: (-first[text], text))
 
 
-def _action(episode: Episode, text: str) -> Decision:
+def one_action(episode: Episode, text: str) -> Decision:
+    """A decision without a thought."""
     return Decision((Unit(Kind.ACTION, episode.step, text=text),))
 
 
@@ -140,5 +147,5 @@ def _gives_up(error: SessionError) -> Decision:
 
 __all__ = [
     "SURE", "Advised", "Decision", "Decoding", "Frequent", "Generated", "Policy", "Random", "Repeated",
-    "frequent_actions",
+    "frequent_actions", "one_action",
 ]  # fmt: skip

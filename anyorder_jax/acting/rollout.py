@@ -1,4 +1,4 @@
-"""Rollouts in worlds of text: many episodes over a server of sessions, those that wait for a decision decided together.
+"""Rollouts: many episodes over a server of sessions, those that wait for a decision decided together.
 
 session 0   reset . . decide step . . . . decide step                a policy call decides for all that are ready;
 session 1   reset . . decide step . . decide . . . step              a session that is done gets the next task
@@ -14,14 +14,14 @@ from typing import Any
 from anyorder_jax.acting.episode import Episode
 from anyorder_jax.acting.policy import Policy
 from anyorder_jax.environments.base import Start
-from anyorder_jax.environments.server import Server, SessionError
+from anyorder_jax.environments.server import SessionError, Sessions
 
 GATHER_SECONDS = 0.02
 """How long those that are ready wait for others: a forward pass over several costs little more than over one."""
 
 
 def play(
-    server: Server,
+    server: Sessions,
     tasks: Sequence[str],
     policy: Policy,
     on_end: Callable[[Episode], None] = lambda episode: None,

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from anyorder_jax.asking.questions import Ask
-from anyorder_jax.asking.targets import Prediction, Targets
+from anyorder_jax.asking.targets import Asked, Prediction
 from anyorder_jax.types import Field, Kind, Tokenised
 
 BASELINES = ("unigram", "copy", "most_frequent")
@@ -47,7 +47,7 @@ class Counts:
         commonest = [counter.most_common(1) for counter in units]
         self._unit_R = [np.frombuffer(found[0][0], np.int32) if found else None for found in commonest]
 
-    def predict(self, name: str, targets: Targets) -> Prediction:
+    def predict(self, name: str, targets: Asked) -> Prediction:
         """What one of BASELINES says about the targets."""
         match name:
             case "unigram":
@@ -58,7 +58,7 @@ class Counts:
                 return self._written(targets, lambda ask, unit: self._unit_R[ask.example.kind_U[unit]])
         raise ValueError(f"baselines: unknown baseline {name!r}; expected one of {', '.join(BASELINES)}.")
 
-    def unigram(self, targets: Targets) -> Prediction:
+    def unigram(self, targets: Asked) -> Prediction:
         """p(v | role) = (count(role, v) + 1) / (sum_v count + V)."""
         count_RV = self._count_RV + 1
         p_RV = count_RV / count_RV.sum(1, keepdims=True)
@@ -67,7 +67,7 @@ class Counts:
             -np.log(p_RV[targets.kind_T, targets.truth_T]), chosen_R[targets.kind_T], p_RV.max(1)[targets.kind_T]
         )
 
-    def _written(self, targets: Targets, source: Callable[[Ask, int], np.ndarray | None]) -> Prediction:
+    def _written(self, targets: Asked, source: Callable[[Ask, int], np.ndarray | None]) -> Prediction:
         """Each unit as `source` writes it, token by token: ends behind it, -1 where there is none."""
         chosen_T = np.full(len(targets.truth_T), -1, np.int64)
         is_other_T = (np.diff(targets.ask_T, prepend=-1) != 0) | (np.diff(targets.unit_T, prepend=-1) != 0)

@@ -12,21 +12,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from anyorder_jax import statistics
 from anyorder_jax.asking.baselines import BASELINES, Counts
+from anyorder_jax.asking.calibration import reliability
 from anyorder_jax.asking.measures import measure
-from anyorder_jax.asking.questions import QUESTIONS, ask
+from anyorder_jax.asking.questions import QUESTIONS, Contexts, ask
 from anyorder_jax.asking.rows import Row
 from anyorder_jax.asking.scorer import Scorer
 from anyorder_jax.asking.subject import Subject
 from anyorder_jax.asking.tables import MODEL
-from anyorder_jax.asking.targets import Prediction, Targets, collect_targets
+from anyorder_jax.asking.targets import collect_targets
 from anyorder_jax.config import Config
 from anyorder_jax.data import sources
 from anyorder_jax.data.text_corpus import Texts
 from anyorder_jax.data.units import TokenisedTrajectory
 from anyorder_jax.task import Task
-from anyorder_jax.types import ROLES, Kind
+from anyorder_jax.types import Kind
 
 COUNTED_EPISODES = 2000
 """Of the training split, its first ones, from which the baselines are counted."""
@@ -152,7 +152,7 @@ def evaluate(
     calibration: dict[str, dict[str, Any]] = {}
     num_asks = {}
     for question in QUESTIONS:
-        asks = ask(question, held_out.examples, config.data, limit=num_windows, seed=seed)
+        asks = ask(question, held_out.examples, Contexts(config.data), limit=num_windows, seed=seed)
         num_asks[question.name] = len(asks)
         say(f"{question.name}: {len(asks)} contexts")
         targets = collect_targets(asks, task.vocabulary)
@@ -168,17 +168,3 @@ def evaluate(
         if question.name in CALIBRATED:
             calibration[question.name] = reliability(targets, predictions[MODEL])
     return Found(rows, calibration, num_asks)
-
-
-def reliability(targets: Targets, prediction: Prediction) -> dict[str, Any]:
-    """{role: as `statistics.reliability`} of one question's targets; {} for a predictor without confidence."""
-    if prediction.confidence_T is None:
-        return {}
-    found = {}
-    for kind in np.unique(targets.kind_T).tolist():
-        chosen_T = targets.kind_T == kind
-        is_right_T = (prediction.chosen_T == targets.truth_T)[chosen_T]
-        found[ROLES[kind]] = statistics.reliability(
-            prediction.confidence_T[chosen_T], is_right_T, targets.episode_T[chosen_T]
-        )
-    return found

@@ -9,13 +9,15 @@
     goal              all but the goal                                         the goal
     past, future      one half of the steps                                    the other half
 
-A context holds nothing after the unit that it ends with, and is cut as in training (`contexts`).
+A context holds nothing after the place where it ends, and is cut as in training: `Contexts` does so for text, and
+`evaluation.questions.Windows` for grids, which have fixed windows of steps and questions of their own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -53,30 +55,48 @@ QUESTIONS = (
 """What is asked."""
 
 
-def ask(question: Question, episodes: Sequence[Tokenised], data: DataConfig, *, limit: int, seed: int) -> list[Ask]:
+Whole = TypeVar("Whole", bound=Tokenised)
+Whole_contra = TypeVar("Whole_contra", bound=Tokenised, contravariant=True)
+
+
+class Cut(Protocol[Whole_contra]):
+    """How contexts are cut out of whole episodes. purpose: the word that names its draws."""
+
+    purpose: ClassVar[str]
+
+    def ends(self, order: str, whole: Whole_contra) -> np.ndarray:
+        """int [n]: where a context may end so that the order asks something there."""
+        ...
+
+    def context(self, whole: Whole_contra, end: int) -> Tokenised:
+        """What is shown up to such an end."""
+        ...
+
+
+def ask(question: Question, episodes: Sequence[Whole], cut: Cut[Whole], *, limit: int, seed: int) -> list[Ask]:
     """Cuts contexts and hides in each what the question asks.
 
     Args:
       question: what is asked.
       episodes: whole tokenised trajectories.
-      data: of the run, how long its contexts are.
+      cut: where contexts end, and what they show.
       limit: contexts an episode at most: where more could be asked, so many are drawn.
-      seed: draws are functions of (seed, question, episode, last unit).
+      seed: draws are functions of (seed, question, episode, end).
 
     Returns:
       Asks in order of episodes; an episode of which nothing can be asked has none.
     """
     masking = MaskingConfig(order="any_order", granularity=question.granularity, rate=question.rate)
     sampler = AnyOrderMaskSampler(masking)
-    purpose = f"ask {question.name}"
+    purpose = f"{cut.purpose} {question.name}"
     asks = []
     for episode, whole in enumerate(episodes):
-        ends = ends_of(question.order, whole)
+        ends = cut.ends(question.order, whole)
         if len(ends) > limit:
             drawn = keys.generator(seed, f"{purpose} ends", episode).choice(len(ends), limit, replace=False)
             ends = ends[np.sort(drawn)]
         for end in ends.tolist():
-            example = context(whole, end, data)
+            example = cut.context(whole, end)
             if question.order == "any_order":
                 hidden = sampler(keys.generator(seed, purpose, episode, end), example)
             elif _holds(question.order, example):
@@ -86,6 +106,22 @@ def ask(question: Question, episodes: Sequence[Tokenised], data: DataConfig, *, 
             if hidden.is_target_L.any():
                 asks.append(Ask(example, hidden, episode))
     return asks
+
+
+@dataclass(frozen=True)
+class Contexts:
+    """Contexts of text, which end with a unit. data: of the run, how long its contexts are."""
+
+    data: DataConfig
+    purpose: ClassVar[str] = "ask"
+
+    def ends(self, order: str, whole: Tokenised) -> np.ndarray:
+        """See `ends_of`."""
+        return ends_of(order, whole)
+
+    def context(self, whole: Tokenised, end: int) -> Tokenised:
+        """See `context`."""
+        return context(whole, end, self.data)
 
 
 def context(whole: Tokenised, end: int, data: DataConfig) -> Tokenised:

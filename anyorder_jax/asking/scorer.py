@@ -18,8 +18,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from anyorder_jax import decode, sharding
-from anyorder_jax.asking.questions import Ask
-from anyorder_jax.asking.targets import Prediction, Targets
+from anyorder_jax.asking.targets import Asked, Prediction
 from anyorder_jax.config import Config, MeshConfig
 from anyorder_jax.data.tokenization import Vocabulary
 from anyorder_jax.loss import cross_entropy
@@ -41,6 +40,14 @@ def padded_length(length: int) -> int:
     """What a row of `length` tokens is padded to."""
     step = max(LENGTH_STEP, 2 ** math.ceil(math.log2(max(length, 1))) // 8)
     return -(-length // step) * step
+
+
+class Shapes(NamedTuple):
+    """The shapes of batches. length_of: tokens of a row -> L that it is padded to. rows_of: L -> rows that one part of
+    the mesh gets."""
+
+    length_of: Callable[[int], int] = padded_length
+    rows_of: Callable[[int], int] = sharding.rows_per_shard
 
 
 def chunk_of(num_rows: int, length: int, vocab_size: int) -> int:
@@ -160,13 +167,20 @@ class Scorer:
       model_config, params: the model, its weights on `mesh`.
       vocabulary: its tokenizer.
       mesh: see `mesh_of`; None: the first device.
+      shapes: of batches.
 
     Raises:
       ValueError: when the vocabulary does not belong to the model.
     """
 
     def __init__(
-        self, config: Config, model_config: ModelConfig, params: Any, vocabulary: Vocabulary, mesh: Mesh | None = None
+        self,
+        config: Config,
+        model_config: ModelConfig,
+        params: Any,
+        vocabulary: Vocabulary,
+        mesh: Mesh | None = None,
+        shapes: Shapes = Shapes(),  # noqa: B008 (a tuple)
     ) -> None:
         if vocabulary.size > model_config.vocab_size:
             raise ValueError(
@@ -175,50 +189,58 @@ class Scorer:
             )
         self._mesh = sharding.make_mesh(MeshConfig(), jax.local_devices()[:1]) if mesh is None else mesh
         self._config, self._model_config = config, model_config
-        self._params, self._vocabulary = params, vocabulary
+        self._params, self._vocabulary, self._shapes = params, vocabulary, shapes
         self._score: dict[int, Any] = {}
 
-    def predict(self, targets: Targets) -> Prediction:
+    def predict(self, targets: Asked) -> Prediction:
         """-log p, the likeliest token and its probability of every target, all hidden tokens at once."""
+        mask_id = self._vocabulary.mask_id
+        rows = [noisy_and_clean(ask.example, ask.hidden, mask_id) for ask in targets.asks]
         nll_T, confidence_T = np.zeros((2, len(targets.truth_T)))
         chosen_T = np.zeros(len(targets.truth_T), np.int64)
-        start_A = np.searchsorted(targets.ask_T, np.arange(len(targets.asks) + 1))
-        for length, members in self._batches(targets.asks):
-            found = self._score_batch([targets.asks[a] for a in members], targets, members, length, start_A)
-            for a, nll_L, chosen_L, confidence_L in zip(members, *found, strict=False):
+        start_A = np.searchsorted(targets.ask_T, np.arange(len(rows) + 1))
+        for members, tokens_BL, lengths_B in self._batches([noisy_L for noisy_L, _ in rows]):
+            clean_BL = np.full_like(tokens_BL, self._vocabulary.pad_id)
+            place_BL, truth_BL = np.zeros((2, *tokens_BL.shape), np.int32)
+            count_B = np.zeros_like(lengths_B)
+            for b, a in enumerate(members):
+                mine, clean_L = slice(start_A[a], start_A[a + 1]), rows[a][1]
+                clean_BL[b, : len(clean_L)] = clean_L
+                count_B[b] = mine.stop - mine.start
+                place_BL[b, : count_B[b]] = targets.position_T[mine]
+                truth_BL[b, : count_B[b]] = targets.truth_T[mine]
+            arrays = tokens_BL, clean_BL, lengths_B, place_BL, truth_BL, count_B
+            found = self._run(self._score_of(len(tokens_BL)), *arrays)
+            for b, a in enumerate(members):
                 mine = slice(start_A[a], start_A[a + 1])
-                num = mine.stop - mine.start
-                nll_T[mine], chosen_T[mine], confidence_T[mine] = nll_L[:num], chosen_L[:num], confidence_L[:num]
+                nll_T[mine], chosen_T[mine], confidence_T[mine] = (x_BL[b, : count_B[b]] for x_BL in found)
         return Prediction(nll_T, chosen_T, confidence_T)
 
-    def _score_batch(
-        self, asks: Sequence[Ask], targets: Targets, members: Sequence[int], length: int, start_A: np.ndarray
-    ) -> Any:
-        """(nll, chosen, confidence) [B, L] each of one batch, on the host."""
-        per_shard = sharding.rows_per_shard(length)
-        num_rows = per_shard * sharding.num_row_shards(self._mesh)
-        tokens_BL, clean_BL = np.full((2, num_rows, length), self._vocabulary.pad_id, np.int32)
-        place_BL, truth_BL = np.zeros((2, num_rows, length), np.int32)
-        lengths_B, count_B = np.zeros((2, num_rows), np.int32)
-        for b, (ask, a) in enumerate(zip(asks, members, strict=True)):
-            own, mine = len(ask.example), slice(start_A[a], start_A[a + 1])
-            tokens_BL[b, :own], clean_BL[b, :own] = noisy_and_clean(ask.example, ask.hidden, self._vocabulary.mask_id)
-            lengths_B[b], count_B[b] = own, mine.stop - mine.start
-            place_BL[b, : count_B[b]], truth_BL[b, : count_B[b]] = targets.position_T[mine], targets.truth_T[mine]
+    def _score_of(self, num_rows: int) -> Any:
+        """The scoring program of batches of so many rows."""
+        per_shard = num_rows // sharding.num_row_shards(self._mesh)
         if per_shard not in self._score:
             self._score[per_shard] = jax.jit(make_score(self._config, self._model_config, self._mesh, per_shard))
-        rows = sharding.place_batch((tokens_BL, clean_BL, lengths_B, place_BL, truth_BL, count_B), self._mesh)
-        return jax.device_get(self._score[per_shard](self._params, *rows))
+        return self._score[per_shard]
 
-    def _batches(self, asks: Sequence[Ask]) -> Iterator[tuple[int, list[int]]]:
-        """(L, which asks) of every batch; rows of a like length go together."""
+    def _run(self, program: Any, *arrays: np.ndarray) -> Any:
+        """What a program says of rows, on the host."""
+        return jax.device_get(program(self._params, *sharding.place_batch(arrays, self._mesh)))
+
+    def _batches(self, rows: Sequence[np.ndarray]) -> Iterator[tuple[list[int], np.ndarray, np.ndarray]]:
+        """(which rows, tokens_BL, lengths_B) of full batches; rows of a like length go together."""
         by_length: dict[int, list[int]] = {}
-        for a, ask in enumerate(asks):
-            by_length.setdefault(padded_length(len(ask.example)), []).append(a)
+        for i, row in enumerate(rows):
+            by_length.setdefault(self._shapes.length_of(len(row)), []).append(i)
         for length, members in sorted(by_length.items()):
-            num_rows = sharding.rows_per_shard(length) * sharding.num_row_shards(self._mesh)
+            num_rows = self._shapes.rows_of(length) * sharding.num_row_shards(self._mesh)
             for first in range(0, len(members), num_rows):
-                yield length, members[first : first + num_rows]
+                chosen = members[first : first + num_rows]
+                tokens_BL = np.full((num_rows, length), self._vocabulary.pad_id, np.int32)
+                lengths_B = np.zeros(num_rows, np.int32)
+                for b, i in enumerate(chosen):
+                    tokens_BL[b, : len(rows[i])], lengths_B[b] = rows[i], len(rows[i])
+                yield chosen, tokens_BL, lengths_B
 
 
 def mesh_of(config: Config, text: str = "") -> Mesh:

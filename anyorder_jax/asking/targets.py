@@ -44,13 +44,11 @@ class Spans(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Targets:
-    """T asked tokens of `asks`.
+class Asked:
+    """T asked tokens of `asks`: all that a predictor is told.
 
     ask_T, unit_T, position_T: where each stands, int [T], in order. offset_T: its place in its unit. truth_T: the id.
-    kind_T: `Kind` of its unit. episode_T. is_changed_T: in a line of evidence that is not in the unit of that kind
-    before it. num_characters_T: of the text of a run of asked tokens, at the run's first one, else 0. units, lines:
-    those that are asked whole; a line holds more than an end token. text_S: of each of these units.
+    kind_T: `Kind` of its unit. episode_T.
     """
 
     asks: Sequence[Ask]
@@ -61,6 +59,17 @@ class Targets:
     truth_T: np.ndarray
     kind_T: np.ndarray
     episode_T: np.ndarray
+
+
+@dataclass(frozen=True)
+class Targets(Asked):
+    """Asked tokens of text, and what they make up.
+
+    is_changed_T: in a line of evidence that is not in the unit of that kind before it. num_characters_T: of the text of
+    a run of asked tokens, at the run's first one, else 0. units, lines: those that are asked whole; a line holds more
+    than an end token. text_S: of each of these units.
+    """
+
     is_changed_T: np.ndarray
     num_characters_T: np.ndarray
     units: Spans
@@ -73,34 +82,60 @@ def is_asked(ask: Ask) -> np.ndarray:
     return ask.hidden.is_target_L & (ask.example.field_L != Field.END)
 
 
+Of = Callable[[Ask, np.ndarray], np.ndarray]
+"""(ask, the places that it asks) -> a value for each."""
+
+
+def positions_of(asks: Sequence[Ask]) -> list[np.ndarray]:
+    """int [n] of each ask: the places that it asks, in order."""
+    return [np.flatnonzero(is_asked(ask)) for ask in asks]
+
+
+def gather(asks: Sequence[Ask], positions_A: Sequence[np.ndarray], of: Of, dtype: type = np.int64) -> np.ndarray:
+    """[T]: what `of` says of each ask's places, one ask after the other.
+
+    Args:
+      asks: what is asked.
+      positions_A: the places of each (`positions_of`).
+      of: a value for each place.
+      dtype: of the values.
+    """
+    parts: list[np.ndarray] = [np.asarray(of(ask, p), dtype) for ask, p in zip(asks, positions_A, strict=True)]
+    return np.concatenate(parts) if parts else np.zeros(0, dtype)
+
+
+def collect_asked(asks: Sequence[Ask]) -> Asked:
+    """The table of all asked tokens."""
+    positions_A = positions_of(asks)
+
+    def column(of: Of) -> np.ndarray:
+        return gather(asks, positions_A, of)
+
+    return Asked(
+        asks=asks,
+        ask_T=np.repeat(np.arange(len(asks)), list(map(len, positions_A))).astype(np.int64),
+        unit_T=column(lambda ask, p: ask.example.slots_GL[0][p]),
+        position_T=column(lambda ask, p: p),
+        offset_T=column(lambda ask, p: p - first_places(ask.example)[ask.example.slots_GL[0][p]]),
+        truth_T=column(lambda ask, p: ask.example.tokens_L[p]),
+        kind_T=column(lambda ask, p: ask.example.kind_U[ask.example.slots_GL[0][p]]),
+        episode_T=column(lambda ask, p: np.full(len(p), ask.episode)),
+    )
+
+
 def collect_targets(asks: Sequence[Ask], vocabulary: Vocabulary) -> Targets:
-    """The table of all targets of the asks."""
-    positions_A = [np.flatnonzero(is_asked(ask)) for ask in asks]
-
-    def gather(of: Callable[[Ask, np.ndarray], np.ndarray], dtype: type = np.int64) -> np.ndarray:
-        parts: list[np.ndarray] = [np.asarray(of(ask, p), dtype) for ask, p in zip(asks, positions_A, strict=True)]
-        return np.concatenate(parts) if parts else np.zeros(0, dtype)
-
-    ask_T = np.repeat(np.arange(len(asks)), list(map(len, positions_A))).astype(np.int64)
-    truth_T = gather(lambda ask, p: ask.example.tokens_L[p])
-    kind_T = gather(lambda ask, p: ask.example.kind_U[ask.example.slots_GL[0][p]])
-    episode_T = gather(lambda ask, p: np.full(len(p), ask.episode))
-    units = _spans(asks, positions_A, 0, kind_T, episode_T, np.ones(len(truth_T), bool))
+    """The table of all targets of the asks, of text."""
+    asked, positions_A = collect_asked(asks), positions_of(asks)
+    truth_T, place = asked.truth_T, (asks, positions_A)
+    units = _spans(*place, 0, asked.kind_T, asked.episode_T, np.ones(len(truth_T), bool))
     starts = np.searchsorted(units.of_T[units.of_T >= 0], np.arange(units.num + 1))
     ids = np.split(truth_T[units.of_T >= 0], starts[1:-1]) if units.num else []
     return Targets(
-        asks=asks,
-        ask_T=ask_T,
-        unit_T=gather(lambda ask, p: ask.example.slots_GL[0][p]),
-        position_T=gather(lambda ask, p: p),
-        offset_T=gather(lambda ask, p: p - first_places(ask.example)[ask.example.slots_GL[0][p]]),
-        truth_T=truth_T,
-        kind_T=kind_T,
-        episode_T=episode_T,
-        is_changed_T=gather(lambda ask, p: changed_lines(ask.example, p, vocabulary)[p], bool),
-        num_characters_T=gather(lambda ask, p: _run_lengths(ask.example, p, vocabulary)),
+        **vars(asked),
+        is_changed_T=gather(*place, lambda ask, p: changed_lines(ask.example, p, vocabulary)[p], bool),
+        num_characters_T=gather(*place, lambda ask, p: _run_lengths(ask.example, p, vocabulary)),
         units=units,
-        lines=_spans(asks, positions_A, LINE, kind_T, episode_T, truth_T != vocabulary.end_id),
+        lines=_spans(*place, LINE, asked.kind_T, asked.episode_T, truth_T != vocabulary.end_id),
         text_S=[text_of(span.tolist(), vocabulary) for span in ids],
     )
 

@@ -24,7 +24,7 @@ import threading
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from anyorder_jax.environments import registry
 from anyorder_jax.environments.base import Start, TextStep
@@ -113,6 +113,16 @@ class _Process:
         for pipe in (self._requests, self._replies):
             with contextlib.suppress(BrokenPipeError):
                 pipe.close()
+
+
+class Sessions(Protocol):
+    """What answers for the sessions of an environment: a `Server`, or `local.LocalServer`."""
+
+    num_sessions: int
+
+    def submit(self, session: int, verb: str, argument: Any = None) -> Future[Any]:
+        """See `Server.submit`."""
+        ...
 
 
 class Server:

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from anyorder_jax.acting.episode import Episode
+from anyorder_jax.acting.policy import Advised, Policy, Random
 from anyorder_jax.environments.base import Environment
 from anyorder_jax.evaluation import policy
-from anyorder_jax.evaluation.policy import ActionLogits, Episode, Framer, Policy, RulePolicy
+from anyorder_jax.evaluation.policy import ActionLogits, Framer, RulePolicy, seed_of
 from anyorder_jax.evaluation.rollout import Outcomes, play_all, summarise
 from anyorder_jax.statistics import Estimate
 
@@ -73,11 +75,11 @@ def evaluate(
     policy.check_rules(rules)
     makers: dict[str, Callable[[], Policy]] = {model_name(rule): with_model(rule) for rule in rules}
     makers |= {control_name(rule): without(rule) for rule in rules}
-    makers |= {RANDOM: lambda: policy.RandomPolicy(actions, seed), EXPERT: policy.ExpertPolicy}
+    makers |= {RANDOM: lambda: Random(seed, seed_of), EXPERT: Advised}
     outcomes: dict[str, Outcomes] = {}
     episodes: dict[str, list[Episode]] = {}
     for name, make_policy in makers.items():
         say(f"acting: {name}, {len(seeds)} episodes")
-        outcomes[name], episodes[name] = play_all(make_environment, seeds, make_policy)
+        outcomes[name], episodes[name] = play_all(make_environment, seeds, make_policy())
     summaries = {name: summarise(played, outcomes[EXPERT]) for name, played in outcomes.items()}
     return Played(summaries, outcomes, episodes)

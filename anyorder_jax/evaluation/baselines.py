@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from anyorder_jax.evaluation.questions import Ask, offset_in_unit
-from anyorder_jax.evaluation.targets import Prediction, Targets
+from anyorder_jax.asking.questions import Ask
+from anyorder_jax.asking.targets import Asked, Prediction, first_places
 from anyorder_jax.types import Kind, Tokenised
 
 
@@ -36,7 +36,7 @@ class SlotMarginals:
         for example in examples:
             unit_L = example.slots_GL[0]
             inside_L = np.flatnonzero((unit_L >= 0) & example.is_expert_U[unit_L])
-            kind_L, offset_L = example.kind_U[unit_L[inside_L]], offset_in_unit(example)[inside_L]
+            kind_L, offset_L = example.kind_U[unit_L[inside_L]], inside_L - first_places(example)[unit_L[inside_L]]
             for kind in np.unique(kind_L):
                 chosen = kind_L == kind
                 pair = np.stack([offset_L[chosen], example.tokens_L[inside_L][chosen]])
@@ -52,10 +52,9 @@ class SlotMarginals:
             np.add.at(counts_PV, (places, column), 1)
             self._counts[kind] = counts_PV
 
-    def predict(self, asks: Sequence[Ask], targets: Targets) -> Prediction:
+    def predict(self, targets: Asked) -> Prediction:
         """The unigram of each slot: nll and commonest token."""
-        offsets_A = [offset_in_unit(ask.example) for ask in asks]
-        place_T = np.array([offsets_A[a][p] for a, p in zip(targets.ask_T, targets.position_T, strict=True)], np.int64)
+        place_T = targets.offset_T
         nll_T, chosen_T = np.zeros(len(place_T)), np.full(len(place_T), -1, np.int64)
         for kind in np.unique(targets.kind_T):
             is_kind_T = targets.kind_T == kind
@@ -95,12 +94,12 @@ class SlotMarginals:
             return np.log(counts_A / counts_A.sum())
 
 
-def copy_previous(asks: Sequence[Ask], targets: Targets, fallback: Prediction) -> Prediction:
+def copy_previous(targets: Asked, fallback: Prediction) -> Prediction:
     """For observations: the same slot in the latest earlier observation of the window that shows it.
     Elsewhere, and where no earlier one shows it, `fallback`. It has no probabilities."""
     chosen_T = fallback.chosen_T.copy()
-    start_A = np.searchsorted(targets.ask_T, np.arange(len(asks) + 1))
-    for a, ask in enumerate(asks):
+    start_A = np.searchsorted(targets.ask_T, np.arange(len(targets.asks) + 1))
+    for a, ask in enumerate(targets.asks):
         mine = slice(start_A[a], start_A[a + 1])
         if (targets.kind_T[mine] == Kind.OBSERVATION).any():
             known_L = _latest_visible(ask)
@@ -123,16 +122,16 @@ def _latest_visible(ask: Ask) -> np.ndarray:
     return previous_L
 
 
-def always(ids: Sequence[int], asks: Sequence[Ask], targets: Targets, kind: Kind) -> Prediction:
+def always(ids: Sequence[int], targets: Asked, kind: Kind) -> Prediction:
     """The same word in every unit of one kind, -1 elsewhere. It has no probabilities.
 
     Args:
       ids: of the word.
-      asks, targets: what is asked.
+      targets: what is asked.
       kind: of the units that get the word.
     """
     chosen_T = np.full(len(targets.truth_T), -1, np.int64)
     for t in np.flatnonzero(targets.kind_T == kind):
-        place = offset_in_unit(asks[targets.ask_T[t]].example)[targets.position_T[t]]
+        place = targets.offset_T[t]
         chosen_T[t] = ids[place] if place < len(ids) else -1
     return Prediction(None, chosen_T)

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from anyorder_jax.acting.episode import Episode
 from anyorder_jax.environments.base import Environment
 from anyorder_jax.evaluation import report
-from anyorder_jax.evaluation.policy import Episode
+from anyorder_jax.evaluation.policy import seed_of
 from anyorder_jax.types import Kind
 
 SCENE = 320  # pixels across
@@ -37,10 +38,10 @@ def frames(environment: Environment, episode: Episode, title: str) -> list[Image
       episode: finished.
       title: e.g. the policy's name.
     """
-    goal = next(unit.text or "" for unit in environment.reset(episode.seed) if unit.kind == Kind.GOAL)
+    goal = next(unit.text or "" for unit in environment.reset(seed_of(episode)) if unit.kind == Kind.GOAL)
     actions = [unit.text or "" for unit in episode.units if unit.kind == Kind.ACTION]
     outcome = "solved" if episode.is_success else "failed"
-    heading = f"{title}, seed {episode.seed}"
+    heading = f"{title}, seed {episode.task}"
     drawn = [_frame(environment, heading, goal, "start")]
     for number, word in enumerate(actions[:MAX_FRAMES], start=1):
         environment.step(word)

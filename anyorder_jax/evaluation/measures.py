@@ -24,8 +24,9 @@ from __future__ import annotations
 import numpy as np
 
 from anyorder_jax import statistics
+from anyorder_jax.asking.targets import Prediction
 from anyorder_jax.data.tokenization import Vocabulary
-from anyorder_jax.evaluation.targets import Group, Prediction, Targets
+from anyorder_jax.evaluation.targets import GridTargets, Group
 from anyorder_jax.statistics import Estimate
 from anyorder_jax.types import Codec, Field, Kind, Unit
 
@@ -81,7 +82,7 @@ def _ids_of_words(ids_T: np.ndarray, words: Group) -> np.ndarray:
 
 
 def _compare_grid_words(
-    targets: Targets, chosen_T: np.ndarray, cell_words: CellWords
+    targets: GridTargets, chosen_T: np.ndarray, cell_words: CellWords
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """For each word (int [W] each): its attributes, those that are right, and whether it says that an object
     is there. All 0 for words that are not part of a grid."""
@@ -114,7 +115,7 @@ def _sum_of(values_T: np.ndarray, group: Group) -> np.ndarray:
 
 
 def measure(
-    targets: Targets, prediction: Prediction, cell_words: CellWords, weight_A: np.ndarray | None = None
+    targets: GridTargets, prediction: Prediction, cell_words: CellWords, weight_A: np.ndarray | None = None
 ) -> dict[str, Estimate]:
     """Every number of the module's docstring that the question has targets for, by name.
 

@@ -14,10 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from anyorder_jax.evaluation import acting, policy
+from anyorder_jax.acting.episode import Decision, Episode
+from anyorder_jax.acting.policy import Advised, Policy, Random, one_action
+from anyorder_jax.evaluation import acting
 from anyorder_jax.evaluation.held_out import HeldOut
 from anyorder_jax.evaluation.likelihood import Model
-from anyorder_jax.evaluation.policy import Episode, Framer, MarginalScorer, ModelScorer, Policy, RulePolicy, log_softmax
+from anyorder_jax.evaluation.policy import Framer, MarginalScorer, ModelScorer, RulePolicy, log_softmax, seed_of
 from anyorder_jax.evaluation.rollout import play_all, summarise
 from anyorder_jax.types import Kind, Unit
 
@@ -41,23 +43,23 @@ class Planner:
         self._framer, self._model, self._num_actions = framer, model, num_actions
         self._word_ids = {word: tuple(ids) for word, ids in word_ids.items()}
         self._is_stepwise, self._mask_id = is_stepwise, mask_id
-        self._queued: dict[int, list[str]] = {}
+        self._queued: dict[str, list[str]] = {}
 
-    def choose(self, episodes: Sequence[Episode]) -> list[str]:
+    def act(self, episodes: Sequence[Episode]) -> list[Decision]:
         """One action word an episode."""
-        waiting = [episode for episode in episodes if not self._queued.get(episode.seed)]
+        waiting = [episode for episode in episodes if not self._queued.get(episode.task)]
         if waiting:
             rows, places = zip(
-                *(self._framer.plan_row(e.seed, e.units, self._num_actions) for e in waiting), strict=True
+                *(self._framer.plan_row(e.task, e.units, self._num_actions) for e in waiting), strict=True
             )
             filled = self._fill(rows)
             for episode, row, place in zip(waiting, filled, places, strict=True):
-                self._queued[episode.seed] = self._read(row, place) or [self._greedy(episode)]
-        return [self._queued[episode.seed].pop(0) for episode in episodes]
+                self._queued[episode.task] = self._read(row, place) or [self._greedy(episode)]
+        return [one_action(episode, self._queued[episode.task].pop(0)) for episode in episodes]
 
     def _greedy(self, episode: Episode) -> str:
         """What the current hole alone says: always an action."""
-        row = self._framer.row(episode.seed, episode.units)
+        row = self._framer.row(episode.task, episode.units)
         return list(self._word_ids)[int(self._model.action_logits([row], self._framer.first_hidden)[0].argmax())]
 
     def _fill(self, rows: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -89,26 +91,26 @@ class GoalPlanner:
       framer: fresh.
       model: scores actions.
       actions: in the order of its logits.
-      goal_states: seed -> the observation to reach.
+      goal_states: task -> the observation to reach.
       num_steps: H.
     """
 
     def __init__(
-        self, framer: Framer, model: Model, actions: Sequence[str], goal_states: Mapping[int, Unit], num_steps: int
+        self, framer: Framer, model: Model, actions: Sequence[str], goal_states: Mapping[str, Unit], num_steps: int
     ) -> None:
         self._framer, self._model, self._actions = framer, model, tuple(actions)
         self._goal_states, self._num_steps = goal_states, num_steps
 
-    def choose(self, episodes: Sequence[Episode]) -> list[str]:
+    def act(self, episodes: Sequence[Episode]) -> list[Decision]:
         """One action word an episode."""
         log_p_KNA = []
         for num_ahead in range(1, self._num_steps):
-            framed = [self._framer.plan_row(e.seed, e.units, num_ahead, self._goal_states[e.seed]) for e in episodes]
+            framed = [self._framer.plan_row(e.task, e.units, num_ahead, self._goal_states[e.task]) for e in episodes]
             first = framed[0][1][0] - len(framed[0][0])  # the same for all: what follows has a fixed length
             rows = [row for row, _ in framed]
             log_p_KNA.append(log_softmax(np.asarray(self._model.action_logits(rows, first), np.float64)))
         best_NA = np.max(log_p_KNA, axis=0)
-        return [self._actions[int(a)] for a in best_NA.argmax(-1)]
+        return [one_action(e, self._actions[int(a)]) for e, a in zip(episodes, best_NA.argmax(-1), strict=True)]
 
 
 def evaluate(
@@ -128,8 +130,8 @@ def evaluate(
     task, actions = held_out.task, held_out.actions
     word_ids = {word: task.vocabulary.encode_slot(word) for word in actions}
     log_marginal_A = held_out.marginals.action_log_marginals(list(word_ids.values()))
-    outcomes, played = play_all(held_out.make_environment, held_out.seeds, policy.ExpertPolicy)
-    goal_states = {e.seed: [u for u in e.units if u.kind == Kind.OBSERVATION][-1] for e in played}
+    outcomes, played = play_all(held_out.make_environment, held_out.seeds, Advised())
+    goal_states = {e.task: [u for u in e.units if u.kind == Kind.OBSERVATION][-1] for e in played}
 
     def planner(num_actions: int, is_stepwise: bool) -> Callable[[], Policy]:
         return lambda: Planner(
@@ -150,9 +152,9 @@ def evaluate(
             held_out.make_framer(), model, actions, goal_states, held_out.num_steps
         )
     makers[acting.control_name("greedy")] = lambda: RulePolicy(MarginalScorer(log_marginal_A), "greedy", actions, seed)
-    makers[acting.RANDOM] = lambda: policy.RandomPolicy(actions, seed)
+    makers[acting.RANDOM] = lambda: Random(seed, seed_of)
     found = {}
     for name, make in makers.items():
         say(f"decoding: {name}")
-        found[name] = summarise(play_all(held_out.make_environment, held_out.seeds, make)[0], outcomes)
+        found[name] = summarise(play_all(held_out.make_environment, held_out.seeds, make())[0], outcomes)
     return {**found, acting.EXPERT: summarise(outcomes, outcomes)}

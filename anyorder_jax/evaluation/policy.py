@@ -1,4 +1,4 @@
-"""Policies: what to do next in each of several episodes, from what has been seen so far.
+"""Policies of grids: a rule that turns scores of the action words into an action (`acting.policy` has the others).
 
 The model as policy fills one hole: the current action, with nothing after it.
 
@@ -23,43 +23,19 @@ from typing import Protocol
 import numpy as np
 
 from anyorder_jax import keys
+from anyorder_jax.acting.episode import Decision, Episode
+from anyorder_jax.acting.policy import one_action
 from anyorder_jax.data import units
 from anyorder_jax.data.tokenization import Vocabulary
-from anyorder_jax.environments.base import Environment, Expert, ExpertError
 from anyorder_jax.types import Codec, Field, Kind, Trajectory, Unit
 
 RULES = ("greedy", "sampled", "visit_penalty")
 VISIT_PENALTY = 2.0  # nats a visit; not tuned
 
 
-class Episode:
-    """One episode while it is played: its seed, its environment, and the units so far (goal, o_0, a_0, o_1,
-    ...)."""
-
-    def __init__(self, seed: int, environment: Environment) -> None:
-        self.seed, self.environment = seed, environment
-        self.units: list[Unit] = environment.reset(seed)
-        self.total_reward, self.is_done, self.is_success = 0.0, False, False
-
-    @property
-    def num_steps(self) -> int:
-        """Actions taken."""
-        return self.units[-1].step
-
-    def act(self, word: str) -> None:
-        """Takes an action and records it and what followed."""
-        step = self.environment.step(word)
-        self.units += [Unit(Kind.ACTION, self.units[-1].step, text=word), step.observation]
-        self.total_reward += step.reward
-        self.is_done, self.is_success = step.is_done, step.is_success
-
-
-class Policy(Protocol):
-    """Chooses the next action word of each episode; may keep memory per episode (by its seed)."""
-
-    def choose(self, episodes: Sequence[Episode]) -> Sequence[str | None]:
-        """One action word an episode, in order; None gives the episode up."""
-        ...
+def seed_of(episode: Episode) -> int:
+    """The seed that a grid's task is."""
+    return int(episode.task)
 
 
 class Scorer(Protocol):
@@ -84,7 +60,7 @@ class Framer:
         self._hole_L = self._hole_of(hidden)
         self.first_hidden = int(np.argmax(hidden.field_L != Field.FRAME)) - len(self._hole_L)
         """Where the action's word begins, counted from the end of the row (negative)."""
-        self._tokens: dict[int, list[np.ndarray]] = {}
+        self._tokens: dict[str, list[np.ndarray]] = {}
 
     def _hole_of(self, tokenised: units.TokenisedTrajectory) -> np.ndarray:
         """A unit's tokens, all hidden."""
@@ -94,33 +70,30 @@ class Framer:
         alone = dataclasses.replace(unit, step=0)
         return units.tokenise(Trajectory("being played", (alone,)), self._codec, self._vocabulary)
 
-    def row(self, seed: int, seen: Sequence[Unit]) -> np.ndarray:
-        """int32 [length]: goal and last H steps of the episode `seed`, which ends with its newest
+    def row(self, task: str, seen: Sequence[Unit]) -> np.ndarray:
+        """int32 [length]: goal and last H steps of the episode of `task`, which ends with its newest
         observation.
 
         Raises:
           ValueError: when a goal or an observation holds a word that the vocabulary does not know.
         """
-        cached = self._seen_tokens(seed, seen)
-        first_step = seen[-1].step - self._num_steps + 1
-        shown = [t for t, u in zip(cached, seen, strict=True) if u.kind == Kind.GOAL or u.step >= first_step]
-        return np.concatenate([*shown, self._hole_L]).astype(np.int32)
+        return self.plan_row(task, seen, 1)[0]
 
-    def _seen_tokens(self, seed: int, seen: Sequence[Unit]) -> list[np.ndarray]:
+    def _seen_tokens(self, task: str, seen: Sequence[Unit]) -> list[np.ndarray]:
         assert seen[-1].kind == Kind.OBSERVATION, "a policy acts after an observation"
-        cached = self._tokens.setdefault(seed, [])
+        cached = self._tokens.setdefault(task, [])
         cached += [self._tokenise(unit).tokens_L for unit in seen[len(cached) :]]
         return cached
 
     def plan_row(
-        self, seed: int, seen: Sequence[Unit], num_actions: int, goal_state: Unit | None = None
+        self, task: str, seen: Sequence[Unit], num_actions: int, goal_state: Unit | None = None
     ) -> tuple[np.ndarray, list[int]]:
         """A row with holes for `num_actions` actions and the observations between them, H steps in all.
 
             [goal] ..  [observation] o_t  [action] M  [observation] M .. M  [action] M      goal_state stands at the end
 
         Args:
-          seed: of the episode.
+          task: of the episode.
           seen: its units so far.
           num_actions: holes for actions.
           goal_state: the observation that stands at the end; None: none does.
@@ -130,7 +103,7 @@ class Framer:
         """
         num_future = num_actions - 1 + (goal_state is not None)
         assert num_future < self._num_steps, "one step of the window at least is the past"
-        cached = self._seen_tokens(seed, seen)
+        cached = self._seen_tokens(task, seen)
         first_step = seen[-1].step - (self._num_steps - num_future) + 1
         shown = [t for t, u in zip(cached, seen, strict=True) if u.kind == Kind.GOAL or u.step >= first_step]
         start = np.concatenate([*shown, self._hole_L])
@@ -142,10 +115,6 @@ class Framer:
         if goal_state is not None:
             start = np.concatenate([start, self._tokenise(goal_state).tokens_L])
         return start.astype(np.int32), places
-
-    def forget(self, seed: int) -> None:
-        """Frees what was kept of a finished episode."""
-        self._tokens.pop(seed, None)
 
 
 ActionLogits = Callable[[Sequence[np.ndarray], int], np.ndarray]
@@ -161,7 +130,7 @@ class ModelScorer:
 
     def logits(self, episodes: Sequence[Episode]) -> np.ndarray:
         """float [num_episodes, A]."""
-        rows = [self._framer.row(episode.seed, episode.units) for episode in episodes]
+        rows = [self._framer.row(episode.task, episode.units) for episode in episodes]
         return self._action_logits(rows, self._framer.first_hidden)
 
 
@@ -192,64 +161,33 @@ def check_rules(rules: Sequence[str]) -> None:
 class RulePolicy:
     """A rule on top of a scorer.
 
-    A draw of `sampled` depends on (seed, episode seed, step) alone, not on what else is played.
+    A draw of `sampled` depends on (seed, the episode's seed, step) alone, not on what else is played. Visits are
+    counted by episode: a fresh one for every time that seeds are played.
     """
 
     def __init__(self, scorer: Scorer, rule: str, actions: Sequence[str], seed: int) -> None:
         check_rules([rule])
         self._scorer, self._rule, self._actions, self._seed = scorer, rule, tuple(actions), seed
-        self._visits: Counter[tuple[int, bytes, int]] = Counter()
+        self._visits: Counter[tuple[str, bytes, int]] = Counter()
 
-    def choose(self, episodes: Sequence[Episode]) -> list[str]:
+    def act(self, episodes: Sequence[Episode]) -> list[Decision]:
         """One action word an episode."""
         log_p_NA = log_softmax(np.asarray(self._scorer.logits(episodes), np.float64))
-        return [self._actions[self._choose(e, p_A)] for e, p_A in zip(episodes, log_p_NA, strict=True)]
+        return [one_action(e, self._actions[self._choose(e, p_A)]) for e, p_A in zip(episodes, log_p_NA, strict=True)]
 
     def _choose(self, episode: Episode, log_p_A: np.ndarray) -> int:
         if self._rule == "greedy":
             return int(log_p_A.argmax())
         if self._rule == "sampled":
-            rng = keys.generator(self._seed, "sample action", episode.seed, episode.num_steps)
+            rng = keys.generator(self._seed, "sample action", seed_of(episode), episode.num_steps)
             return int((log_p_A + rng.gumbel(size=len(log_p_A))).argmax())
         place = _identity(episode.units[-1])
-        visits_A = [self._visits[episode.seed, place, a] for a in range(len(log_p_A))]
+        visits_A = [self._visits[episode.task, place, a] for a in range(len(log_p_A))]
         action = int((log_p_A - VISIT_PENALTY * np.array(visits_A)).argmax())
-        self._visits[episode.seed, place, action] += 1
+        self._visits[episode.task, place, action] += 1
         return action
 
 
 def _identity(observation: Unit) -> bytes:
     """Bytes that are equal for equal observations, to count visits by."""
     return repr((observation.text, sorted((observation.data or {}).items()))).encode()
-
-
-class RandomPolicy:
-    """Uniform over all actions."""
-
-    def __init__(self, actions: Sequence[str], seed: int) -> None:
-        self._actions, self._seed = tuple(actions), seed
-
-    def choose(self, episodes: Sequence[Episode]) -> list[str]:
-        """One action word an episode."""
-        draws = [keys.generator(self._seed, "random action", e.seed, e.num_steps) for e in episodes]
-        return [self._actions[int(rng.integers(len(self._actions)))] for rng in draws]
-
-
-class ExpertPolicy:
-    """The environment's own expert (the bot). It gives up where it would raise."""
-
-    def __init__(self) -> None:
-        self._experts: dict[int, Expert] = {}
-
-    def choose(self, episodes: Sequence[Episode]) -> list[str | None]:
-        """One action word an episode."""
-        return [self._next(episode) for episode in episodes]
-
-    def _next(self, episode: Episode) -> str | None:
-        try:
-            if episode.num_steps == 0:
-                self._experts[episode.seed] = episode.environment.expert()
-                return self._experts[episode.seed].next_action(None)
-            return self._experts[episode.seed].next_action(episode.units[-2].text)
-        except ExpertError:
-            return None

@@ -15,21 +15,23 @@ from typing import Any
 
 import numpy as np
 
+from anyorder_jax.acting.policy import Advised, Policy, Random
+from anyorder_jax.asking.questions import Ask, Question, ask
 from anyorder_jax.data.units import TokenisedTrajectory
 from anyorder_jax.environments import disturbances
 from anyorder_jax.environments.base import Environment
 from anyorder_jax.environments.disturbances import CLEAN
-from anyorder_jax.evaluation import acting, policy, questions
+from anyorder_jax.evaluation import acting
 from anyorder_jax.evaluation.held_out import HeldOut, tokenise
 from anyorder_jax.evaluation.likelihood import Model
 from anyorder_jax.evaluation.measures import measure
-from anyorder_jax.evaluation.policy import ModelScorer, Policy, RandomPolicy, RulePolicy
-from anyorder_jax.evaluation.questions import Ask, Question
+from anyorder_jax.evaluation.policy import ModelScorer, RulePolicy, seed_of
+from anyorder_jax.evaluation.questions import Windows
 from anyorder_jax.evaluation.rollout import Outcomes, play_all, summarise
 from anyorder_jax.evaluation.targets import collect_targets
 from anyorder_jax.statistics import Estimate
 
-ASKED = (Question("causal", "causal", 1.0), Question("forward", "forward", 1.0))
+ASKED = (Question("causal", "causal"), Question("forward", "forward"))
 SHOWN = ("action_nll", "action_accuracy", "nll_per_cell", "cell_accuracy", "nll_per_target")
 
 
@@ -47,12 +49,12 @@ def disturbed_asks(
     Args:
       question: one whose targets stand in the last step (causal, forward).
       clean, disturbed: the same episodes, tokenised; the goal's length may differ.
-      num_steps, limit, seed: as in `questions.ask`.
+      num_steps: H, steps in a window.
+      limit, seed: as in `asking.questions.ask`.
     """
-    settings = {"num_steps": num_steps, "limit": limit, "seed": seed}
-    pairs = zip(questions.ask(question, clean, **settings), questions.ask(question, disturbed, **settings), strict=True)
+    both = [ask(question, whole, Windows(num_steps), limit=limit, seed=seed) for whole in (clean, disturbed)]
     asks = []
-    for truth, seen in pairs:
+    for truth, seen in zip(*both, strict=True):
         tokens_L = seen.example.tokens_L.copy()
         tokens_L[np.flatnonzero(seen.hidden.is_target_L)] = truth.example.tokens_L[truth.hidden.is_target_L]
         asks.append(seen._replace(example=dataclasses.replace(seen.example, tokens_L=tokens_L)))
@@ -76,7 +78,7 @@ def predict(
     for question in ASKED:
         asks = disturbed_asks(question, held_out.examples, seen, num_steps=held_out.num_steps, limit=limit, seed=seed)
         targets = collect_targets(asks)
-        measured = measure(targets, model.predict(asks, targets), held_out.cell_words)
+        measured = measure(targets, model.predict(targets), held_out.cell_words)
         found[question.name] = {key: value for key, value in measured.items() if key in SHOWN}
     return found
 
@@ -95,9 +97,9 @@ def act(
       makers: [policy] makes one.
       expert: what came of the expert on these seeds; None: it is played.
     """
-    outcomes = {name: play_all(make_environment, seeds, make)[0] for name, make in makers.items()}
+    outcomes = {name: play_all(make_environment, seeds, make())[0] for name, make in makers.items()}
     if expert is None:
-        expert = play_all(make_environment, seeds, policy.ExpertPolicy)[0]
+        expert = play_all(make_environment, seeds, Advised())[0]
     return {**outcomes, acting.EXPERT: expert}
 
 
@@ -137,7 +139,7 @@ def evaluate(
         )
         for rule in rules
     }
-    random: dict[str, Callable[[], Policy]] = {acting.RANDOM: lambda: RandomPolicy(actions, seed)}
+    random: dict[str, Callable[[], Policy]] = {acting.RANDOM: lambda: Random(seed, seed_of)}
 
     def point(name: str, strength: float, played: Mapping[str, Outcomes]) -> dict[str, Any]:
         known = predict(held_out, model, name, strength, limit=limit, seed=seed)

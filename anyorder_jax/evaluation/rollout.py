@@ -1,4 +1,4 @@
-"""Rollouts: episodes played in lockstep by one policy, and what came of them."""
+"""Rollouts in grids: the held-out seeds played by one policy, and what came of them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from anyorder_jax import statistics
+from anyorder_jax.acting.episode import Episode
+from anyorder_jax.acting.policy import Policy
+from anyorder_jax.acting.rollout import play
 from anyorder_jax.environments.base import Environment
-from anyorder_jax.evaluation.policy import Episode, Policy
+from anyorder_jax.environments.local import LocalServer
+from anyorder_jax.evaluation.policy import seed_of
 from anyorder_jax.statistics import Estimate
 
 MAX_PARALLEL = 256
@@ -27,53 +31,27 @@ class Outcomes:
     steps_E: np.ndarray
 
 
-def play(environments: Sequence[Environment], seeds: Sequence[int], policy: Policy) -> list[Episode]:
-    """Plays one episode per seed, all at the same time: each round the policy acts once in every unfinished
-    episode.
+def play_all(make: Callable[[], Environment], seeds: Sequence[int], policy: Policy) -> tuple[Outcomes, list[Episode]]:
+    """Plays one episode of each seed, up to MAX_PARALLEL at a time, in environments that are closed afterwards.
 
     Args:
-      environments: at least as many as seeds; an episode depends on its seed alone, so they may be used
-        again.
+      make: opens one environment.
       seeds: one an episode, all different (policies remember episodes by seed).
       policy: fresh, or at least one that has not met these seeds.
 
     Returns:
-      The episodes in the order of the seeds, finished; their units hold all that happened.
+      The outcomes, and the episodes, finished; their units hold all that happened.
     """
-    assert len(set(seeds)) == len(seeds) <= len(environments)
-    episodes = [Episode(seed, env) for seed, env in zip(seeds, environments, strict=False)]
-    while active := [episode for episode in episodes if not episode.is_done]:
-        for episode, word in zip(active, policy.choose(active), strict=True):
-            if word is None:
-                episode.is_done = True
-            else:
-                episode.act(word)
-    return episodes
-
-
-def play_all(
-    make: Callable[[], Environment], seeds: Sequence[int], make_policy: Callable[[], Policy]
-) -> tuple[Outcomes, list[Episode]]:
-    """`play` in groups of MAX_PARALLEL seeds, with fresh environments that are closed afterwards.
-
-    Returns:
-      The outcomes, and the episodes of which the units may be drawn (their environments are closed).
-    """
-    environments = [make() for _ in range(min(MAX_PARALLEL, len(seeds)))]
-    episodes: list[Episode] = []
-    try:
-        for first in range(0, len(seeds), MAX_PARALLEL):
-            episodes += play(environments, seeds[first : first + MAX_PARALLEL], make_policy())
-    finally:
-        for environment in environments:
-            environment.close()
+    assert len(set(seeds)) == len(seeds)
+    with LocalServer(make, min(MAX_PARALLEL, len(seeds))) as server:
+        episodes = play(server, list(map(str, seeds)), policy)
     return outcomes(episodes), episodes
 
 
 def outcomes(episodes: Sequence[Episode]) -> Outcomes:
     """The numbers of finished episodes."""
     return Outcomes(
-        seed_E=np.array([e.seed for e in episodes]),
+        seed_E=np.array([seed_of(e) for e in episodes]),
         is_success_E=np.array([e.is_success for e in episodes], bool),
         return_E=np.array([e.total_reward for e in episodes], float),
         steps_E=np.array([e.num_steps for e in episodes]),

@@ -28,12 +28,13 @@ from typing import NamedTuple
 import numpy as np
 
 from anyorder_jax import keys, statistics
+from anyorder_jax.asking.questions import Ask
+from anyorder_jax.asking.targets import Prediction
 from anyorder_jax.data import units
 from anyorder_jax.data.units import TokenisedTrajectory
 from anyorder_jax.evaluation.baselines import SlotMarginals
 from anyorder_jax.evaluation.measures import CellWords, measure
-from anyorder_jax.evaluation.questions import Ask
-from anyorder_jax.evaluation.targets import Prediction, Targets, collect_targets
+from anyorder_jax.evaluation.targets import GridTargets, collect_targets
 from anyorder_jax.evaluation.world_model import MODEL, MOST_FREQUENT, Predictor, Results
 from anyorder_jax.masking import holes
 from anyorder_jax.masking.granularity import slots_of
@@ -114,7 +115,7 @@ def chain_asks(examples: Sequence[TokenisedTrajectory], *, num_steps: int, limit
 
 
 def estimates(
-    weighted: Weighted, targets: Targets, prediction: Prediction, cell_words: CellWords
+    weighted: Weighted, targets: GridTargets, prediction: Prediction, cell_words: CellWords
 ) -> dict[str, Estimate]:
     """The nll measures of `measures`, weighted, and `nll_per_window`, in nats.
 
@@ -163,8 +164,8 @@ def evaluate(
     for name, weighted in asked.items():
         targets = collect_targets(weighted.asks)
         predictions = {
-            MODEL: model.predict(weighted.asks, targets),
-            MOST_FREQUENT: marginals.predict(weighted.asks, targets),
+            MODEL: model.predict(targets),
+            MOST_FREQUENT: marginals.predict(targets),
         }
         results[name] = {who: estimates(weighted, targets, p, cell_words) for who, p in predictions.items()}
     return results

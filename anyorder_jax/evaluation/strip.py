@@ -13,11 +13,12 @@ from minigrid.core.grid import Grid
 from minigrid.core.world_object import WorldObj
 from PIL import Image, ImageDraw, ImageFont
 
+from anyorder_jax.asking.questions import Ask, ask
 from anyorder_jax.data.tokenization import Vocabulary
 from anyorder_jax.data.units import TokenisedTrajectory
 from anyorder_jax.evaluation import report
 from anyorder_jax.evaluation.measures import GRID, CellWords
-from anyorder_jax.evaluation.questions import QUESTIONS, Ask, ask
+from anyorder_jax.evaluation.questions import QUESTIONS, Windows
 from anyorder_jax.evaluation.targets import collect_targets
 from anyorder_jax.evaluation.world_model import Predictor
 from anyorder_jax.types import Field, Kind
@@ -42,7 +43,7 @@ def choose(examples: Sequence[TokenisedTrajectory], num_steps: int, seed: int) -
     """The first window of `any_order@0.5` that shows much: the most steps (MAX_STEPS at most), among these
     the first with a hidden and a visible observation and a hidden action, whatever the model makes of it."""
     question = next(q for q in QUESTIONS if q.order == "any_order" and q.rate == 0.5)
-    asks = ask(question, examples, num_steps=min(num_steps, MAX_STEPS), limit=MAX_STEPS, seed=seed)
+    asks = ask(question, examples, Windows(min(num_steps, MAX_STEPS)), limit=MAX_STEPS, seed=seed)
     return max(asks, key=_shows)  # max keeps the first of equals
 
 
@@ -67,7 +68,7 @@ def draw(one: Ask, model: Predictor, cell_words: CellWords, vocabulary: Vocabula
       vocabulary: of the tokens.
       path: of the picture.
     """
-    chosen_T = model.predict([one], collect_targets([one])).chosen_T
+    chosen_T = model.predict(collect_targets([one])).chosen_T
     buffer = io.BytesIO()
     Strip(one, chosen_T, cell_words, vocabulary).image().save(buffer, format="PNG", optimize=True)
     report.write_whole(path, buffer.getvalue())

@@ -1,4 +1,4 @@
-"""Targets: everything that one question hides, as a flat table, and what a predictor says about it."""
+"""Targets of grids: what one question asks, and the words, cells and units that it makes up."""
 
 from __future__ import annotations
 
@@ -9,18 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from anyorder_jax.evaluation.questions import CELL, WORD, Ask
+from anyorder_jax.asking.questions import Ask
+from anyorder_jax.asking.targets import Asked, collect_asked, gather, positions_of
+from anyorder_jax.evaluation.questions import CELL, WORD
 from anyorder_jax.types import Field, Kind, Tokenised
-
-
-class Prediction(NamedTuple):
-    """For each target token: nll_T, float [T], -log p(truth) in nats (None: the predictor has no
-    probabilities); chosen_T, int [T], the token it would write there; confidence_T, float [T], its probability (None:
-    not known)."""
-
-    nll_T: np.ndarray | None
-    chosen_T: np.ndarray
-    confidence_T: np.ndarray | None = None
 
 
 class Group(NamedTuple):
@@ -35,23 +27,20 @@ class Group(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Targets:
-    """T target tokens of A asks. ask_T, position_T: where each stands. episode_A: the trajectory of each ask.
+class GridTargets(Asked):
+    """Asked tokens of A windows of a grid. field_T: `Field`. is_changed_T: it differs from the same token of the
+    observation before (`changed_since`). words, cells, units: the slots they make up."""
 
-    truth_T: the right id. field_T, kind_T: `Field` and `Kind`. is_changed_T: it differs from the same token of the
-    observation before (`changed_since`). words, cells, units: the slots they make up.
-    """
-
-    ask_T: np.ndarray
-    position_T: np.ndarray
-    truth_T: np.ndarray
     field_T: np.ndarray
-    kind_T: np.ndarray
     is_changed_T: np.ndarray
-    episode_A: np.ndarray
     words: Group
     cells: Group
     units: Group
+
+    @property
+    def episode_A(self) -> np.ndarray:
+        """int [A]: the trajectory of each ask."""
+        return np.array([ask.episode for ask in self.asks], np.int64)
 
     @property
     def num_episodes(self) -> int:
@@ -85,24 +74,14 @@ def changed_since(example: Tokenised) -> np.ndarray:
     return is_changed_L
 
 
-def collect_targets(asks: Sequence[Ask]) -> Targets:
-    """The table of all target tokens of the asks."""
-    positions_A = [np.flatnonzero(ask.hidden.is_target_L) for ask in asks]
-
-    def gather(values_A: list[np.ndarray]) -> np.ndarray:
-        return np.concatenate(values_A) if values_A else np.zeros(0, np.int64)
-
-    pairs = list(zip(asks, positions_A, strict=True))
-    ask_T = gather([np.full(len(p), a, np.int64) for a, p in enumerate(positions_A)])
-    return Targets(
-        ask_T=ask_T,
-        position_T=gather(positions_A),
-        truth_T=gather([ask.example.tokens_L[p] for ask, p in pairs]),
-        field_T=gather([ask.example.field_L[p] for ask, p in pairs]),
-        kind_T=gather([ask.example.kind_U[ask.example.slots_GL[0][p]] for ask, p in pairs]),
-        is_changed_T=gather([changed_since(ask.example)[p] for ask, p in pairs]).astype(bool),
-        episode_A=np.array([ask.episode for ask in asks], np.int64),
-        words=_group(asks, positions_A, ask_T, WORD),
-        cells=_group(asks, positions_A, ask_T, CELL),
-        units=_group(asks, positions_A, ask_T, 0),
+def collect_targets(asks: Sequence[Ask]) -> GridTargets:
+    """The table of all target tokens of the asks, of a grid."""
+    asked, positions_A = collect_asked(asks), positions_of(asks)
+    return GridTargets(
+        **vars(asked),
+        field_T=gather(asks, positions_A, lambda ask, p: ask.example.field_L[p]),
+        is_changed_T=gather(asks, positions_A, lambda ask, p: changed_since(ask.example)[p], bool),
+        words=_group(asks, positions_A, asked.ask_T, WORD),
+        cells=_group(asks, positions_A, asked.ask_T, CELL),
+        units=_group(asks, positions_A, asked.ask_T, 0),
     )

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from anyorder_jax.asking.questions import ask
+from anyorder_jax.asking.targets import Asked, Prediction
 from anyorder_jax.data.units import TokenisedTrajectory
 from anyorder_jax.evaluation import baselines
 from anyorder_jax.evaluation.baselines import SlotMarginals
 from anyorder_jax.evaluation.measures import CellWords, measure
-from anyorder_jax.evaluation.questions import QUESTIONS, Ask, ask
-from anyorder_jax.evaluation.targets import Prediction, Targets, collect_targets
+from anyorder_jax.evaluation.questions import QUESTIONS, Windows
+from anyorder_jax.evaluation.targets import collect_targets
 from anyorder_jax.statistics import Estimate
 from anyorder_jax.types import Kind
 
@@ -23,7 +25,7 @@ MODEL, MOST_FREQUENT, COPY_PREVIOUS = "model", "most_frequent", "copy_previous"
 class Predictor(Protocol):
     """Anything that answers asks; `likelihood.Model` does."""
 
-    def predict(self, asks: Sequence[Ask], targets: Targets) -> Prediction:
+    def predict(self, targets: Asked) -> Prediction:
         """-log p and the choice of every target."""
         ...
 
@@ -59,16 +61,16 @@ def evaluate(
     word, ids = constant_action
     results: Results = {}
     for question in QUESTIONS:
-        asks = ask(question, examples, num_steps=num_steps, limit=limit, seed=seed)
+        asks = ask(question, examples, Windows(num_steps), limit=limit, seed=seed)
         if not asks:  # e.g. no trajectory has a second observation
             continue
         targets = collect_targets(asks)
-        unigram = marginals.predict(asks, targets)
+        unigram = marginals.predict(targets)
         predictions = {
-            MODEL: model.predict(asks, targets),
+            MODEL: model.predict(targets),
             MOST_FREQUENT: unigram,
-            COPY_PREVIOUS: baselines.copy_previous(asks, targets, unigram),
-            f"always_{word}": baselines.always(ids, asks, targets, Kind.ACTION),
+            COPY_PREVIOUS: baselines.copy_previous(targets, unigram),
+            f"always_{word}": baselines.always(ids, targets, Kind.ACTION),
         }
         measured = {name: measure(targets, p, cell_words) for name, p in predictions.items()}
         for name, found in measured.items():

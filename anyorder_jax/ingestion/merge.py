@@ -25,7 +25,7 @@ _SHARD_EPISODES = 10_000
 
 
 Begin = Callable[[int, str], contextlib.AbstractContextManager[Any]]
-"""Makes a progress, whose `update` is told of bytes that are done (`pretrained.progress.Progress`)."""
+"""Makes a progress, whose `update` is told of bytes that are done (`anyorder_jax.progress.Progress`)."""
 
 
 class Merged(NamedTuple):

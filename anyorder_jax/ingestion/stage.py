@@ -12,18 +12,16 @@ Every file is written under a name of its own and then renamed: a worker that ou
 from __future__ import annotations
 
 import array
-import contextlib
 import enum
 import json
-import os
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from anyorder_jax.data import sources
+from anyorder_jax.files import opened_whole, write_whole
 from anyorder_jax.formats import registry
 from anyorder_jax.formats.episode import digest, digest_of
 from anyorder_jax.formats.parts import Reading
@@ -51,18 +49,6 @@ NUM_COLUMNS = 7 + 2 * len(Kind)
 def part_path(staging: Path, number: int, suffix: str) -> Path:
     """The path of one file of a part."""
     return staging / f"part-{number:05d}{suffix}"
-
-
-@contextlib.contextmanager
-def _whole_file(path: Path) -> Iterator[BinaryIO]:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            yield file
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def row(trajectory: Trajectory, offset: int, length: int) -> list[int]:
@@ -96,7 +82,7 @@ class PartWriter:
     def write_table(self) -> None:
         """Writes the table, after the lines."""
         table = np.frombuffer(self._rows, np.uint64) if self._rows else np.zeros(0, np.uint64)
-        with _whole_file(part_path(self._staging, self._number, ".npy")) as file:
+        with opened_whole(part_path(self._staging, self._number, ".npy")) as file:
             np.save(file, table.reshape(-1, NUM_COLUMNS), allow_pickle=False)
 
 
@@ -121,8 +107,8 @@ def stage(staging: Path, number: int) -> dict[str, Any]:
     first_refused = ""
     writer = PartWriter(staging, number)
     with (
-        _whole_file(part_path(staging, number, ".jsonl")) as lines,
-        _whole_file(part_path(staging, number, ".refused")) as refused,
+        opened_whole(part_path(staging, number, ".jsonl")) as lines,
+        opened_whole(part_path(staging, number, ".refused")) as refused,
     ):
         piece = Piece(*plan["pieces"][number])
         logged = piece.file.encode("utf-8", "replace").decode()  # names of files may be no text
@@ -157,6 +143,5 @@ def stage(staging: Path, number: int) -> dict[str, Any]:
         "recognised": recognised,
         "first_refused": first_refused,
     }
-    with _whole_file(done) as file:
-        file.write(json.dumps(summary).encode())
+    write_whole(done, json.dumps(summary))
     return summary

@@ -25,9 +25,9 @@ from anyorder_jax.model import transformer
 from anyorder_jax.model.config import ModelConfig
 from anyorder_jax.model.layers import Parameter
 from anyorder_jax.pretrained.directory import open_model, read_config
-from anyorder_jax.pretrained.progress import Progress
 from anyorder_jax.pretrained.reader import Reader
 from anyorder_jax.pretrained.tree import Leaf, as_tree, blocks, contiguous, leaves
+from anyorder_jax.progress import Progress
 
 CHUNK_BYTES = 64 * 2**20
 

@@ -14,7 +14,7 @@ from anyorder_jax.health import questions
 from anyorder_jax.health.questions import RATES, Rows
 from anyorder_jax.health.verdict import mean_and_error
 from anyorder_jax.model.config import ModelConfig
-from anyorder_jax.pretrained.progress import Progress
+from anyorder_jax.progress import Progress
 from conversion.health import alternatives, experts
 from conversion.health.alternatives import Alternative, Edit
 from conversion.health.layers import Checkpoint, Weights
