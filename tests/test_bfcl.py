@@ -94,9 +94,9 @@ def test_answers_solve_their_tasks_and_do_not_without_their_last_call(category):
 def test_any_call_answers_what_the_official_executor_answers():
     from bfcl_eval.eval_checker.multi_turn_eval.multi_turn_utils import execute_multi_turn_func_call
 
-    from anyorder_jax.environments.bfcl.calls import from_json
     from anyorder_jax.environments.bfcl.task import official
     from anyorder_jax.environments.bfcl.tools import functions
+    from anyorder_jax.environments.calls import from_json
 
     rng = np.random.default_rng(0)
     num_calls = num_answers = 0
@@ -146,7 +146,8 @@ def attacks(path):
 
 @needs_world
 def test_texts_that_would_do_harm_are_invalid_actions_and_nothing_is_executed(tmp_path):
-    from anyorder_jax.environments.bfcl import calls, tools
+    from anyorder_jax.environments import calls
+    from anyorder_jax.environments.bfcl import tools
 
     session, alone = opened("base"), opened("base")
     task = next(t for t in registry.tasks("BFCL-base")["test"] if "MathAPI" in str(described(session, t)))

@@ -3,7 +3,8 @@ that lives outside the package, a line in the variable
 
     ANYORDER_JAX_WORLDS="Shop-=my_worlds.shop Maze-=my_worlds.maze"       prefix of the ids = module, blanks between
 
-which every command and every process that it starts reads.
+which every command and every process that it starts reads. Options may stand behind an id (`options`), where a module
+names them in `OPTIONS`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from anyorder_jax.environments import options
 from anyorder_jax.types import Codec
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ _FAMILIES = {
     "BabyAIText-": ("anyorder_jax.environments.babyai_words", "babyai"),
     "BFCL-": ("anyorder_jax.environments.bfcl", "tools"),
     "ScienceWorld-": ("anyorder_jax.environments.scienceworld", "scienceworld"),
+    "ToolBench-": ("anyorder_jax.environments.toolbench", ""),
     "TextWorldExpress-": ("anyorder_jax.environments.textworld_express", "textworld"),
 }
 
@@ -104,7 +107,8 @@ def _find(environment_id: str) -> Any:
     for prefix, family in _families().items():
         if environment_id.startswith(prefix):
             module = _family(*family)
-            if environment_id in module.ids():
+            if options.plain(environment_id) in module.ids():
+                options.read(environment_id, getattr(module, "OPTIONS", {}))
                 return module
     lower = {i.lower(): i for i in environment_ids()}
     near = [lower[n] for n in difflib.get_close_matches(environment_id.lower(), lower, n=5, cutoff=0.5)]

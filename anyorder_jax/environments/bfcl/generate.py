@@ -18,11 +18,11 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from anyorder_jax.environments.bfcl import folds, tools
-from anyorder_jax.environments.bfcl.calls import Call
 from anyorder_jax.environments.bfcl.requests import REQUESTS, Request
 from anyorder_jax.environments.bfcl.scenarios import SCENARIOS, VALUES, Draw, one_of
 from anyorder_jax.environments.bfcl.task import Task, official
 from anyorder_jax.environments.branching import draws
+from anyorder_jax.environments.calls import Call
 
 VERSION = "1"
 HELD_CLASSES = ("TicketAPI", "VehicleControlAPI")

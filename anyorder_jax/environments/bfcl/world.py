@@ -11,15 +11,13 @@ user          After identifying them, ...                                       
 from __future__ import annotations
 
 import copy
-import re
-from collections.abc import Sequence
-from typing import Any
 
+from anyorder_jax.environments import calls
 from anyorder_jax.environments.base import InvalidActionError, Text, TextStep
-from anyorder_jax.environments.bfcl import calls, folds, generate, tools
-from anyorder_jax.environments.bfcl.calls import Call, Function, Parameter
-from anyorder_jax.environments.bfcl.task import Task, describe, official
+from anyorder_jax.environments.bfcl import folds, generate, tools
+from anyorder_jax.environments.bfcl.task import Task, official
 from anyorder_jax.environments.branching import draws
+from anyorder_jax.environments.calls import Call, Function, describe
 from anyorder_jax.environments.gold import next_on
 from anyorder_jax.types import Kind, Unit
 
@@ -29,8 +27,6 @@ MAX_STEPS_A_TURN = 40
 """On average. The official harness allows 20 answers of several calls each; the longest official turn has 34 calls."""
 
 _END = {END.name: Function(END.name, "", (), {})}
-_WORD = re.compile(r"'([^']+)'|\"([^\"]+)\"|([\w.@#-]*\w)")
-_MAX_WORDS = 200
 
 
 def parse(text: str) -> Call:
@@ -133,13 +129,12 @@ class Session:
 
     def valid_actions(self) -> list[str]:
         """Two calls of every function, with arguments from what the user and the tools said last, and the end."""
-        words = [next(filter(None, found)) for found in _WORD.findall(" ".join(self._texts[-3:])[-4000:])]
-        words = list(dict.fromkeys(words))[-_MAX_WORDS:] or ["a"]
+        words = calls.words_in(" ".join(self._texts[-3:])[-4000:])
         rng = draws("valid calls", *self._playing.id.encode(), len(self._done))
         found = []
         for function in self._offered.values():
             for _ in range(2 if function.parameters else 1):
-                chosen = {p.name: _drawn(p, words, rng) for p in function.parameters if p.is_required}
+                chosen = {p.name: calls.drawn(p, words, rng) for p in function.parameters if p.is_required}
                 found.append(Call(function.name, chosen).json())
         return [*dict.fromkeys(found), END.json()]
 
@@ -153,18 +148,3 @@ class Session:
 
     def close(self) -> None:
         pass
-
-
-def _drawn(parameter: Parameter, words: Sequence[str], rng: Any) -> Any:
-    """An argument of a parameter's type, out of words that were said."""
-    kind = parameter.type
-    if kind == "boolean":
-        return bool(rng.integers(2))
-    if kind == "dict":
-        return {"status": words[int(rng.integers(len(words)))]}
-    if kind == "array":
-        return [_drawn(parameter._replace(type=parameter.item_type or "string"), words, rng)]
-    if kind == "string":
-        return words[int(rng.integers(len(words)))]
-    numbers = [int(word) for word in words if word.isascii() and word.isdigit() and len(word) < 4] or [1, 2, 5]
-    return numbers[int(rng.integers(len(numbers)))]
