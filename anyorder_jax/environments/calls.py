@@ -166,7 +166,7 @@ def _is_of(value: Any, name: str) -> bool:
     types = _TYPES[name]
     if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
         return False
-    return name not in _FORMS or bool(_FORMS[name].fullmatch(value))
+    return name not in _FORMS or bool(_FORMS[name].fullmatch(str(value)))
 
 
 def describe(functions: Sequence[Function], with_schemas: bool) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 
-MARK = "+"
+from anyorder_jax.environments.registry import OPTION_MARK
 
 Known = Mapping[str, tuple[float, float] | Sequence[str]]
 """The options of a world: name -> (least, most) of a number, or the words that it may be."""
@@ -18,7 +18,7 @@ Known = Mapping[str, tuple[float, float] | Sequence[str]]
 
 def plain(environment_id: str) -> str:
     """The id without its options."""
-    return environment_id.partition(MARK)[0]
+    return environment_id.partition(OPTION_MARK)[0]
 
 
 def read(environment_id: str, known: Known) -> dict[str, float | str]:
@@ -32,7 +32,7 @@ def read(environment_id: str, known: Known) -> dict[str, float | str]:
       ValueError: for an option that is not known, stands twice, or has another value; says which.
     """
     found: dict[str, float | str] = {}
-    for option in environment_id.split(MARK)[1:]:
+    for option in environment_id.split(OPTION_MARK)[1:]:
         name, _, value = option.partition("=")
         if name not in known or name in found:
             near = difflib.get_close_matches(name, known, n=1)

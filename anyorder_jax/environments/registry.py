@@ -17,7 +17,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from anyorder_jax.environments import options
 from anyorder_jax.types import Codec
 
 if TYPE_CHECKING:
@@ -40,6 +39,8 @@ _BY_HAND = {"tools": "pip install --no-deps 'bfcl-eval>=2026.3.23' 'mpmath>=1.3'
 
 WORLDS = "ANYORDER_JAX_WORLDS"
 """The variable with worlds from outside the package."""
+OPTION_MARK = "+"
+"""Stands before each option of an id (`options`)."""
 
 
 def register(prefix: str, module: str, extra: str = "") -> None:
@@ -107,8 +108,12 @@ def _find(environment_id: str) -> Any:
     for prefix, family in _families().items():
         if environment_id.startswith(prefix):
             module = _family(*family)
-            if options.plain(environment_id) in module.ids():
-                options.read(environment_id, getattr(module, "OPTIONS", {}))
+            plain, mark, _ = environment_id.partition(OPTION_MARK)
+            if plain in module.ids():
+                if mark:
+                    from anyorder_jax.environments import options  # training meets none
+
+                    options.read(environment_id, getattr(module, "OPTIONS", {}))
                 return module
     lower = {i.lower(): i for i in environment_ids()}
     near = [lower[n] for n in difflib.get_close_matches(environment_id.lower(), lower, n=5, cutoff=0.5)]

@@ -2,7 +2,7 @@
 
 BFCL-base, -long_context, -miss_func, -miss_param: the official tasks, 200 each. BFCL-made-templates, -compositions,
 -classes: generated ones, whose held-out tasks have what their names say unseen in training. With `-schemas` behind the
-id the system text has whole schemas, not signatures alone.
+id the system text has whole schemas, not signatures alone; then come options (`folds.OPTIONS`).
 
 Needs `pip install --no-deps bfcl-eval mpmath` (docs/tools.md): the classes, the data and the checker are in the wheel.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from anyorder_jax.environments.bfcl.folds import ids, tasks
+from anyorder_jax.environments.bfcl.folds import OPTIONS, ids, tasks
 
 if TYPE_CHECKING:
     from anyorder_jax.environments.bfcl.world import Session
@@ -24,4 +24,4 @@ def session(environment_id: str) -> Session:
     return Session(environment_id)
 
 
-__all__ = ["ids", "session", "tasks"]
+__all__ = ["OPTIONS", "ids", "session", "tasks"]

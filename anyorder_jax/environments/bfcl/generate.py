@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from anyorder_jax.environments.bfcl import folds, tools
+from anyorder_jax.environments.bfcl.disturbed import LATER
 from anyorder_jax.environments.bfcl.requests import REQUESTS, Request
 from anyorder_jax.environments.bfcl.scenarios import SCENARIOS, VALUES, Draw, one_of
 from anyorder_jax.environments.bfcl.task import Task, official
@@ -33,7 +34,6 @@ _OPENERS = ("{}.", "Please {}.", "Could you {}?", "I would like you to {}.", "No
 _JOINTS = ("{}, and then {}", "{}. After that, {}", "first {}, next {}")
 _FAILED = re.compile(r"^Error during|\"error\"|not found|Unknown|\"00000\"|\"success\": false")
 _MARK = re.compile(r"{(\w+)}")
-_LATER = "something that I still have to tell you"
 _SHARE_JOINED, _SHARE_LACKING = 0.4, 0.1
 _GRAM = 3
 
@@ -203,8 +203,7 @@ def _shown(value: Any) -> str:
 def _said(rng: Draw, parts: Sequence[_Asked], lacking: str = "") -> str:
     """The words of a turn. lacking: the mark whose value is not told yet."""
     told = [
-        part.words.format(**{k: _LATER if k == lacking else _shown(v) for k, v in part.values.items()})
-        for part in parts
+        part.words.format(**{k: LATER if k == lacking else _shown(v) for k, v in part.values.items()}) for part in parts
     ]
     sentence = told[0] if len(told) == 1 else one_of(rng, _JOINTS).format(*told)
     sentence = one_of(rng, _OPENERS).format(sentence)

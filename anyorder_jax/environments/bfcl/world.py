@@ -11,14 +11,17 @@ user          After identifying them, ...                                       
 from __future__ import annotations
 
 import copy
+import functools
 
-from anyorder_jax.environments import calls
+from anyorder_jax.environments import calls, options
 from anyorder_jax.environments.base import InvalidActionError, Text, TextStep
 from anyorder_jax.environments.bfcl import folds, generate, tools
+from anyorder_jax.environments.bfcl.disturbed import disturbed
 from anyorder_jax.environments.bfcl.task import Task, official
 from anyorder_jax.environments.branching import draws
 from anyorder_jax.environments.calls import Call, Function, describe
 from anyorder_jax.environments.gold import next_on
+from anyorder_jax.environments.noise import ERROR, Noise
 from anyorder_jax.types import Kind, Unit
 
 END = Call("end_turn", {})
@@ -32,6 +35,12 @@ _END = {END.name: Function(END.name, "", (), {})}
 def parse(text: str) -> Call:
     """A call of any of the eight classes, or `END`. Raises ValueError for another text."""
     return calls.from_json(text, {**tools.functions(), **_END})
+
+
+@functools.lru_cache(maxsize=64)
+def _task(name: str, task: str, wanted: tuple[tuple[str, float | str], ...]) -> Task:
+    """A task of a category or a generated world, disturbed as an id's options say."""
+    return disturbed(generate.task(name, task) if name in folds.MADE else official(task), dict(wanted))
 
 
 class Session:
@@ -49,6 +58,7 @@ class Session:
     def __init__(self, environment_id: str) -> None:
         self.id = environment_id
         self._name, self._with_schemas = folds.name_of(environment_id)
+        self._options = options.read(environment_id, folds.OPTIONS)
         if self._name in folds.MADE:
             self.version, self.expert_name = f"{tools.VERSION}, generated {generate.VERSION}", "generating calls"
         self._task: Task | None = None
@@ -63,7 +73,10 @@ class Session:
         return self._task
 
     def reset(self, task: str) -> list[Unit]:
-        self._task = generate.task(self._name, task) if self._name in folds.MADE else self._of_category(task)
+        if self._name not in folds.MADE and not task.startswith(f"multi_turn_{self._name}_"):
+            raise ValueError(f"{self.id}: expected a task like 'multi_turn_{self._name}_7', got {task!r}")
+        self._task = _task(self._name, task, tuple(sorted(self._options.items())))
+        self._noise = Noise.of(self._task.id, self._options)
         self._instances = self._task.instances()
         self._turn, self._is_wrong = 0, False
         self._transcript: list[list[Call]] = [[]]
@@ -76,11 +89,6 @@ class Session:
         self._texts = [goal.text or ""]
         return [system, goal]
 
-    def _of_category(self, task: str) -> Task:
-        if not task.startswith(f"multi_turn_{self._name}_"):
-            raise ValueError(f"{self.id}: expected a task like 'multi_turn_{self._name}_7', got {task!r}")
-        return official(task)
-
     def _offer(self) -> None:
         self._offered = {function.name: function for function in self._playing.offered(self._turn)}
 
@@ -88,14 +96,18 @@ class Session:
         call = parse(action.text or "")
         if call != END and tools.functions()[call.name].class_name not in self._playing.classes:
             raise InvalidActionError(f"there is no function {call.name!r} here")
+        number = sum(done != END.json() for done in self._done)
         self._done.append(call.json())
         if call == END:
             return self._end_turn(action.step + 1)
-        answer = self._instances.execute(call)
-        self._transcript[-1].append(call)
-        self._answers.append(answer)
-        self._texts.append(answer)
-        return TextStep((Unit(Kind.TOOL, action.step + 1, text=answer),), 0.0, False, False)
+        told = ERROR
+        if not self._noise.fails(number):
+            answer = self._instances.execute(call)
+            self._transcript[-1].append(call)
+            self._answers.append(answer)
+            told = self._noise.told(answer)
+        self._texts.append(told)
+        return TextStep((Unit(Kind.TOOL, action.step + 1, text=told),), 0.0, False, False)
 
     def _end_turn(self, step: int) -> TextStep:
         if self._playing.truth[self._turn]:
@@ -121,8 +133,13 @@ class Session:
         return [[[call.python()] for call in turn] for turn in self._transcript]
 
     def path(self) -> list[str]:
-        """The answer's calls, each turn with its end."""
-        return [call.json() for turn in self._playing.truth for call in (*turn, END)]
+        """The answer's calls, each turn with its end; a call that fails at first is made again."""
+        calls = [call.json() for turn in self._playing.truth for call in (*turn, END)]
+        return list(self._noise.path(calls, free=END.json()))
+
+    def functions(self) -> list[Function]:
+        """What may be called in this turn."""
+        return [*self._offered.values(), _END[END.name]]
 
     def advice(self) -> list[Unit]:
         return [Unit(Kind.ACTION, len(self._done), text=next_on(self.path(), self._done))]
