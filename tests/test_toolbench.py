@@ -1,21 +1,29 @@
 """ToolBench: experts solve all queries and no call can be left out, splits are kept apart, names can be disturbed."""
 
+import dataclasses
 import json
+import runpy
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import java_worlds
 from anyorder_jax import collect as collecting
+from anyorder_jax import evaluate
 from anyorder_jax import ingest as ingesting
+from anyorder_jax.asking.subject import Subject
+from anyorder_jax.config import freeze
 from anyorder_jax.data import sources
 from anyorder_jax.environments import calls, registry
 from anyorder_jax.environments.base import ExpertError, take
 from anyorder_jax.environments.server import Server
 from anyorder_jax.environments.toolbench import apis, data, names, sample, simulator
+from anyorder_jax.evaluation.request import Request
 from anyorder_jax.types import Kind, Unit
 
+ROOT = Path(__file__).parents[1]
 WORLDS = data.ids()[::2]
 
 
@@ -318,3 +326,29 @@ def test_the_sample_is_written_by_a_command(tmp_path):
     done = subprocess.run([sys.executable, *code], capture_output=True, text=True, check=True)
     assert f"export {data.VARIABLE}=" in done.stdout
     assert len(json.loads((tmp_path / "test_instruction" / "G3_instruction.json").read_text(encoding="utf-8"))) == 2
+
+
+def test_a_run_of_text_acts_on_the_test_tasks_of_another_world(tmp_path, monkeypatch):
+    begun = []
+    monkeypatch.setattr(evaluate, "_act_in_text", lambda *found: begun.append(found) or {})
+    monkeypatch.setattr(evaluate.weights, "load_for_inference", lambda *found: "loaded")
+    config = freeze(runpy.run_path(str(ROOT / "configs" / "toolbench.py"))["get_config"]())
+    subject = Subject(str(tmp_path), tmp_path, 1, config, {"environment": "ToolBench-G1-instruction"})
+    monkeypatch.setattr(evaluate, "is_of_text", lambda config: True)
+    request = Request(environment="ToolBench-G1-tool+names=edited", num_episodes=3)
+    assert evaluate._one_source(
+        subject,
+        tmp_path / "there",
+        request,
+    ) == {"acting": {}}
+    assert begun == [(subject, "loaded", request.environment, tmp_path / "there", request)]
+    tasks = registry.tasks("ToolBench-G1-tool")
+    assert evaluate._tasks_in(request.environment, request) == list(tasks["test"][:3])
+    assert evaluate._tasks_in(request.environment, dataclasses.replace(request, split="train")) == tasks["train"][:3]
+    assert evaluate._tasks_in("BFCL-made-classes", request) == ["9000000", "9000001", "9000002"]  # any number is a task
+    for wrong, told in (
+        ("ToolBench-G1-tool+name=edited", "option 'name' is unknown"), ("ToolBench-G9", "Did you mean"),
+        ("BabyAI-GoToObj-v0", "is no world of text"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=told):
+            evaluate._one_source(subject, tmp_path / "there", dataclasses.replace(request, environment=wrong))

@@ -38,7 +38,7 @@ _FORMS = {"date": re.compile(r"\d{4}-\d\d-\d\d"), "time": re.compile(r"\d\d:\d\d
 class Parameter(NamedTuple):
     """Of a function. type: string, integer, float, boolean, array, dict, date (YYYY-MM-DD), time (HH:MM) or any.
     item_type: of an array ("": any). most: the largest size of a number. is_text_too: a text will do for any type.
-    default: what its document says that it is, None without one."""
+    default: what its document says that it is, None without one. choices: the texts that it may be, if not any."""
 
     name: str
     type: str
@@ -47,6 +47,7 @@ class Parameter(NamedTuple):
     most: float = MAX_NUMBER
     is_text_too: bool = False
     default: Any = None
+    choices: tuple[str, ...] = ()
 
 
 class Function(NamedTuple):
@@ -151,6 +152,8 @@ def check(function: Function, arguments: Mapping[str, Any]) -> Call:
         _check_value(name, value)
         if value is None and not known[name].is_required:
             continue
+        if known[name].choices and value not in known[name].choices:
+            raise ValueError(f"expected {' or '.join(known[name].choices)} as {name}")
         is_text = known[name].is_text_too and isinstance(value, str)
         if not is_text and not _is_of(value, known[name].type):
             raise ValueError(f"expected {known[name].type} as {name}")
@@ -167,6 +170,19 @@ def _is_of(value: Any, name: str) -> bool:
     if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
         return False
     return name not in _FORMS or bool(_FORMS[name].fullmatch(str(value)))
+
+
+def to_json(functions: Sequence[Function]) -> list[Any]:
+    """Functions as they go over a pipe, without their documents."""
+    return [[function.name, function.class_name, list(map(list, function.parameters))] for function in functions]
+
+
+def of_json(found: Sequence[Any]) -> list[Function]:
+    """The inverse of `to_json`."""
+    return [
+        Function(name, group, tuple(Parameter(*p)._replace(choices=tuple(p[-1])) for p in parameters), {})
+        for name, group, parameters in found
+    ]
 
 
 def describe(functions: Sequence[Function], with_schemas: bool) -> str:

@@ -28,6 +28,8 @@ END = Call("end_turn", {})
 """What an agent writes when it is done with a turn, as a message without calls is in the official harness."""
 MAX_STEPS_A_TURN = 40
 """On average. The official harness allows 20 answers of several calls each; the longest official turn has 34 calls."""
+MADE_STEPS_A_TURN = 12
+"""Of generated tasks, whose turns need five at most: an agent that repeats itself is not waited for."""
 
 _END = {END.name: Function(END.name, "", (), {})}
 
@@ -65,7 +67,8 @@ class Session:
 
     @property
     def max_steps(self) -> int:
-        return MAX_STEPS_A_TURN * len(self._playing.turns)
+        most = MADE_STEPS_A_TURN if self._name in folds.MADE else MAX_STEPS_A_TURN
+        return most * len(self._playing.turns)
 
     @property
     def _playing(self) -> Task:

@@ -16,25 +16,27 @@ from anyorder_jax.environments.branching import draws
 from anyorder_jax.environments.calls import Call, Function, Parameter
 from anyorder_jax.environments.toolbench import names
 
+GIVE_ANSWER, GIVE_UP = "give_answer", "give_up_and_restart"
 FINISH = Function(
     "Finish",
     "",
-    (Parameter("return_type", "string", True), Parameter("final_answer", "string", False)),
+    (
+        Parameter("return_type", "string", True, choices=(GIVE_ANSWER, GIVE_UP)),
+        Parameter("final_answer", "string", False),
+    ),
     {
         "name": "Finish",
         "description": "Ends the task: give_answer with the final_answer for the user, or give_up_and_restart.",
         "parameters": {
             "type": "object",
             "properties": {
-                "return_type": {"type": "string", "enum": ["give_answer", "give_up_and_restart"]},
+                "return_type": {"type": "string", "enum": [GIVE_ANSWER, GIVE_UP]},
                 "final_answer": {"type": "string"},
             },
             "required": ["return_type"],
         },
     },
 )
-GIVE_ANSWER, GIVE_UP = "give_answer", "give_up_and_restart"
-
 _TYPES = {
     "string": "string", "str": "string", "enum": "string", "binary": "string", "number": "float", "float": "float",
     "int": "integer", "integer": "integer", "boolean": "boolean", "bool": "boolean", "array": "array", "list": "array",
