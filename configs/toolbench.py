@@ -20,7 +20,7 @@ def get_config(variant=""):
     config.data.context_tokens = config.data.row_length = 1024
     config.data.blocks = "action:32"
     config.masking.order = "any_order:0.5,causal:0.5"
-    config.masking.granularity = "unit:0.5,line:0.2,token:0.3"
+    config.masking.granularity = "unit:0.5,argument:0.2,token:0.3"
     config.masking.rates = "tool:0,user:0,goal:0"
     config.masking.rate, config.masking.rate_max = 0.3, 0.9
     config.loss.end_weight = 0.1

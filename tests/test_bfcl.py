@@ -245,19 +245,24 @@ def test_generated_tasks_need_all_of_their_calls_and_hold_out_what_they_say(name
 
 
 @needs_world
-def test_held_out_requests_and_pairs_are_in_tests_alone(monkeypatch):
+def test_held_out_wordings_requests_and_pairs_are_in_tests_alone(monkeypatch):
     from anyorder_jax.environments.bfcl import generate
 
     seen = []
     real = generate._is_of_split
     monkeypatch.setattr(generate, "_is_of_split", lambda *found: seen.append(found) or real(*found))
-    for held, name in (("templates", "made-templates"), ("compositions", "made-compositions")):
+    for held in ("wordings", "templates", "compositions"):
+        name = f"made-{held}"
         for number in (*range(40, 60), *range(FIRST_TEST + 40, FIRST_TEST + 60)):
             generate.task.__wrapped__(name, str(number))
             found, asked, is_test = seen[-1]  # the draw that was taken
             requests = {part.name for turn in asked for part in turn}
+            words = {part.words for turn in asked for part in turn}
             pairs = [tuple(part.name for part in turn) for turn in asked if len(turn) == 2]
             assert found == held and is_test is (number >= FIRST_TEST)
+            if held == "wordings":
+                assert bool(words & {generate.held_wording(request) for request in generate.REQUESTS}) is is_test
+                continue
             if held == "templates":
                 assert bool(requests & generate.held_requests()) is is_test
             else:

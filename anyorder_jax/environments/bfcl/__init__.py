@@ -1,8 +1,8 @@
 """BFCL: the multi-turn categories of the Berkeley function calling leaderboard (v4), and generated tasks like them.
 
-BFCL-base, -long_context, -miss_func, -miss_param: the official tasks, 200 each. BFCL-made-templates, -compositions,
--classes: generated ones, whose held-out tasks have what their names say unseen in training. With `-schemas` behind the
-id the system text has whole schemas, not signatures alone; then come options (`folds.OPTIONS`).
+BFCL-base, -long_context, -miss_func, -miss_param: the official tasks, 200 each. BFCL-made-wordings, -templates,
+-compositions, -classes: generated ones, whose held-out tasks have what their names say unseen in training. With
+`-schemas` behind the id the system text has whole schemas, not signatures alone; then come options (`folds.OPTIONS`).
 
 Needs `pip install --no-deps bfcl-eval mpmath` (docs/tools.md): the classes, the data and the checker are in the wheel.
 """

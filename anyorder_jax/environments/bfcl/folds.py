@@ -12,7 +12,10 @@ PREFIX = "BFCL-"
 CATEGORIES = ("base", "long_context", "miss_func", "miss_param")
 NUM_TASKS = 200
 """In each category."""
-MADE = {"made-templates": "templates", "made-compositions": "compositions", "made-classes": "classes"}
+MADE = {
+    "made-wordings": "wordings", "made-templates": "templates", "made-compositions": "compositions",
+    "made-classes": "classes",
+}  # fmt: skip
 """Name of a generated world -> what its held-out tasks have that no training task has."""
 SCHEMAS = "-schemas"
 OPTIONS: Known = {"words": (1, 3), "missing_function": (0, 1), "missing_parameter": (0, 1), **noise.OPTIONS}

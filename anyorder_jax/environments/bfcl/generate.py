@@ -55,6 +55,22 @@ def held_requests() -> frozenset[str]:
     return frozenset(request.name for request in REQUESTS if zlib.crc32(request.name.encode()) % 6 == 0)
 
 
+def held_wording(request: Request) -> str:
+    """The wording of a request that `made-wordings` holds out, "" where it has one alone."""
+    wordings = request.wordings
+    return wordings[zlib.crc32(request.name.encode()) % len(wordings)] if len(wordings) > 1 else ""
+
+
+@functools.cache
+def _held_wordings() -> frozenset[str]:
+    return frozenset(map(held_wording, REQUESTS)) - {""}
+
+
+def _with_known_wordings(request: Request) -> Request:
+    held = held_wording(request)
+    return request._replace(wordings=tuple(words for words in request.wordings if words != held))
+
+
 def is_held_pair(first: str, second: str) -> bool:
     """Whether `made-compositions` holds out that one request follows another within a turn: one pair of five."""
     return zlib.crc32(f"{first} + {second}".encode()) % 5 == 0
@@ -89,6 +105,8 @@ def _made(rng: Draw, name: str, number: str, is_test: bool) -> Task | None:
     config = {c: SCENARIOS[c](rng) for c in chosen}
     instances = tools.Instances.opened(chosen, config, False)
     requests = [r for r in REQUESTS if r.class_name in chosen]
+    if held == "wordings" and not is_test:
+        requests = [_with_known_wordings(r) for r in requests]
     turns: list[str] = []
     truth: list[tuple[Call, ...]] = []
     held_back: dict[int, tuple[str, ...]] = {}
@@ -145,6 +163,8 @@ def _is_of_split(held: str, asked: Sequence[Sequence[_Asked]], is_test: bool) ->
     """A test has what is held out at least once, training never."""
     if held == "classes":
         return True
+    if held == "wordings":
+        return is_test == any(part.words in _held_wordings() for parts in asked for part in parts)
     if held == "templates":
         return is_test == any(part.name in held_requests() for parts in asked for part in parts)
     return is_test == any(is_held_pair(parts[0].name, parts[1].name) for parts in asked if len(parts) == 2)
