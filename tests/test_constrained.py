@@ -14,6 +14,7 @@ from anyorder_jax.acting import call_measures, evaluation, generator
 from anyorder_jax.acting.choosing import CHOICES
 from anyorder_jax.acting.episode import Episode
 from anyorder_jax.acting.grammar import COMPACT, Grammar, State
+from anyorder_jax.acting.rollout import play
 from anyorder_jax.config import defaults, freeze
 from anyorder_jax.data.chat_template import Calls
 from anyorder_jax.environments import calls, registry
@@ -186,6 +187,20 @@ def test_measures_of_calls_are_counted_by_hand():
     other = Episode("t", None, 0, units=left, is_taken=[True])
     assert not call_measures.has_calls([other])
     assert not any(map(call_measures.is_call, ("", "[]", '{"name":"a"}', '{"name":1,"arguments":{}}', "[" * 10**5)))
+
+
+def test_a_request_is_copied_into_a_call(opened):
+    its_task, model = opened
+    policies = evaluation.policies_of(its_task, model, has_functions=registry.has_functions(WORLD))
+    assert "copy_request" in policies and "copy_request" not in evaluation.policies_of(its_task, model)
+    with Server(WORLD, 1, num_processes=1) as server:
+        (episode,) = play(server, registry.tasks(WORLD)["test"][:1], policies["copy_request"])
+    first, *_, last = [json.loads(unit.text) for unit in episode.units if unit.kind is Kind.ACTION]
+    goal = next(unit.text for unit in episode.units if unit.kind is Kind.GOAL)
+    told = next(unit.text for unit in episode.units if unit.kind is Kind.TOOL)
+    assert all(part in goal.lower() for part in first["name"].split("_for_")[0].split("_"))
+    assert first["arguments"]["place"] in goal and episode.num_invalid == 0
+    assert last == {"name": "Finish", "arguments": {"return_type": "give_answer", "final_answer": told}}
 
 
 def test_functions_go_over_a_pipe_as_they_are():

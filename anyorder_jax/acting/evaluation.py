@@ -17,7 +17,7 @@ from anyorder_jax.acting.choosing import Choosing, Chosen
 from anyorder_jax.acting.constrained import Constrained
 from anyorder_jax.acting.episode import Episode
 from anyorder_jax.acting.generator import Generator
-from anyorder_jax.acting.policy import Advised, Frequent, Generated, Policy, Random, Repeated, frequent_actions
+from anyorder_jax.acting.policy import Advised, Copied, Frequent, Generated, Policy, Random, Repeated, frequent_actions
 from anyorder_jax.acting.rollout import play
 from anyorder_jax.data import sources
 from anyorder_jax.environments import registry
@@ -57,7 +57,11 @@ def tasks_of(directory: Any, split: str, limit: int = 0) -> list[str]:
 
 
 def policies_of(
-    task: Task, generator: Generator, seed: int = 0, choosing: Mapping[str, Choosing] | None = None
+    task: Task,
+    generator: Generator,
+    seed: int = 0,
+    choosing: Mapping[str, Choosing] | None = None,
+    has_functions: bool = False,
 ) -> dict[str, Policy]:
     """The model (as "model/NAME" with other ways to choose), three policies without one, and the expert, by name.
 
@@ -66,6 +70,7 @@ def policies_of(
       generator: of the checkpoint.
       seed: of random actions.
       choosing: other ways by name (`choosing.CHOICES`).
+      has_functions: whether actions are calls (`registry.has_functions`): one more policy without a model.
     """
     episodes = sources.iterate_trajectories(task.directory, "train", on_bad=lambda sentence: None)
     every, first = frequent_actions(itertools.islice(episodes, MAX_COUNTED))
@@ -75,6 +80,7 @@ def policies_of(
         "random_valid": Random(seed),
         "most_frequent": Frequent(every),
         "repeat_last": Repeated(first),
+        **({"copy_request": Copied()} if has_functions else {}),
         EXPERT: Advised(),
     }
 
@@ -118,9 +124,10 @@ def evaluate(
     if not tasks:
         raise ValueError("acting: no task to play.")
     found: dict[str, dict[str, Any]] = {}
+    has_functions = registry.has_functions(environment_id)
     count = min(sessions.num_sessions, len(tasks), registry.max_sessions(environment_id) or len(tasks))
     with Server(environment_id, count, sessions.num_processes, sessions.timeout_seconds) as server:
-        for name, policy in policies_of(task, generator, seed, choosing).items():
+        for name, policy in policies_of(task, generator, seed, choosing, has_functions).items():
             say(f"acting: {name}, {len(tasks)} episodes")
             episodes = play(server, tasks, policy)
             reasons = collections.Counter(e.reason for e in episodes if e.reason)

@@ -160,6 +160,12 @@ def max_sessions(environment_id: str) -> int | None:
     return getattr(_find(environment_id), "MAX_SESSIONS", None)
 
 
+def has_functions(environment_id: str) -> bool:
+    """Whether the actions of a world of text are calls of functions that its sessions tell (`base.HasFunctions`; its
+    module's `HAS_FUNCTIONS`)."""
+    return bool(getattr(_find(environment_id), "HAS_FUNCTIONS", False))
+
+
 def is_text(environment_id: str) -> bool:
     """Whether the id is of a registered world of text, which `make_session` opens. Imports the world's module."""
     return is_registered(environment_id) and hasattr(_find(environment_id), "session")

@@ -16,6 +16,8 @@ from anyorder_jax.environments.bfcl.folds import OPTIONS, ids, tasks
 if TYPE_CHECKING:
     from anyorder_jax.environments.bfcl.world import Session
 
+HAS_FUNCTIONS = True
+
 
 def session(environment_id: str) -> Session:
     """Opens a session. Raises ModuleNotFoundError without the package."""
@@ -24,4 +26,4 @@ def session(environment_id: str) -> Session:
     return Session(environment_id)
 
 
-__all__ = ["OPTIONS", "ids", "session", "tasks"]
+__all__ = ["HAS_FUNCTIONS", "OPTIONS", "ids", "session", "tasks"]

@@ -11,10 +11,12 @@ from __future__ import annotations
 from anyorder_jax.environments.toolbench.data import ids, tasks
 from anyorder_jax.environments.toolbench.world import OPTIONS, Session
 
+HAS_FUNCTIONS = True
+
 
 def session(environment_id: str) -> Session:
     """Opens a session. Raises RuntimeError where no data are named."""
     return Session(environment_id)
 
 
-__all__ = ["OPTIONS", "ids", "session", "tasks"]
+__all__ = ["HAS_FUNCTIONS", "OPTIONS", "ids", "session", "tasks"]
