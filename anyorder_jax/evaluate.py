@@ -32,6 +32,7 @@ A run of text (docs/own_data.md) is asked about its test episodes (asking/), and
 number, episode by episode) and loss.png; where its world can be opened it also acts there, on the test episodes' tasks,
 and leaves acting.json and the model's episodes (played/, a directory of episodes like any other). Where a handful of
 logs has no test split, it is asked about validation, or else training episodes, with a warning; --split names one.
+With --env it acts alone, on the test tasks of another world, or of its own with options ("BFCL-base+errors=0.3").
 
 A run on several sources (data.sources) is evaluated on each by itself, into a folder named for it (RUN/report/mine);
 RUN/report/rows.jsonl has the rows of all of them, RUN/report/report.json says what was evaluated.
@@ -134,15 +135,20 @@ def _one_source(subject: Subject, directory: Path, request: Request) -> dict[str
         if request.split not in ("", "test"):
             raise ValueError("--split: only runs of text are asked about other splits than test; leave it out.")
         return of_grid.evaluate(subject, directory, request, say)
-    if tuple(request.suites) != ("report",) or request.environment or request.subfolder:
+    if tuple(request.suites) != ("report",) or request.subfolder:
         raise ValueError(
             f"{subject.path}: a run of text is asked about its held-out episodes (--suite=report); --suite="
-            f"{','.join(request.suites)}, --env={request.environment or 'LEVEL'} and "
-            f"--held_out={request.which.held_out} are for grids. Leave them out."
+            f"{','.join(request.suites)} and --held_out={request.which.held_out} are for grids. Leave them out."
         )
+    if request.environment and not registry.is_text(request.environment):
+        raise ValueError(f"--env: {request.environment} is no world of text, in which a run of text could act.")
+    if request.environment:
+        registry.make_session(request.environment).close()  # before anything is loaded
     mesh = mesh_of(subject.config, request.mesh)
     report.make_directory(directory)
     loaded = weights.load_for_inference(subject.path, mesh, request.dtype, subject.is_average)
+    if request.environment:
+        return {"acting": _act_in_text(subject, loaded, request.environment, directory, request)}
     content = evaluate_text(
         subject, directory, selection=Selection(request.num_episodes, request.which.goals, request.split),
         num_windows=request.num_windows, seed=request.seed or 0, loaded=loaded, say=say,
@@ -233,8 +239,11 @@ def _act_in_text(
     """
     task = open_task(subject.config, loaded.tokenizer)
     generator = Generator(subject.config, loaded.model_config, loaded.params, task)
-    split, _ = choose_split(task.directory, request.split)
-    tasks = playing.tasks_of(task.directory, split, request.num_episodes)
+    if request.environment:
+        tasks = _tasks_in(world, request)
+    else:
+        split, _ = choose_split(task.directory, request.split)
+        tasks = playing.tasks_of(task.directory, split, request.num_episodes)
     found = playing.evaluate(
         task, generator, world, tasks, seed=request.seed or 0,
         choosing={name: CHOICES[name] for name in request.choosing}, say=say,
@@ -244,6 +253,14 @@ def _act_in_text(
     playing.write_played(directory / "played", world, found["policies"][playing.MODEL]["episodes"])
     print("\n" + playing.table(found))
     return content
+
+
+def _tasks_in(world: str, request: Request) -> list[str]:
+    """The first tasks of a split of a world that the run was not collected in, or was with other options."""
+    split = request.split or "test"
+    listed = registry.tasks(world)
+    named = listed[split] if listed is not None else sources.seed_range(request.seed or 0, split)
+    return [str(task) for task in named[: request.num_episodes]]
 
 
 def say(line: str) -> None:

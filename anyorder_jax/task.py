@@ -18,7 +18,7 @@ from anyorder_jax.data.pipeline import Corpus
 from anyorder_jax.data.tokenization import Vocabulary
 from anyorder_jax.environments import registry
 from anyorder_jax.provenance import shards_digest
-from anyorder_jax.types import GRANULARITIES, OCCLUDED, ROLES, Codec, Kind, Trajectory
+from anyorder_jax.types import GRANULARITIES, OCCLUDED, ROLES, Codec, Kind, Trajectory, offered_spans
 
 if TYPE_CHECKING:  # text and mixtures are opened where there are some
     from anyorder_jax.data.mixtures import Mixture
@@ -298,7 +298,7 @@ def config_of_source(config: Config, directory: str, codec: Codec) -> Config:
     if not codec.is_running_text:
         data = dataclasses.replace(data, context_tokens=0)
     grains = parse_mixture(config.masking.granularity, GRANULARITIES, "masking.granularity")
-    offered = ",".join(f"{name}:{weight!r}" for name, weight in grains.items() if name in codec.levels)
+    offered = ",".join(f"{name}:{weight!r}" for name, weight in grains.items() if name in offered_spans(codec.levels))
     masking = dataclasses.replace(config.masking, granularity=offered or config.masking.granularity)
     return dataclasses.replace(config, data=data, masking=masking)
 
@@ -306,7 +306,7 @@ def config_of_source(config: Config, directory: str, codec: Codec) -> Config:
 def check_grains(config: Config, codecs: Sequence[Codec]) -> None:
     """Raises ValueError for a granularity that no source of a mixture offers."""
     grains = parse_mixture(config.masking.granularity, GRANULARITIES, "masking.granularity")
-    offered = {level for codec in codecs for level in codec.levels}
+    offered = {level for codec in codecs for level in offered_spans(codec.levels)}
     missing = [name for name in grains if name not in offered]
     if missing:
         raise ValueError(
@@ -318,11 +318,11 @@ def check_grains(config: Config, codecs: Sequence[Codec]) -> None:
 def check_levels(config: Config, codec: Codec) -> None:
     """Raises ValueError for settings that these trajectories' renderer cannot honour."""
     grains = parse_mixture(config.masking.granularity, GRANULARITIES, "masking.granularity")
-    missing = [name for name in grains if name not in codec.levels]
+    missing = [name for name in grains if name not in offered_spans(codec.levels)]
     if missing:
         raise ValueError(
             f"config.masking.granularity: {missing[0]!r} is no span of these trajectories ({codec.name}); they offer "
-            f"{', '.join(codec.levels)}."
+            f"{', '.join(offered_spans(codec.levels))}."
         )
     data = config.data
     if data.frames == "chat" and not codec.is_running_text:

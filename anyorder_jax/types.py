@@ -19,8 +19,16 @@ GRID_LEVELS = ("unit", "cell", "attribute", "token")
 TEXT_LEVELS = ("unit", "line", "word", "token")
 """Those of running text. An argument of a tool call counts as a line."""
 
-GRANULARITIES = tuple(dict.fromkeys((*GRID_LEVELS, *TEXT_LEVELS, "node", "argument")))
+TEXT_NAMES = {"call": "unit", "argument": "line"}
+"""Other names for spans of running text, for calls of tools: each call is a unit, each of its arguments a line."""
+
+GRANULARITIES = tuple(dict.fromkeys((*GRID_LEVELS, *TEXT_LEVELS, *TEXT_NAMES, "node")))
 """Every name of a span that may be hidden as a whole; a renderer offers four of them, `unit` and `token` always."""
+
+
+def offered_spans(levels: Sequence[str]) -> tuple[str, ...]:
+    """The names of spans that a renderer with these levels offers: they, and of running text the other names too."""
+    return (*levels, *(TEXT_NAMES if tuple(levels) == TEXT_LEVELS else ()))
 
 
 OCCLUDED = "occluded"

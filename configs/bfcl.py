@@ -1,11 +1,12 @@
 """Generated tasks over BFCL's tools, from random weights, with a tokenizer trained on them (docs/tools.md).
 
-python -m anyorder_jax.collect --env=BFCL-made-templates --num_episodes=10000 --output_dir=data/bfcl
+python -m anyorder_jax.collect --env=BFCL-made-wordings --num_episodes=10000 --output_dir=data/bfcl
 python -m anyorder_jax.train --config=configs/bfcl.py
 python -m anyorder_jax.evaluate --checkpoint=runs/bfcl
 
-The signatures, the first request and the latest steps stand in the context. Half of the draws ask the next call, or its
-arguments; the others any calls, arguments and words. Untried beyond its start, so no result is stated.
+The signatures (of two classes shortened), the first request and the latest steps stand in the context. Most draws ask
+the next call; the others any calls, arguments and words. The smoke variant was trained and evaluated; the whole one was
+not, so no result is stated.
 """
 
 from anyorder_jax.config import defaults
@@ -17,15 +18,16 @@ def get_config(variant=""):
     config.data.num_episodes = 0  # all that were collected
     config.data.num_tokens = 2000
     config.data.context_tokens = config.data.row_length = 768
-    config.data.blocks = "action:32"
-    config.masking.order = "any_order:0.5,causal:0.5"
-    config.masking.granularity = "unit:0.5,line:0.2,token:0.3"
+    config.data.max_unit_tokens = 320
+    config.data.blocks = "action:16"
+    config.masking.order = "any_order:0.3,causal:0.7"
+    config.masking.granularity = "unit:0.5,argument:0.2,token:0.3"
     config.masking.rates = "tool:0,user:0,goal:0"
     config.masking.rate, config.masking.rate_max = 0.3, 0.9
     config.loss.end_weight = 0.1
     config.optimizer.learning_rate = 4e-3
     config.train.batch_size = 8
     if variant != "smoke":
-        config.train.num_steps, config.log.validate_every_steps = 2000, 500
+        config.train.num_steps, config.log.validate_every_steps = 8000, 1000
         config.optimizer.warmup_steps = 50
     return config

@@ -281,8 +281,8 @@ def check_form(x, shape, dtype, placed):
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        ("--suite=report,viewer", "--suite=report,viewer, .* are for grids"),
-        ("--env=BabyAI-GoToObj-v0", "are for grids"),
+        ("--suite=report,viewer", "--suite=report,viewer and .* are for grids"),
+        ("--env=BabyAI-GoToObj-v0", "BabyAI-GoToObj-v0 is no world of text"),
         ("--goals=a spaceship", "no episode with a goal that holds a spaceship"),
         ("--mesh=data:99", "needs 99 devices"),
     ],

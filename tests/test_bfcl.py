@@ -94,9 +94,9 @@ def test_answers_solve_their_tasks_and_do_not_without_their_last_call(category):
 def test_any_call_answers_what_the_official_executor_answers():
     from bfcl_eval.eval_checker.multi_turn_eval.multi_turn_utils import execute_multi_turn_func_call
 
-    from anyorder_jax.environments.bfcl.calls import from_json
     from anyorder_jax.environments.bfcl.task import official
     from anyorder_jax.environments.bfcl.tools import functions
+    from anyorder_jax.environments.calls import from_json
 
     rng = np.random.default_rng(0)
     num_calls = num_answers = 0
@@ -146,7 +146,8 @@ def attacks(path):
 
 @needs_world
 def test_texts_that_would_do_harm_are_invalid_actions_and_nothing_is_executed(tmp_path):
-    from anyorder_jax.environments.bfcl import calls, tools
+    from anyorder_jax.environments import calls
+    from anyorder_jax.environments.bfcl import tools
 
     session, alone = opened("base"), opened("base")
     task = next(t for t in registry.tasks("BFCL-base")["test"] if "MathAPI" in str(described(session, t)))
@@ -244,19 +245,24 @@ def test_generated_tasks_need_all_of_their_calls_and_hold_out_what_they_say(name
 
 
 @needs_world
-def test_held_out_requests_and_pairs_are_in_tests_alone(monkeypatch):
+def test_held_out_wordings_requests_and_pairs_are_in_tests_alone(monkeypatch):
     from anyorder_jax.environments.bfcl import generate
 
     seen = []
     real = generate._is_of_split
     monkeypatch.setattr(generate, "_is_of_split", lambda *found: seen.append(found) or real(*found))
-    for held, name in (("templates", "made-templates"), ("compositions", "made-compositions")):
+    for held in ("wordings", "templates", "compositions"):
+        name = f"made-{held}"
         for number in (*range(40, 60), *range(FIRST_TEST + 40, FIRST_TEST + 60)):
             generate.task.__wrapped__(name, str(number))
             found, asked, is_test = seen[-1]  # the draw that was taken
             requests = {part.name for turn in asked for part in turn}
+            words = {part.words for turn in asked for part in turn}
             pairs = [tuple(part.name for part in turn) for turn in asked if len(turn) == 2]
             assert found == held and is_test is (number >= FIRST_TEST)
+            if held == "wordings":
+                assert bool(words & {generate.held_wording(request) for request in generate.REQUESTS}) is is_test
+                continue
             if held == "templates":
                 assert bool(requests & generate.held_requests()) is is_test
             else:

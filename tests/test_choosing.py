@@ -172,5 +172,5 @@ def test_ways_are_asked_for_by_name(opened):
     names = evaluation.policies_of(its_task, model, choosing=CHOICES)
     assert list(names)[:3] == ["model", "model/guided", "model/checked"]
     assert "model/guided" not in evaluation.policies_of(its_task, model)
-    with pytest.raises(ValueError, match=r"--choosing: expected names out of guided, checked, got \['wise'\]"):
+    with pytest.raises(ValueError, match=r"--choosing: expected names out of guided, checked, valid, got \['wise'\]"):
         Request(choosing=("wise",))

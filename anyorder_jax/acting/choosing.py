@@ -5,6 +5,7 @@
                 two passes, whatever their number: once with the goal seen, once with it hidden
     checked     of these in their order, the first that its own result gives back: the model writes what it would lead
                 to, and then, with the action hidden, which action led there; none: the first
+    valid       what is written is a call of the world's functions, token by token of what can follow (`constrained`)
 
 The log-probability of an action is that of a whole hidden unit in one pass, as the order `causal` asks it in training:
 the sum over its tokens and first end. A decision's passes are counted (`passes_per_action`).
@@ -28,6 +29,7 @@ from anyorder_jax.types import Field, Kind, Trajectory, Unit
 
 class Choosing(NamedTuple):
     """How an action is chosen. guidance: w; 0: the goal's own log-probability alone. is_checked: see the module.
+    is_constrained: nothing of this: a call of the world's functions is written, of what can follow (`constrained`).
     num_proposals: decisions that the model writes (the likeliest, and draws); 0: what the world says is valid.
     max_checked: proposals that are checked. result: what an action leads to. seed: of the draws."""
 
@@ -36,10 +38,15 @@ class Choosing(NamedTuple):
     num_proposals: int = 0
     max_checked: int = 3
     result: Kind = Kind.OBSERVATION
+    is_constrained: bool = False
     seed: int = 0
 
 
-CHOICES = {"guided": Choosing(guidance=1.0), "checked": Choosing(is_checked=True)}
+CHOICES = {
+    "guided": Choosing(guidance=1.0),
+    "checked": Choosing(is_checked=True),
+    "valid": Choosing(is_constrained=True),
+}
 """By the name with which `evaluate --choosing` asks for them."""
 
 

@@ -30,8 +30,9 @@ class Episode:
     """An episode of a task in a session of a server.
 
     units: all that was seen and done. decisions: of the agent, in order. best_return: the highest sum of rewards on
-    the way. num_invalid: actions that the world did not take. num_repeated: actions that had been done before at the
-    same evidence. reason: why it ended without the world saying so ("" where the world did).
+    the way. num_invalid: actions that the world did not take; is_taken: whether it took each. num_repeated: actions
+    that had been done before at the same evidence. reason: why it ended without the world saying so ("" where the world
+    did).
     """
 
     task: str
@@ -44,6 +45,7 @@ class Episode:
     is_done: bool = False
     is_success: bool = False
     num_invalid: int = 0
+    is_taken: list[bool] = field(default_factory=list)
     num_repeated: int = 0
     reason: str = ""
     max_steps: int = 0
@@ -108,6 +110,7 @@ class Episode:
         self.total_reward += step.reward
         self.best_return = max(self.best_return, self.total_reward)
         self.num_invalid += step.is_invalid
+        self.is_taken.append(not step.is_invalid)
         self.is_done, self.is_success = step.is_done, step.is_success
         if not step.is_done and self.num_steps >= self.max_steps:
             self.fail(f"no end within {self.max_steps} steps")

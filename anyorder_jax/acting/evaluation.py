@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 
 from anyorder_jax import statistics
+from anyorder_jax.acting import call_measures
 from anyorder_jax.acting.choosing import Choosing, Chosen
+from anyorder_jax.acting.constrained import Constrained
 from anyorder_jax.acting.episode import Episode
 from anyorder_jax.acting.generator import Generator
-from anyorder_jax.acting.policy import Advised, Frequent, Generated, Policy, Random, Repeated, frequent_actions
+from anyorder_jax.acting.policy import Advised, Copied, Frequent, Generated, Policy, Random, Repeated, frequent_actions
 from anyorder_jax.acting.rollout import play
 from anyorder_jax.data import sources
 from anyorder_jax.environments import registry
@@ -55,7 +57,11 @@ def tasks_of(directory: Any, split: str, limit: int = 0) -> list[str]:
 
 
 def policies_of(
-    task: Task, generator: Generator, seed: int = 0, choosing: Mapping[str, Choosing] | None = None
+    task: Task,
+    generator: Generator,
+    seed: int = 0,
+    choosing: Mapping[str, Choosing] | None = None,
+    has_functions: bool = False,
 ) -> dict[str, Policy]:
     """The model (as "model/NAME" with other ways to choose), three policies without one, and the expert, by name.
 
@@ -64,17 +70,25 @@ def policies_of(
       generator: of the checkpoint.
       seed: of random actions.
       choosing: other ways by name (`choosing.CHOICES`).
+      has_functions: whether actions are calls (`registry.has_functions`): one more policy without a model.
     """
     episodes = sources.iterate_trajectories(task.directory, "train", on_bad=lambda sentence: None)
     every, first = frequent_actions(itertools.islice(episodes, MAX_COUNTED))
     return {
         MODEL: Generated(generator, task.decision()),
-        **{f"{MODEL}/{n}": Chosen(generator, task.decision(), how) for n, how in (choosing or {}).items()},
+        **{f"{MODEL}/{n}": _choosing(task, generator, how) for n, how in (choosing or {}).items()},
         "random_valid": Random(seed),
         "most_frequent": Frequent(every),
         "repeat_last": Repeated(first),
+        **({"copy_request": Copied()} if has_functions else {}),
         EXPERT: Advised(),
     }
+
+
+def _choosing(task: Task, generator: Generator, how: Choosing) -> Policy:
+    if how.is_constrained:
+        return Constrained(generator, task.decision())
+    return Chosen(generator, task.decision(), how)
 
 
 def evaluate(
@@ -102,21 +116,25 @@ def evaluate(
 
     Returns:
       {"tasks": [...], "policies": {policy: {"measures": {measure: Estimate}, "reasons": {reason: episodes}, "episodes":
-      [Episode]}}}; measures as `measures` says.
+      [Episode]}}}; measures as `measures` says, and where calls were made `call_measures`.
 
     Raises:
       ValueError, WorldError: an unknown world, no task, or a world that does not open.
     """
     if not tasks:
         raise ValueError("acting: no task to play.")
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
+    has_functions = registry.has_functions(environment_id)
     count = min(sessions.num_sessions, len(tasks), registry.max_sessions(environment_id) or len(tasks))
     with Server(environment_id, count, sessions.num_processes, sessions.timeout_seconds) as server:
-        for name, policy in policies_of(task, generator, seed, choosing).items():
+        for name, policy in policies_of(task, generator, seed, choosing, has_functions).items():
             say(f"acting: {name}, {len(tasks)} episodes")
             episodes = play(server, tasks, policy)
             reasons = collections.Counter(e.reason for e in episodes if e.reason)
             found[name] = {"measures": measures(episodes), "reasons": dict(reasons.most_common()), "episodes": episodes}
+    if any(call_measures.has_calls(one["episodes"]) for one in found.values()):
+        for one in found.values():
+            one["measures"] |= call_measures.measures(one["episodes"])
     return {"tasks": list(tasks), "policies": found}
 
 
@@ -169,7 +187,8 @@ def table(found: Mapping[str, Any]) -> str:
     """A line for every measure, a column for every policy, and the reasons of episodes cut off, for a terminal."""
     policies = found["policies"]
     lines = [f"{'acting':18}" + "".join(f"{name:>20}" for name in policies)]
-    for measure in MEASURES:
+    is_of_calls = any(name in one["measures"] for one in policies.values() for name in call_measures.MEASURES)
+    for measure in MEASURES + call_measures.MEASURES * is_of_calls:
         cells = (one["measures"].get(measure) for one in policies.values())
         shown = ("-" if e is None else f"{e.value:.2f} [{e.low:.2f}, {e.high:.2f}]" for e in cells)
         lines.append(f"{measure:18}" + "".join(f"{cell:>20}" for cell in shown))

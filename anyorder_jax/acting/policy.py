@@ -6,6 +6,8 @@ Generated    the model writes the decision (thought, action); an action that doe
 Random       an action out of those that the world says are valid now
 Frequent     the most frequent action of the training data, always
 Repeated     the last action again; at the start the most frequent first one of the training data
+Copied       of worlds of calls: the function whose name shares most words with what the user said last, with what was
+             said as arguments; then, until the user speaks again, the last one that is offered (which ends)
 Advised      the world's own expert
 """
 
@@ -13,15 +15,21 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import re
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
+import numpy as np
+
 from anyorder_jax import keys
 from anyorder_jax.acting.episode import Decision, Episode, answers
 from anyorder_jax.acting.generator import SURE, Decoding, Generator, Written, with_decoding
+from anyorder_jax.environments.calls import Call, Function, drawn, words_in
 from anyorder_jax.environments.server import SessionError
 from anyorder_jax.types import Kind, Trajectory, Unit
+
+_NAME_PART = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|[0-9]+")
 
 
 class Policy(Protocol):
@@ -106,6 +114,34 @@ class Repeated:
         return [one_action(episode, episode.last_action() or self._first) for episode in episodes]
 
 
+class Copied:
+    """A call made of the words of the request alone."""
+
+    def act(self, episodes: Sequence[Episode]) -> list[Decision]:
+        return [
+            _gives_up(found) if isinstance(found, SessionError) else _action(episode, self._call(episode, found))
+            for episode, found in zip(episodes, answers(episodes, "functions"), strict=True)
+        ]
+
+    def _call(self, episode: Episode, functions: Sequence[Function]) -> str:
+        newest = max(i for i, unit in enumerate(episode.units) if unit.kind in (Kind.GOAL, Kind.USER))
+        has_acted = any(unit.kind is Kind.ACTION for unit in episode.units[newest:])
+        request = episode.units[newest].text or ""
+        said = {word.lower() for word in _NAME_PART.findall(request)}
+
+        def num_shared(function: Function) -> int:
+            return len({part.lower() for part in _NAME_PART.findall(function.name)} & said)
+
+        function = functions[-1] if has_acted else max(functions[:-1], key=num_shared, default=functions[-1])
+        words = [episode.units[-1].text or ""] if has_acted else [w for w in words_in(request) if w.lower() not in said]
+        arguments = {
+            p.name: p.choices[0] if p.choices else drawn(p, words or words_in(request), np.random.default_rng(0))
+            for p in function.parameters
+            if p.is_required or has_acted
+        }
+        return Call(function.name, arguments).json()
+
+
 class Advised:
     """The world's expert, thoughts and all. It gives up where it does not know how to go on."""
 
@@ -146,6 +182,6 @@ def _gives_up(error: SessionError) -> Decision:
 
 
 __all__ = [
-    "SURE", "Advised", "Decision", "Decoding", "Frequent", "Generated", "Policy", "Random", "Repeated",
+    "SURE", "Advised", "Copied", "Decision", "Decoding", "Frequent", "Generated", "Policy", "Random", "Repeated",
     "frequent_actions", "one_action",
 ]  # fmt: skip

@@ -2,7 +2,7 @@
 
 A world whose actions are words out of a list and whose observations are structured is an `Environment`. A world of
 text, whose actions are text of any length, is a `TextEnvironment`; what else it can do it says by having the verbs of
-`HasExpert`, `HasValidActions` or `Branching`.
+`HasExpert`, `HasValidActions`, `HasFunctions` or `Branching`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
+from anyorder_jax.environments.calls import Function
 from anyorder_jax.types import Codec, Kind, Unit
 
 
@@ -178,6 +179,15 @@ class HasValidActions(Protocol):
 
     def valid_actions(self) -> Sequence[str]:
         """Texts that parse and can be done, at least one, in an order that depends on the state alone."""
+        ...
+
+
+@runtime_checkable
+class HasFunctions(Protocol):
+    """A world whose actions are calls of functions."""
+
+    def functions(self) -> Sequence[Function]:
+        """Those that may be called now."""
         ...
 
 

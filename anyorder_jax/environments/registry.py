@@ -3,7 +3,8 @@ that lives outside the package, a line in the variable
 
     ANYORDER_JAX_WORLDS="Shop-=my_worlds.shop Maze-=my_worlds.maze"       prefix of the ids = module, blanks between
 
-which every command and every process that it starts reads.
+which every command and every process that it starts reads. Options may stand behind an id (`options`), where a module
+names them in `OPTIONS`.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ _FAMILIES = {
     "BabyAIText-": ("anyorder_jax.environments.babyai_words", "babyai"),
     "BFCL-": ("anyorder_jax.environments.bfcl", "tools"),
     "ScienceWorld-": ("anyorder_jax.environments.scienceworld", "scienceworld"),
+    "ToolBench-": ("anyorder_jax.environments.toolbench", ""),
     "TextWorldExpress-": ("anyorder_jax.environments.textworld_express", "textworld"),
 }
 
@@ -37,6 +39,8 @@ _BY_HAND = {"tools": "pip install --no-deps 'bfcl-eval>=2026.3.23' 'mpmath>=1.3'
 
 WORLDS = "ANYORDER_JAX_WORLDS"
 """The variable with worlds from outside the package."""
+OPTION_MARK = "+"
+"""Stands before each option of an id (`options`)."""
 
 
 def register(prefix: str, module: str, extra: str = "") -> None:
@@ -104,7 +108,12 @@ def _find(environment_id: str) -> Any:
     for prefix, family in _families().items():
         if environment_id.startswith(prefix):
             module = _family(*family)
-            if environment_id in module.ids():
+            plain, mark, _ = environment_id.partition(OPTION_MARK)
+            if plain in module.ids():
+                if mark:
+                    from anyorder_jax.environments import options  # training meets none
+
+                    options.read(environment_id, getattr(module, "OPTIONS", {}))
                 return module
     lower = {i.lower(): i for i in environment_ids()}
     near = [lower[n] for n in difflib.get_close_matches(environment_id.lower(), lower, n=5, cutoff=0.5)]
@@ -149,6 +158,12 @@ def max_sessions(environment_id: str) -> int | None:
     """How many sessions a world of text should have at a time, all processes together, where each costs much memory
     (its module's `MAX_SESSIONS`). None: any number."""
     return getattr(_find(environment_id), "MAX_SESSIONS", None)
+
+
+def has_functions(environment_id: str) -> bool:
+    """Whether the actions of a world of text are calls of functions that its sessions tell (`base.HasFunctions`; its
+    module's `HAS_FUNCTIONS`)."""
+    return bool(getattr(_find(environment_id), "HAS_FUNCTIONS", False))
 
 
 def is_text(environment_id: str) -> bool:

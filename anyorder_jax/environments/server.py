@@ -26,13 +26,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from anyorder_jax.environments import registry
+from anyorder_jax.environments import calls, registry
 from anyorder_jax.environments.base import Start, TextStep
 from anyorder_jax.environments.pool import worker_variables
 from anyorder_jax.environments.serving import unit_from_json, unit_to_json
 from anyorder_jax.types import Unit
 
-VERBS = ("reset", "step", "parse_error", "advice", "valid_actions")
+VERBS = ("reset", "step", "parse_error", "advice", "valid_actions", "functions")
 START_SECONDS = 120.0
 """Until a process has imported its world."""
 
@@ -186,12 +186,12 @@ class Server:
         Args:
           session: number, below `num_sessions`.
           verb: reset (argument: the task; Start), step (the action unit; TextStep), parse_error (a text; why it is no
-            action, or ""), advice (units of the expert), valid_actions (texts).
+            action, or ""), advice (units of the expert), valid_actions (texts), functions (that may be called).
           argument: see `verb`.
 
         Returns:
           The answer to come. Its `result()` raises SessionError for an episode that is over by it (and for every later
-          question until the next reset); of `advice` and `valid_actions` also where there are none, and then only
+          question until the next reset); of the last three also where there are none, and then only
           the answer is missing.
         """
         assert verb in VERBS, verb
@@ -271,4 +271,6 @@ def _answer(verb: str, answer: Any) -> Any:
     if verb in ("reset", "step"):
         made = Start if verb == "reset" else TextStep
         return made(tuple(map(unit_from_json, answer[0])), *answer[1:])
+    if verb == "functions":
+        return calls.of_json(answer)
     return tuple(map(unit_from_json, answer)) if verb == "advice" else answer

@@ -18,10 +18,11 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-from anyorder_jax.environments import registry
+from anyorder_jax.environments import calls, registry
 from anyorder_jax.environments.base import (
     ExpertError,
     HasExpert,
+    HasFunctions,
     HasValidActions,
     TextEnvironment,
     parse_error,
@@ -55,6 +56,10 @@ def _do(session: TextEnvironment, verb: str, argument: Any) -> Any:
             if not isinstance(session, HasExpert):
                 raise ExpertError(f"{session.id} has no expert")
             return list(map(unit_to_json, session.advice()))
+        case "functions":
+            if not isinstance(session, HasFunctions):
+                raise ExpertError(f"the actions of {session.id} are no calls of functions")
+            return calls.to_json(session.functions())
     if not isinstance(session, HasValidActions):
         raise ExpertError(f"{session.id} does not tell which actions are valid")
     return list(session.valid_actions())

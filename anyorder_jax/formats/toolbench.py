@@ -5,8 +5,8 @@ is the target. Each becomes a trajectory in which only that turn is one (is_expe
 begins another is part of it. "Thought: ... Action: API Action Input: {...}" is a THOUGHT and an ACTION
 {"name":...,"arguments":...}; `function` turns are TOOL, and those that ToolBench cut are counted.
 
-Answer trees, {answer_generation, tree, win}: the last of `train_messages`; where there is none, the path of the tree to
-the final answer, or to the last leaf when none was given.
+Answers, {answer_generation, tree or trys, win}: the last of `train_messages`; where there is none, the path of the tree
+to the final answer, or to the last leaf when none was given; of answers without a tree the last chain that was tried.
 """
 
 from __future__ import annotations
@@ -118,11 +118,24 @@ def _leaf_path(root: dict[str, Any]) -> list[dict[str, Any]]:
     return last
 
 
-def _tree_turns(root: dict[str, Any], reading: Reading) -> list[Turn]:
+def _path(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """The nodes of an answer, in order. Raises ValueError where there are none."""
+    tree = record.get("tree")
+    root = tree.get("tree") if isinstance(tree, dict) else None
+    if isinstance(root, dict):
+        return _leaf_path(root)
+    tried = [found for found in as_list(record.get("trys")) if isinstance(found, dict)]
+    chain = [node for node in as_list(tried[-1].get("chain")) if isinstance(node, dict)] if tried else []
+    if not chain:
+        raise ValueError("it has neither train_messages nor a tree to walk, nor a chain in its trys")
+    return chain
+
+
+def _turns(path: Sequence[dict[str, Any]], reading: Reading) -> list[Turn]:
     turns: list[Turn] = []
     parts: list[Part] = []
     name = ""
-    for node in _leaf_path(root):
+    for node in path:
         kind, text = node.get("node_type"), str(node.get("description") or "")
         if kind == "Thought" and text.strip():
             parts.append(Part("thought", text.strip()))
@@ -143,13 +156,10 @@ def _read_answer(record: dict[str, Any], source: Source, reading: Reading) -> Tr
     paths = [path for path in as_list(answer.get("train_messages")) if isinstance(path, list) and path]
     task = {"query_id": record.get("query_id"), "success": record.get("win")}
     if not paths:
-        tree = record.get("tree")
-        root = tree.get("tree") if isinstance(tree, dict) else None
-        if not isinstance(root, dict):
-            raise ValueError("it has neither train_messages nor a tree to walk")
+        path = _path(record)
         episode = Episode(reading)
         goal = Turn("user", [Part("text", str(answer.get("query") or ""))])
-        chat.feed(episode, [goal, *_tree_turns(root, reading)], tools)
+        chat.feed(episode, [goal, *_turns(path, reading)], tools)
         return episode.trajectory(task, source)
     read = []
     for i, path in enumerate(paths):

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from anyorder_jax.types import Tokenised
+from anyorder_jax.types import TEXT_NAMES, Tokenised, offered_spans
 
 
 class Slots(NamedTuple):
@@ -42,12 +42,13 @@ def slots_of(example: Tokenised, granularity: str) -> Slots:
     Raises:
       ValueError: when the example's renderer does not offer that span.
     """
-    if granularity not in example.levels:
+    offered = offered_spans(example.levels)
+    if granularity not in offered:
         raise ValueError(
-            f"masking.granularity: {granularity!r} is no span of these trajectories; they offer "
-            f"{', '.join(example.levels)}."
+            f"masking.granularity: {granularity!r} is no span of these trajectories; they offer {', '.join(offered)}."
         )
-    slot_L = example.slots_GL[example.levels.index(granularity)]
+    level = granularity if granularity in example.levels else TEXT_NAMES[granularity]
+    slot_L = example.slots_GL[example.levels.index(level)]
     unit_S = np.full(slot_L.max(initial=-1) + 2, -1)
     unit_S[slot_L] = example.slots_GL[0]
     return Slots(slot_L, unit_S)

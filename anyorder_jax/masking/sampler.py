@@ -12,7 +12,7 @@ from anyorder_jax.config import ORDERS, MaskingConfig, parse_mixture
 from anyorder_jax.masking import orders, rates
 from anyorder_jax.masking.granularity import Slots, slots_of
 from anyorder_jax.masking.holes import Choice, spread
-from anyorder_jax.types import GRANULARITIES, Field, Hidden, Kind, Tokenised
+from anyorder_jax.types import GRANULARITIES, Field, Hidden, Kind, Tokenised, offered_spans
 
 
 class Mixture:
@@ -73,8 +73,9 @@ class AnyOrderMaskSampler:
           a target; frame is never hidden.
         """
         order, granularity = self._orders.draw(rng), self._granularities.draw(rng)
-        if granularity not in example.levels:  # in a mixture of sources some may offer others
-            granularity = self._granularities.among(example.levels).draw(rng)
+        offered = offered_spans(example.levels)
+        if granularity not in offered:  # in a mixture of sources some may offer others
+            granularity = self._granularities.among(offered).draw(rng)
         rate = rates.draw(rng, self.config, progress)
         choice = self._choose(rng, example, order, rate)
         if choice is not None:

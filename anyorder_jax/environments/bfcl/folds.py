@@ -5,13 +5,21 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 
+from anyorder_jax.environments import noise, options
+from anyorder_jax.environments.options import Known
+
 PREFIX = "BFCL-"
 CATEGORIES = ("base", "long_context", "miss_func", "miss_param")
 NUM_TASKS = 200
 """In each category."""
-MADE = {"made-templates": "templates", "made-compositions": "compositions", "made-classes": "classes"}
+MADE = {
+    "made-wordings": "wordings", "made-templates": "templates", "made-compositions": "compositions",
+    "made-classes": "classes",
+}  # fmt: skip
 """Name of a generated world -> what its held-out tasks have that no training task has."""
 SCHEMAS = "-schemas"
+OPTIONS: Known = {"words": (1, 3), "missing_function": (0, 1), "missing_parameter": (0, 1), **noise.OPTIONS}
+"""Of every id: see `disturbed` and `noise`."""
 
 _NUM_TRAIN = 150
 
@@ -23,7 +31,7 @@ def ids() -> tuple[str, ...]:
 
 def name_of(environment_id: str) -> tuple[str, bool]:
     """(category or generated world, whether its system text has whole schemas)."""
-    name = environment_id.removeprefix(PREFIX)
+    name = options.plain(environment_id).removeprefix(PREFIX)
     return name.removesuffix(SCHEMAS), name.endswith(SCHEMAS)
 
 

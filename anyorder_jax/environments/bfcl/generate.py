@@ -18,11 +18,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from anyorder_jax.environments.bfcl import folds, tools
-from anyorder_jax.environments.bfcl.calls import Call
+from anyorder_jax.environments.bfcl.disturbed import LATER
 from anyorder_jax.environments.bfcl.requests import REQUESTS, Request
 from anyorder_jax.environments.bfcl.scenarios import SCENARIOS, VALUES, Draw, one_of
 from anyorder_jax.environments.bfcl.task import Task, official
 from anyorder_jax.environments.branching import draws
+from anyorder_jax.environments.calls import Call
 
 VERSION = "1"
 HELD_CLASSES = ("TicketAPI", "VehicleControlAPI")
@@ -33,7 +34,6 @@ _OPENERS = ("{}.", "Please {}.", "Could you {}?", "I would like you to {}.", "No
 _JOINTS = ("{}, and then {}", "{}. After that, {}", "first {}, next {}")
 _FAILED = re.compile(r"^Error during|\"error\"|not found|Unknown|\"00000\"|\"success\": false")
 _MARK = re.compile(r"{(\w+)}")
-_LATER = "something that I still have to tell you"
 _SHARE_JOINED, _SHARE_LACKING = 0.4, 0.1
 _GRAM = 3
 
@@ -53,6 +53,22 @@ class _Asked(NamedTuple):
 def held_requests() -> frozenset[str]:
     """Names of the requests that `made-templates` holds out: about one of six, the same ones for ever."""
     return frozenset(request.name for request in REQUESTS if zlib.crc32(request.name.encode()) % 6 == 0)
+
+
+def held_wording(request: Request) -> str:
+    """The wording of a request that `made-wordings` holds out, "" where it has one alone."""
+    wordings = request.wordings
+    return wordings[zlib.crc32(request.name.encode()) % len(wordings)] if len(wordings) > 1 else ""
+
+
+@functools.cache
+def _held_wordings() -> frozenset[str]:
+    return frozenset(map(held_wording, REQUESTS)) - {""}
+
+
+def _with_known_wordings(request: Request) -> Request:
+    held = held_wording(request)
+    return request._replace(wordings=tuple(words for words in request.wordings if words != held))
 
 
 def is_held_pair(first: str, second: str) -> bool:
@@ -89,6 +105,8 @@ def _made(rng: Draw, name: str, number: str, is_test: bool) -> Task | None:
     config = {c: SCENARIOS[c](rng) for c in chosen}
     instances = tools.Instances.opened(chosen, config, False)
     requests = [r for r in REQUESTS if r.class_name in chosen]
+    if held == "wordings" and not is_test:
+        requests = [_with_known_wordings(r) for r in requests]
     turns: list[str] = []
     truth: list[tuple[Call, ...]] = []
     held_back: dict[int, tuple[str, ...]] = {}
@@ -145,6 +163,8 @@ def _is_of_split(held: str, asked: Sequence[Sequence[_Asked]], is_test: bool) ->
     """A test has what is held out at least once, training never."""
     if held == "classes":
         return True
+    if held == "wordings":
+        return is_test == any(part.words in _held_wordings() for parts in asked for part in parts)
     if held == "templates":
         return is_test == any(part.name in held_requests() for parts in asked for part in parts)
     return is_test == any(is_held_pair(parts[0].name, parts[1].name) for parts in asked if len(parts) == 2)
@@ -203,8 +223,7 @@ def _shown(value: Any) -> str:
 def _said(rng: Draw, parts: Sequence[_Asked], lacking: str = "") -> str:
     """The words of a turn. lacking: the mark whose value is not told yet."""
     told = [
-        part.words.format(**{k: _LATER if k == lacking else _shown(v) for k, v in part.values.items()})
-        for part in parts
+        part.words.format(**{k: LATER if k == lacking else _shown(v) for k, v in part.values.items()}) for part in parts
     ]
     sentence = told[0] if len(told) == 1 else one_of(rng, _JOINTS).format(*told)
     sentence = one_of(rng, _OPENERS).format(sentence)

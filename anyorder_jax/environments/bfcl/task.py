@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from bfcl_eval.constants.default_prompts import DEFAULT_USER_PROMPT_FOR_ADDITIONAL_FUNCTION_FC
 
-from anyorder_jax.environments.bfcl import calls, folds, tools
-from anyorder_jax.environments.bfcl.calls import Call
+from anyorder_jax.environments import calls
+from anyorder_jax.environments.bfcl import folds, tools
+from anyorder_jax.environments.calls import Call, describe
 
 
 class Reference(NamedTuple):
@@ -59,14 +60,6 @@ class Task:
             answers = tuple(map(instances.execute, turn))
             found.append(Reference(instances.copy(), answers))
         return tuple(found)
-
-
-def describe(functions: Sequence[calls.Function], with_schemas: bool) -> str:
-    """A function a line: its signature, or its schema in JSON."""
-    if not with_schemas:
-        return "\n".join(function.signature() for function in functions)
-    shown = ({k: f.document[k] for k in ("name", "description", "parameters")} for f in functions)
-    return "\n".join(json.dumps(document, ensure_ascii=False) for document in shown)
 
 
 @functools.lru_cache(maxsize=64)

@@ -22,7 +22,7 @@ from bfcl_eval.constants.executable_backend_config import (
 )
 from bfcl_eval.eval_checker.multi_turn_eval.multi_turn_checker import response_checker, state_checker
 
-from anyorder_jax.environments.bfcl.calls import Call, Function, Parameter
+from anyorder_jax.environments.calls import MAX_NUMBER, Call, Function, Parameter
 
 VERSION = f"bfcl-eval {importlib.metadata.version('bfcl-eval')}"
 DATA = Path(bfcl_eval.__file__).parent / "data"
@@ -30,6 +30,10 @@ CLASSES = (
     "GorillaFileSystem", "MathAPI", "MessageAPI", "TwitterAPI",
     "TicketAPI", "TradingBot", "TravelAPI", "VehicleControlAPI",
 )  # fmt: skip
+
+_MAX_EFFORT = 1000
+"""Of arguments that say how much to compute (`_EFFORT`)."""
+_EFFORT = {"precision", "exponent", "decimal_places", "lines"}
 
 
 @functools.cache
@@ -42,9 +46,13 @@ def functions() -> Mapping[str, Function]:
             document = json.loads(line)
             schema = document["parameters"]
             parameters = tuple(
-                Parameter(name, p["type"], name in schema["required"], p["items"]["type"] if "items" in p else "")
+                Parameter(
+                    name, p["type"], name in schema["required"], p["items"]["type"] if "items" in p else "",
+                    most=_MAX_EFFORT if name in _EFFORT else MAX_NUMBER,
+                    is_text_too=name.endswith("_id"),  # one official answer names a ticket 'ticket_001'
+                )
                 for name, p in schema["properties"].items()
-            )
+            )  # fmt: skip
             found[document["name"]] = Function(document["name"], class_name, parameters, document)
     return found
 

@@ -11,31 +11,38 @@ user          After identifying them, ...                                       
 from __future__ import annotations
 
 import copy
-import re
-from collections.abc import Sequence
-from typing import Any
+import functools
 
+from anyorder_jax.environments import calls, options
 from anyorder_jax.environments.base import InvalidActionError, Text, TextStep
-from anyorder_jax.environments.bfcl import calls, folds, generate, tools
-from anyorder_jax.environments.bfcl.calls import Call, Function, Parameter
-from anyorder_jax.environments.bfcl.task import Task, describe, official
+from anyorder_jax.environments.bfcl import folds, generate, tools
+from anyorder_jax.environments.bfcl.disturbed import disturbed
+from anyorder_jax.environments.bfcl.task import Task, official
 from anyorder_jax.environments.branching import draws
+from anyorder_jax.environments.calls import Call, Function, describe
 from anyorder_jax.environments.gold import next_on
+from anyorder_jax.environments.noise import ERROR, Noise
 from anyorder_jax.types import Kind, Unit
 
 END = Call("end_turn", {})
 """What an agent writes when it is done with a turn, as a message without calls is in the official harness."""
 MAX_STEPS_A_TURN = 40
 """On average. The official harness allows 20 answers of several calls each; the longest official turn has 34 calls."""
+MADE_STEPS_A_TURN = 12
+"""Of generated tasks, whose turns need five at most: an agent that repeats itself is not waited for."""
 
 _END = {END.name: Function(END.name, "", (), {})}
-_WORD = re.compile(r"'([^']+)'|\"([^\"]+)\"|([\w.@#-]*\w)")
-_MAX_WORDS = 200
 
 
 def parse(text: str) -> Call:
     """A call of any of the eight classes, or `END`. Raises ValueError for another text."""
     return calls.from_json(text, {**tools.functions(), **_END})
+
+
+@functools.lru_cache(maxsize=64)
+def _task(name: str, task: str, wanted: tuple[tuple[str, float | str], ...]) -> Task:
+    """A task of a category or a generated world, disturbed as an id's options say."""
+    return disturbed(generate.task(name, task) if name in folds.MADE else official(task), dict(wanted))
 
 
 class Session:
@@ -53,13 +60,15 @@ class Session:
     def __init__(self, environment_id: str) -> None:
         self.id = environment_id
         self._name, self._with_schemas = folds.name_of(environment_id)
+        self._options = options.read(environment_id, folds.OPTIONS)
         if self._name in folds.MADE:
             self.version, self.expert_name = f"{tools.VERSION}, generated {generate.VERSION}", "generating calls"
         self._task: Task | None = None
 
     @property
     def max_steps(self) -> int:
-        return MAX_STEPS_A_TURN * len(self._playing.turns)
+        most = MADE_STEPS_A_TURN if self._name in folds.MADE else MAX_STEPS_A_TURN
+        return most * len(self._playing.turns)
 
     @property
     def _playing(self) -> Task:
@@ -67,7 +76,10 @@ class Session:
         return self._task
 
     def reset(self, task: str) -> list[Unit]:
-        self._task = generate.task(self._name, task) if self._name in folds.MADE else self._of_category(task)
+        if self._name not in folds.MADE and not task.startswith(f"multi_turn_{self._name}_"):
+            raise ValueError(f"{self.id}: expected a task like 'multi_turn_{self._name}_7', got {task!r}")
+        self._task = _task(self._name, task, tuple(sorted(self._options.items())))
+        self._noise = Noise.of(self._task.id, self._options)
         self._instances = self._task.instances()
         self._turn, self._is_wrong = 0, False
         self._transcript: list[list[Call]] = [[]]
@@ -80,11 +92,6 @@ class Session:
         self._texts = [goal.text or ""]
         return [system, goal]
 
-    def _of_category(self, task: str) -> Task:
-        if not task.startswith(f"multi_turn_{self._name}_"):
-            raise ValueError(f"{self.id}: expected a task like 'multi_turn_{self._name}_7', got {task!r}")
-        return official(task)
-
     def _offer(self) -> None:
         self._offered = {function.name: function for function in self._playing.offered(self._turn)}
 
@@ -92,14 +99,18 @@ class Session:
         call = parse(action.text or "")
         if call != END and tools.functions()[call.name].class_name not in self._playing.classes:
             raise InvalidActionError(f"there is no function {call.name!r} here")
+        number = sum(done != END.json() for done in self._done)
         self._done.append(call.json())
         if call == END:
             return self._end_turn(action.step + 1)
-        answer = self._instances.execute(call)
-        self._transcript[-1].append(call)
-        self._answers.append(answer)
-        self._texts.append(answer)
-        return TextStep((Unit(Kind.TOOL, action.step + 1, text=answer),), 0.0, False, False)
+        told = ERROR
+        if not self._noise.fails(number):
+            answer = self._instances.execute(call)
+            self._transcript[-1].append(call)
+            self._answers.append(answer)
+            told = self._noise.told(answer)
+        self._texts.append(told)
+        return TextStep((Unit(Kind.TOOL, action.step + 1, text=told),), 0.0, False, False)
 
     def _end_turn(self, step: int) -> TextStep:
         if self._playing.truth[self._turn]:
@@ -125,21 +136,25 @@ class Session:
         return [[[call.python()] for call in turn] for turn in self._transcript]
 
     def path(self) -> list[str]:
-        """The answer's calls, each turn with its end."""
-        return [call.json() for turn in self._playing.truth for call in (*turn, END)]
+        """The answer's calls, each turn with its end; a call that fails at first is made again."""
+        calls = [call.json() for turn in self._playing.truth for call in (*turn, END)]
+        return list(self._noise.path(calls, free=END.json()))
+
+    def functions(self) -> list[Function]:
+        """What may be called in this turn."""
+        return [*self._offered.values(), _END[END.name]]
 
     def advice(self) -> list[Unit]:
         return [Unit(Kind.ACTION, len(self._done), text=next_on(self.path(), self._done))]
 
     def valid_actions(self) -> list[str]:
         """Two calls of every function, with arguments from what the user and the tools said last, and the end."""
-        words = [next(filter(None, found)) for found in _WORD.findall(" ".join(self._texts[-3:])[-4000:])]
-        words = list(dict.fromkeys(words))[-_MAX_WORDS:] or ["a"]
+        words = calls.words_in(" ".join(self._texts[-3:])[-4000:])
         rng = draws("valid calls", *self._playing.id.encode(), len(self._done))
         found = []
         for function in self._offered.values():
             for _ in range(2 if function.parameters else 1):
-                chosen = {p.name: _drawn(p, words, rng) for p in function.parameters if p.is_required}
+                chosen = {p.name: calls.drawn(p, words, rng) for p in function.parameters if p.is_required}
                 found.append(Call(function.name, chosen).json())
         return [*dict.fromkeys(found), END.json()]
 
@@ -153,18 +168,3 @@ class Session:
 
     def close(self) -> None:
         pass
-
-
-def _drawn(parameter: Parameter, words: Sequence[str], rng: Any) -> Any:
-    """An argument of a parameter's type, out of words that were said."""
-    kind = parameter.type
-    if kind == "boolean":
-        return bool(rng.integers(2))
-    if kind == "dict":
-        return {"status": words[int(rng.integers(len(words)))]}
-    if kind == "array":
-        return [_drawn(parameter._replace(type=parameter.item_type or "string"), words, rng)]
-    if kind == "string":
-        return words[int(rng.integers(len(words)))]
-    numbers = [int(word) for word in words if word.isascii() and word.isdigit() and len(word) < 4] or [1, 2, 5]
-    return numbers[int(rng.integers(len(numbers)))]

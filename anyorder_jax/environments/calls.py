@@ -1,7 +1,7 @@
 """Calls: a function of a list with literal arguments, read from text before anything is executed.
 
     {"name":"cd","arguments":{"folder":"src"}}      an action, as an agent writes it
-    cd(folder='src')                                an official answer
+    cd(folder='src')                                the same in Python's syntax
 
 Nothing is ever evaluated. What is no call of a known function, has other arguments than its schema allows, or values
 that could keep a simulator busy (numbers, texts and lists beyond any use) is refused with a sentence.
@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -19,10 +20,7 @@ MAX_CHARACTERS = 10_000
 MAX_ITEMS = 200
 MAX_DEPTH = 4
 MAX_NUMBER = 10**15
-MAX_EFFORT = 1000
-"""Of arguments that say how much to compute (`_EFFORT`)."""
 
-_EFFORT = {"precision", "exponent", "decimal_places", "lines"}
 _TYPES: Mapping[str, tuple[type, ...]] = {
     "string": (str,),
     "integer": (int,),
@@ -30,16 +28,26 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "boolean": (bool,),
     "array": (list,),
     "dict": (dict,),
+    "date": (str,),
+    "time": (str,),
+    "any": (str, int, float, bool, list, dict),
 }
+_FORMS = {"date": re.compile(r"\d{4}-\d\d-\d\d"), "time": re.compile(r"\d\d:\d\d")}
 
 
 class Parameter(NamedTuple):
-    """Of a function. type: as BFCL's documents name it."""
+    """Of a function. type: string, integer, float, boolean, array, dict, date (YYYY-MM-DD), time (HH:MM) or any.
+    item_type: of an array ("": any). most: the largest size of a number. is_text_too: a text will do for any type.
+    default: what its document says that it is, None without one. choices: the texts that it may be, if not any."""
 
     name: str
     type: str
     is_required: bool
     item_type: str = ""
+    most: float = MAX_NUMBER
+    is_text_too: bool = False
+    default: Any = None
+    choices: tuple[str, ...] = ()
 
 
 class Function(NamedTuple):
@@ -51,8 +59,12 @@ class Function(NamedTuple):
     document: Mapping[str, Any]
 
     def signature(self) -> str:
-        """E.g. `sort(file_name: string)`; a parameter that may be left out has a question mark."""
-        described = (f"{p.name}{'' if p.is_required else '?'}: {p.type}" for p in self.parameters)
+        """E.g. `sort(file_name: string, order?: string = "up")`: with a question mark what may be left out."""
+        described = (
+            f"{p.name}{'' if p.is_required else '?'}: {p.type}"
+            + ("" if p.default is None else f" = {json.dumps(p.default, ensure_ascii=False)}")
+            for p in self.parameters
+        )
         return f"{self.name}({', '.join(described)})"
 
 
@@ -67,7 +79,7 @@ class Call(NamedTuple):
         return json.dumps({"name": self.name, "arguments": self.arguments}, ensure_ascii=False, separators=(",", ":"))
 
     def python(self) -> str:
-        """As the official checker reads it."""
+        """In Python's syntax."""
         return f"{self.name}({', '.join(f'{key}={value!r}' for key, value in self.arguments.items())})"
 
 
@@ -84,7 +96,7 @@ def from_json(text: str, functions: Mapping[str, Function]) -> Call:
         raise ValueError('expected a call, {"name":...,"arguments":{...}}')
     if not isinstance(found["name"], str) or found["name"] not in functions:
         raise ValueError(f"there is no function {str(found['name'])[:80]!r}")
-    return _checked(functions[found["name"]], found["arguments"])
+    return check(functions[found["name"]], found["arguments"])
 
 
 def from_python(text: str, functions: Mapping[str, Function]) -> Call:
@@ -105,7 +117,7 @@ def from_python(text: str, functions: Mapping[str, Function]) -> Call:
         values = [(str(name), ast.literal_eval(value)) for name, value in pairs]
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         raise ValueError("expected literal arguments") from None
-    return _checked(function, _without_doubles([(name, _listed(value)) for name, value in values]))
+    return check(function, _without_doubles([(name, _listed(value)) for name, value in values]))
 
 
 def _check_length(text: str) -> None:
@@ -129,7 +141,7 @@ def _listed(value: Any) -> Any:
     return [_listed(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _checked(function: Function, arguments: Mapping[str, Any]) -> Call:
+def check(function: Function, arguments: Mapping[str, Any]) -> Call:
     """The call, if the schema allows it."""
     known = {parameter.name: parameter for parameter in function.parameters}
     unknown = [name for name in arguments if name not in known]
@@ -140,20 +152,81 @@ def _checked(function: Function, arguments: Mapping[str, Any]) -> Call:
         _check_value(name, value)
         if value is None and not known[name].is_required:
             continue
-        is_id = name.endswith("_id") and isinstance(value, str)  # one official answer names a ticket 'ticket_001'
-        if not is_id and not _is_of(value, known[name].type):
+        if known[name].choices and value not in known[name].choices:
+            raise ValueError(f"expected {' or '.join(known[name].choices)} as {name}")
+        is_text = known[name].is_text_too and isinstance(value, str)
+        if not is_text and not _is_of(value, known[name].type):
             raise ValueError(f"expected {known[name].type} as {name}")
         if known[name].item_type and not all(_is_of(item, known[name].item_type) for item in value):
             raise ValueError(f"expected {known[name].item_type}s in {name}")
-        if name in _EFFORT and isinstance(value, int | float) and abs(value) > MAX_EFFORT:
-            raise ValueError(f"expected a number up to {MAX_EFFORT} as {name}")
+        if isinstance(value, int | float) and abs(value) > known[name].most:
+            raise ValueError(f"expected a number up to {known[name].most:g} as {name}")
     return Call(function.name, dict(arguments))
 
 
 def _is_of(value: Any, name: str) -> bool:
     """Whether a value is of a type; True is no number."""
     types = _TYPES[name]
-    return isinstance(value, types) and (bool in types or not isinstance(value, bool))
+    if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+        return False
+    return name not in _FORMS or bool(_FORMS[name].fullmatch(str(value)))
+
+
+def to_json(functions: Sequence[Function]) -> list[Any]:
+    """Functions as they go over a pipe, without their documents."""
+    return [[function.name, function.class_name, list(map(list, function.parameters))] for function in functions]
+
+
+def of_json(found: Sequence[Any]) -> list[Function]:
+    """The inverse of `to_json`."""
+    return [
+        Function(name, group, tuple(Parameter(*p)._replace(choices=tuple(p[-1])) for p in parameters), {})
+        for name, group, parameters in found
+    ]
+
+
+def describe(functions: Sequence[Function], with_schemas: bool) -> str:
+    """A function a line: its signature, or its schema in JSON."""
+    if not with_schemas:
+        return "\n".join(function.signature() for function in functions)
+    shown = ({k: f.document[k] for k in ("name", "description", "parameters")} for f in functions)
+    return "\n".join(json.dumps(document, ensure_ascii=False) for document in shown)
+
+
+_WORD = re.compile(r"'([^']+)'|\"([^\"]+)\"|([\w.@#-]*\w)")
+_MAX_WORDS = 200
+
+
+def words_in(text: str) -> list[str]:
+    """What stands in a text that may be an argument, in order, each once: what is quoted, and single words; "a" where
+    there is nothing."""
+    words = [next(filter(None, found)) for found in _WORD.findall(text)]
+    return list(dict.fromkeys(words))[-_MAX_WORDS:] or ["a"]
+
+
+def drawn(parameter: Parameter, words: Sequence[str], rng: Any) -> Any:
+    """A value of a parameter's type, out of words that were said.
+
+    Args:
+      parameter: that it is for.
+      words: as `words_in` gives them.
+      rng: a generator of numpy.
+    """
+    match parameter.type:
+        case "boolean":
+            return bool(rng.integers(2))
+        case "dict":
+            return {"status": words[int(rng.integers(len(words)))]}
+        case "array":
+            return [drawn(parameter._replace(type=parameter.item_type or "string"), words, rng)]
+        case "date":
+            return f"20{rng.integers(10, 30)}-{rng.integers(1, 13):02}-{rng.integers(1, 29):02}"
+        case "time":
+            return f"{rng.integers(24):02}:{rng.integers(60):02}"
+        case "string" | "any":
+            return words[int(rng.integers(len(words)))]
+    numbers = [int(word) for word in words if word.isascii() and word.isdigit() and len(word) < 4] or [1, 2, 5]
+    return numbers[int(rng.integers(len(numbers)))]
 
 
 def _check_value(name: str, value: Any, depth: int = 0) -> None:
