@@ -32,6 +32,7 @@ A run of text (docs/own_data.md) is asked about its test episodes (asking/), and
 number, episode by episode) and loss.png; where its world can be opened it also acts there, on the test episodes' tasks,
 and leaves acting.json and the model's episodes (played/, a directory of episodes like any other). Where a handful of
 logs has no test split, it is asked about validation, or else training episodes, with a warning; --split names one.
+--env=WORLD acts in another world of text instead (a disturbed one, other tasks): acting.json in RUN/report/WORLD.
 
 A run on several sources (data.sources) is evaluated on each by itself, into a folder named for it (RUN/report/mine);
 RUN/report/rows.jsonl has the rows of all of them, RUN/report/report.json says what was evaluated.
@@ -134,7 +135,8 @@ def _one_source(subject: Subject, directory: Path, request: Request) -> dict[str
         if request.split not in ("", "test"):
             raise ValueError("--split: only runs of text are asked about other splits than test; leave it out.")
         return of_grid.evaluate(subject, directory, request, say)
-    if tuple(request.suites) != ("report",) or request.environment or request.subfolder:
+    is_elsewhere = bool(request.environment) and registry.is_text(request.environment)
+    if tuple(request.suites) != ("report",) or request.subfolder or (request.environment and not is_elsewhere):
         raise ValueError(
             f"{subject.path}: a run of text is asked about its held-out episodes (--suite=report); --suite="
             f"{','.join(request.suites)}, --env={request.environment or 'LEVEL'} and "
@@ -143,6 +145,8 @@ def _one_source(subject: Subject, directory: Path, request: Request) -> dict[str
     mesh = mesh_of(subject.config, request.mesh)
     report.make_directory(directory)
     loaded = weights.load_for_inference(subject.path, mesh, request.dtype, subject.is_average)
+    if is_elsewhere:
+        return {"acting": _act_in_text(subject, loaded, request.environment, directory, request)}
     content = evaluate_text(
         subject, directory, selection=Selection(request.num_episodes, request.which.goals, request.split),
         num_windows=request.num_windows, seed=request.seed or 0, loaded=loaded, say=say,
@@ -222,12 +226,12 @@ def _can_open(world: str) -> bool:
 def _act_in_text(
     subject: Subject, loaded: weights.Loaded, world: str, directory: Path, request: Request
 ) -> dict[str, Any]:
-    """Plays the test episodes' tasks in the run's world of text, with the model and the baselines.
+    """Plays the test episodes' tasks in a world of text, with the model and the baselines.
 
     Args:
       subject: the checkpoint and its data.
       loaded: its weights.
-      world: name of the environment.
+      world: name of the environment, the run's or another.
       directory: for acting.json and the episodes.
       request: what is asked.
     """
@@ -235,6 +239,7 @@ def _act_in_text(
     generator = Generator(subject.config, loaded.model_config, loaded.params, task)
     split, _ = choose_split(task.directory, request.split)
     tasks = playing.tasks_of(task.directory, split, request.num_episodes)
+    tasks = playing.tasks_in(world, tasks, split, request.num_episodes)
     found = playing.evaluate(
         task, generator, world, tasks, seed=request.seed or 0,
         choosing={name: CHOICES[name] for name in request.choosing}, say=say,
@@ -266,7 +271,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="ema: the running average, of a run with config.optimizer.ema_decay",
     )  # fmt: skip
     parser.add_argument("--split", default="", help="of a run of text: train, validation or test (if there is one)")
-    parser.add_argument("--env", default="", help="another level than it was trained on")
+    parser.add_argument("--env", default="", help="another level, or world of text, than it was trained on")
     parser.add_argument("--num_episodes", type=int, default=200, help="rollouts and test episodes")
     parser.add_argument("--seed", type=int, default=None, help="chooses rollout seeds, masks and sampled actions")
     parser.add_argument("--output_dir", type=paths.typed, default="", help="default: RUN/report, or RUN/report/ENV")

@@ -1,14 +1,19 @@
 """Web pages as text: actions, trees, budgets, differences, and the spans of nodes and arguments. Without a browser."""
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from anyorder_jax.asking.questions import QUESTIONS, ask
+from anyorder_jax.config import DataConfig
+from anyorder_jax.data import units
+from anyorder_jax.data.tokenization import Vocabulary
 from anyorder_jax.environments.web import calls
 from anyorder_jax.environments.web.calls import Action
 from anyorder_jax.environments.web.renderer import PageRenderer, parts_of
 from anyorder_jax.environments.web.tree import Node, difference, nodes_of, page_text, parse, parse_line
-from anyorder_jax.types import Kind, Unit
+from anyorder_jax.types import Kind, Trajectory, Unit
 
 PAGE = """RootWebArea 'Login', focused
 \t[15] textbox 'User "name"' value='ann', focused
@@ -152,3 +157,21 @@ def test_a_node_and_an_argument_are_spans_of_their_own():
     for text in ("fill('15', 'ann')", "fill('15', 'ÖK')", "fill(", "noop()", "click('1',\n'left')"):
         words = [slot.word for slot in renderer.slots(Unit(Kind.ACTION, 0, text=text))]
         assert "".join(words) == text
+
+
+def test_questions_hide_whole_nodes_of_a_page():
+    renderer = PageRenderer()
+    pages = [PAGE, PAGE.replace("ann", "bob"), PAGE.replace("OK", "Sign in")]
+    made = []
+    for page in pages:
+        kinds = (Kind.GOAL, "Log in."), (Kind.OBSERVATION, page), (Kind.ACTION, "fill('15', 'ann')")
+        made.append(Trajectory("a page", tuple(Unit(kind, 0, text=text) for kind, text in kinds)))
+    vocabulary = Vocabulary.trained([unit.text for one in made for unit in one.units], renderer, 300)
+    whole = [units.tokenise(one, renderer, vocabulary) for one in made]
+    question = next(question for question in QUESTIONS if question.name == "any_order@0.3/line")
+    asks = ask(question, whole, DataConfig(context_tokens=400, row_length=400), limit=4, seed=0)
+    assert asks and {one.hidden.granularity for one in asks} == {"node"}
+    for one in asks:
+        node_L = one.example.slots_GL[1]
+        for node in np.unique(node_L[one.hidden.is_hidden_L]):
+            assert one.hidden.is_hidden_L[node_L == node].all()

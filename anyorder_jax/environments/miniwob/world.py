@@ -13,7 +13,6 @@ reward is positive, else 0 (as BrowserGym counts).
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +57,7 @@ def pages() -> Path:
     Raises:
       ModuleNotFoundError: it is not installed.
     """
-    found = importlib.util.find_spec("miniwob")
-    if found is None or not found.submodule_search_locations:
-        raise ModuleNotFoundError("No module named 'miniwob'", name="miniwob")
-    return Path(found.submodule_search_locations[0]) / "html" / "miniwob"
+    return Path(str(importlib.metadata.distribution("miniwob").locate_file("miniwob"))) / "html" / "miniwob"
 
 
 class Session:
