@@ -117,12 +117,19 @@ def test_what_cannot_be_clicked_is_said(page, opened):
 def test_time_moves_with_actions_alone(page, opened):
     opened(
         "<p id=p>0</p><script>let n = 0; setInterval(() => p.textContent = ++n + ' ' + (Date.now() - t), 100);"
-        "const t = Date.now(); setTimeout(() => document.title = 'late', 2500)</script>"
+        "const t = Date.now(); setTimeout(() => document.title = 'late', 2500);"
+        "const wait = ms => new Promise(then => setTimeout(then, ms));"
+        "const write = () => { q.textContent = Date().slice(0, 24) + (new Date(0) instanceof Date) };"
+        "(async () => { for (;;) { await wait(300); write(); } })();"
+        "</script><p id=q></p>"
+        "<iframe srcdoc=\"<p id=r>0</p><script>setTimeout(() => r.textContent = 'framed', 500)</script>\"></iframe>"
     )
     assert "StaticText '0'" in page_text(page.look())
     time.sleep(0.3)
     assert "StaticText '0'" in page_text(page.look())
-    assert "StaticText '10 1000'" in do(page, "noop()")
+    text = do(page, "noop()")
+    assert "StaticText '10 1000'" in text and "12:00:00true'" in text
+    assert page.run("frames[0].document.body.textContent").startswith("framed")
     assert "RootWebArea 'late'" in do(page, "noop(2000)") and "StaticText '30 3000'" in page_text(page.look())
 
 

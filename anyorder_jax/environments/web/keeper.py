@@ -69,7 +69,7 @@ def main() -> None:
         stderr=subprocess.DEVNULL,
         pass_fds=(READ, WRITE),
         start_new_session=True,
-        env={**os.environ, "TMPDIR": folder, "HOME": folder},
+        env={**os.environ, "TMPDIR": folder, "HOME": folder, "TZ": "UTC", "LANG": "en_US.UTF-8"},  # alike everywhere
     )
     os.close(READ)
     os.close(WRITE)  # so that the program sees when the browser is gone

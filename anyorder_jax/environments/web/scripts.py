@@ -21,10 +21,13 @@ CLOCK = """
   window.setInterval = (run, delay, ...rest) => add(call(run, rest), delay, Math.max(1, +delay || 1));
   window.requestAnimationFrame = run => add(() => run(now), 16, 0);
   window.clearTimeout = window.clearInterval = window.cancelAnimationFrame = number => { timers.delete(number); };
-  window.Date = class Date extends RealDate {
-    constructor(...parts) { parts.length ? super(...parts) : super(start + now); }
-    static now() { return start + now; }
+  window.Date = function Date(...parts) {
+    if (!new.target) return new RealDate(start + now).toString();
+    return parts.length ? new RealDate(...parts) : new RealDate(start + now);
   };
+  const {parse, UTC, prototype} = RealDate;
+  Object.assign(window.Date, {parse, UTC, prototype, now: () => start + now});
+  RealDate.prototype.constructor = window.Date;
   performance.now = () => now;
   const drawn = () => new Promise(then => { frame(() => timeout(then, 0)); timeout(then, 500); });
   window.__clock = {async advance(ms) {
@@ -40,8 +43,11 @@ CLOCK = """
       now = Math.max(now, timer.due);
       if (timer.every) { timer.due = now + timer.every; timer.order = next++; } else timers.delete(number);
       try { timer.run(); } catch (error) { console.error(error); }
+      await null;  // promises that it kept
     }
     now = end;
+    for (let i = 0; i < frames.length; i++)
+      try { await frames[i].__clock.advance(ms); } catch (foreign) { /* of another site */ }
   }};
   // a clipboard of the page's own: nothing is pasted that another episode copied
   let copied = '';
