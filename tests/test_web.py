@@ -142,6 +142,24 @@ def test_a_dialog_is_answered_and_told(page, opened):
 
 
 @needs_browser
+def test_a_page_that_never_stops_asking_is_lost_in_time(page, opened, monkeypatch):
+    monkeypatch.setattr(tab, "ACT_SECONDS", 1.0)
+    opened("<button onclick='for (;;) alert(1)'>Ask</button>")
+    begun = time.monotonic()
+    with pytest.raises(tab.LostError, match="does not answer"):
+        do(page, f"click('{bid_of(page, 'button', 'Ask')}')")
+    assert time.monotonic() - begun < 10 and len(page.notices) == tab.MAX_NOTICES
+
+
+@needs_browser
+def test_a_page_that_replaces_itself_is_seen_again(page, opened):
+    opened("<p>here</p><script>setTimeout(() => location.reload(), 300)</script>")
+    assert "StaticText 'here'" in do(page, "noop()") and "StaticText 'here'" in do(page, "noop()")
+    opened("<script>setTimeout(() => { location = 'page.html?second' }, 300); document.write(location.search)</script>")
+    assert "StaticText '?second'" in do(page, "noop()")
+
+
+@needs_browser
 def test_a_page_that_never_loads_is_stopped_and_told(page, opened, monkeypatch):
     monkeypatch.setattr(tab, "LOAD_SECONDS", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as server:

@@ -114,7 +114,7 @@ class Session:
             return TextStep((self._told(f"{error}; the episode is over"),), 0.0, True, False)
         self._done.append(action.text or "")
         self._is_over = call.name == "report_infeasible" or state is None or bool(state["is_done"])
-        is_success = self._is_over and state is not None and state["is_done"] and state["reward"] > 0
+        is_success = self._is_over and state is not None and state["is_done"] and (state["reward"] or 0) > 0
         shown = difference(before, self._page) if self._options.is_difference else self._page
         notices, self._tab.notices = self._tab.notices, []
         text = "\n".join([*(f"notice: {notice}" for notice in notices), shown])

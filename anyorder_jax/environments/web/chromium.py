@@ -141,7 +141,7 @@ class Chromium:
         number = self.send(method, arguments)
         end = time.monotonic() + seconds
         while number not in self._answers:
-            if not self.receive(end - time.monotonic()):
+            if time.monotonic() >= end or not self.receive(end - time.monotonic()):
                 raise SilentError(f"no answer to {method} within {seconds:g} seconds")
         answer, self._answers, self.is_usable = self._answers[number], {}, True
         if "error" in answer:

@@ -22,7 +22,7 @@ LOAD_SECONDS, ACT_SECONDS, LOOK_SECONDS = 8.0, 10.0, 10.0
 """How long a page may take to load, to do what it is told, and to be read."""
 WAIT_MS = 1000
 """The page's own time that goes by with each action."""
-_SETTLE = "document.readyState"
+MAX_NOTICES = 10
 SILENT = ("noop", "send_msg_to_user", "report_infeasible")
 """Actions that a page knows nothing of."""
 
@@ -75,15 +75,16 @@ class Tab:
         self._call("Emulation.setFocusEmulationEnabled", {"enabled": True}, LOAD_SECONDS)
         self._call("Browser.setDownloadBehavior", {"behavior": "deny"}, LOAD_SECONDS)
 
-    def _call(self, method: str, arguments: Mapping[str, Any] | None = None, seconds: float = ACT_SECONDS) -> Any:
+    def _call(self, method: str, arguments: Mapping[str, Any] | None = None, seconds: float = 0.0) -> Any:
         assert self._browser is not None
-        return self._browser.call(method, arguments, seconds=seconds)
+        return self._browser.call(method, arguments, seconds=seconds or ACT_SECONDS)
 
     def _on_event(self, event: str, content: Mapping[str, Any]) -> None:
         if event == "Page.javascriptDialogOpening":
             assert self._browser is not None
             self._browser.send("Page.handleJavaScriptDialog", {"accept": True})
-            self.notices.append(f"dialog {content['type']} {content['message'][:200]!r}, accepted")
+            if len(self.notices) < MAX_NOTICES:
+                self.notices.append(f"dialog {content['type']} {content['message'][:200]!r}, accepted")
         elif event in ("Page.frameScheduledNavigation", "Page.frameClearedScheduledNavigation"):
             self._is_about_to_load = event == "Page.frameScheduledNavigation"
         elif event in ("Page.frameStartedNavigating", "Page.frameStartedLoading"):
@@ -101,16 +102,27 @@ class Tab:
         end = time.monotonic() + LOAD_SECONDS
         assert self._browser is not None
         while self._is_loading or self._is_about_to_load:
-            if not self._browser.receive(end - time.monotonic()) and time.monotonic() >= end:
+            if time.monotonic() < end:
+                self._browser.receive(end - time.monotonic())
+            else:
                 self._call("Page.stopLoading")
                 self._is_loading = self._is_about_to_load = False
                 self.notices.append(f"the page did not load within {LOAD_SECONDS:g} seconds, and was stopped")
 
     def run(self, script: str) -> Any:
-        """The value of a script, or of its promise. Raises LostError, also where the script fails."""
+        """The value of a script, or of its promise; None where the page was replaced meanwhile. Raises LostError, also
+        where the script fails."""
+        asked = {"expression": script, "returnByValue": True, "awaitPromise": True}
         try:
-            asked = {"expression": script, "returnByValue": True, "awaitPromise": True}
-            found = self._call("Runtime.evaluate", asked)
+            try:
+                found = self._call("Runtime.evaluate", asked)
+            except GoneError:
+                raise
+            except BrowserError as error:
+                is_replaced = self._is_loading or self._is_about_to_load
+                if isinstance(error, SilentError) and not is_replaced:
+                    raise
+                found = {"result": {}}
             self._wait_for_load()
         except BrowserError as error:
             raise self._lost(error) from None

@@ -150,7 +150,7 @@ def page_text(nodes: Sequence[Node], budget: int = 0) -> str:
     while budget and len(text) > budget and len(kept) > 1:
         kept = _kept(nodes, lines, allowed)
         text = "\n".join(_with_marks(lines, kept))
-        allowed -= max(len(text) - budget, 1)  # marks take room too
+        allowed -= max(len(text) - budget, budget // 20, 1)  # marks take room too
     return text
 
 
