@@ -239,11 +239,10 @@ def _act_in_text(
     """
     task = open_task(subject.config, loaded.tokenizer)
     generator = Generator(subject.config, loaded.model_config, loaded.params, task)
+    split, _ = choose_split(task.directory, request.split)
+    tasks = playing.tasks_of(task.directory, split, request.num_episodes)
     if request.environment:
-        tasks = _tasks_in(world, request)
-    else:
-        split, _ = choose_split(task.directory, request.split)
-        tasks = playing.tasks_of(task.directory, split, request.num_episodes)
+        tasks = playing.tasks_in(world, tasks, split, request.num_episodes)
     found = playing.evaluate(
         task, generator, world, tasks, seed=request.seed or 0,
         choosing={name: CHOICES[name] for name in request.choosing}, say=say,
@@ -253,14 +252,6 @@ def _act_in_text(
     playing.write_played(directory / "played", world, found["policies"][playing.MODEL]["episodes"])
     print("\n" + playing.table(found))
     return content
-
-
-def _tasks_in(world: str, request: Request) -> list[str]:
-    """The first tasks of a split of a world that the run was not collected in, or was with other options."""
-    split = request.split or "test"
-    listed = registry.tasks(world)
-    named = listed[split] if listed is not None else sources.seed_range(request.seed or 0, split)
-    return [str(task) for task in named[: request.num_episodes]]
 
 
 def say(line: str) -> None:

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Set up on a fresh machine, then lint, type check and all tests. Usage: bash launch/test.sh [pytest arguments]
 set -euo pipefail
-export ANYORDER_EXTRAS="${ANYORDER_EXTRAS:-babyai,textworld,scienceworld,report,dev}"
+export ANYORDER_EXTRAS="${ANYORDER_EXTRAS:-babyai,textworld,scienceworld,web,report,dev}"
+command -v chromium google-chrome chromium-browser > /dev/null \
+  || echo "No Chromium here (Debian: chromium, chromium-driver): tests that need it are left out." >&2
 command -v java > /dev/null || echo "No java here (Debian: default-jre-headless): tests that need it are left out." >&2
 # shellcheck source=launch/setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"

@@ -119,7 +119,7 @@ class Copied:
 
     def act(self, episodes: Sequence[Episode]) -> list[Decision]:
         return [
-            _gives_up(found) if isinstance(found, SessionError) else _action(episode, self._call(episode, found))
+            _gives_up(found) if isinstance(found, SessionError) else one_action(episode, self._call(episode, found))
             for episode, found in zip(episodes, answers(episodes, "functions"), strict=True)
         ]
 

@@ -2,7 +2,7 @@
 
     question          the model sees                                           it is asked
     any_order@p       every unit that was not hidden                           units, hidden with probability p each
-    any_order@p/line  every line that was not hidden                           lines (or arguments of calls), likewise
+    any_order@p/line  every line that was not hidden                           lines (of pages: nodes) or arguments
     decision          what an agent has seen when it is its turn               its next thought and action
     forward           the same, and what it did                                the evidence that follows
     inverse           the past, and the evidence that an action led to         the action
@@ -86,7 +86,10 @@ def ask(question: Question, episodes: Sequence[Whole], cut: Cut[Whole], *, limit
     Returns:
       Asks in order of episodes; an episode of which nothing can be asked has none.
     """
-    masking = MaskingConfig(order="any_order", granularity=question.granularity, rate=question.rate)
+    granularity = question.granularity
+    if granularity == "line" and episodes:
+        granularity = episodes[0].levels[1]  # under the name that the renderer gives it
+    masking = MaskingConfig(order="any_order", granularity=granularity, rate=question.rate)
     sampler = AnyOrderMaskSampler(masking)
     purpose = f"{cut.purpose} {question.name}"
     asks = []

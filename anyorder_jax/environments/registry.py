@@ -29,6 +29,7 @@ _FAMILIES = {
     "BabyAI-": ("anyorder_jax.environments.babyai", "babyai"),
     "BabyAIText-": ("anyorder_jax.environments.babyai_words", "babyai"),
     "BFCL-": ("anyorder_jax.environments.bfcl", "tools"),
+    "MiniWoB-": ("anyorder_jax.environments.miniwob", "web"),
     "ScienceWorld-": ("anyorder_jax.environments.scienceworld", "scienceworld"),
     "ToolBench-": ("anyorder_jax.environments.toolbench", ""),
     "TextWorldExpress-": ("anyorder_jax.environments.textworld_express", "textworld"),
