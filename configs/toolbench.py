@@ -16,7 +16,7 @@ def get_config(variant=""):
     config = defaults(variant)
     config.data.path = "data/toolbench"
     config.data.num_episodes = 0  # all that were collected
-    config.data.num_tokens = 2000
+    config.data.num_tokens = 500  # few, so that what is copied has the same tokens there and here
     config.data.context_tokens = config.data.row_length = 1024
     config.data.blocks = "action:32"
     config.masking.order = "any_order:0.5,causal:0.5"

@@ -99,6 +99,19 @@ def test_whatever_is_written_letter_by_letter_is_taken_and_comes_to_an_end():
     assert seen >= {"pwd", "pwd_all", "every", "text", "te", "list"} and len(seen) > 10
 
 
+@pytest.mark.parametrize(("begun", "may_follow"), [
+    ('"list":["a"', "]"), ('"list":[', "]"), ('"list":["a",', '"'), ('"text":"abc', '"'), ('"text":"', '"'),
+    ('"te":12', ","), ('"te":-', "0123456789"), ('"te":', "-0123456789"), ('"f":1.', "0123456789"), ('"f":1.5', ","),
+    ('"d":{"a":1', "}"), ('"d":{', "}"), ('"', "tl"), ('"te":1,"list":[],', '"'), ('"day":"2024-', "0123456789"),
+    ('"text":"","te":1,"list":[]', "}"), ('"text":"","te":1,"list":[],"', "fdaxhmn"),  # a name was begun
+])  # fmt: skip
+def test_from_the_limit_on_only_what_must_be_may_follow(begun, may_follow):
+    grammar, text = Grammar(FUNCTIONS), '{"name":"every","arguments":{' + begun
+    found = {letter for letter in LETTERS if grammar.state(text + letter, len(text)) is not State.DEAD}
+    assert found == {*may_follow}
+    assert grammar.state(text, len(text)) is State.OPEN
+
+
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory):
     """(task, generator) of a model that knows nothing, on episodes of the sample."""

@@ -89,7 +89,7 @@ class Grammar:
             if not is_first:
                 reader.literal(reader.separators[0])
             reader.literal('"')
-            name = reader.one_of(required if reader.is_closing() else [*left], '"')
+            name = reader.one_of(required if reader.is_closing() and required else [*left], '"')
             reader.literal(reader.separators[1])
             _value(reader, left.pop(name))
             is_first = False
