@@ -8,8 +8,9 @@ Each run is the real `train` and `evaluate` in processes of their own. OUTPUT/SU
 the size after the colon) leads to it; the run itself lies in OUTPUT/runs, named by its arguments, so that suites which
 ask for the same run share it. What is there is not repeated as long as recipe, data and questions have the same
 contents (evaluation/reuse.py), a run that was killed goes on; so the same command may be given again, or on several
-machines that share the directory with `--only=VARIANT` or `--job=NUMBER`. The comparison is written as comparison.json,
-comparison.md and index.html, a page for people.
+machines that share the directory with `--only=VARIANT` or `--job=NUMBER`. What the runs say is written as results.jsonl
+(one long table, evaluation/results.py), and what is made of it as comparison.json, comparison.md and index.html, a page
+for people.
 """
 
 from __future__ import annotations
@@ -40,8 +41,7 @@ from typing import IO
 
 from anyorder_jax import command, files, paths, process, recipes, terminal
 from anyorder_jax.config import path_keys
-from anyorder_jax.evaluation import comparison, page, reuse
-from anyorder_jax.evaluation import suite as suites
+from anyorder_jax.evaluation import comparison, page, results, reuse
 from anyorder_jax.evaluation.suite import Suite
 from anyorder_jax.statistics import require_holm
 
@@ -339,12 +339,17 @@ def write_comparison(suite: Suite, directory: Path, names: Sequence[str], title:
       title: of the page.
     """
     workdirs = {name: [directory / name / str(seed) for seed in suite.seeds] for name in names}
-    reports = {name: [suites.read_reports(workdir, suite) for workdir in found] for name, found in workdirs.items()}
-    found = comparison.compare_all(suite, reports, workdirs)
+    read = {
+        name: [results.read(workdir, suite.levels, suite.at_steps) for workdir in found]
+        for name, found in workdirs.items()
+    }
+    rows = (json.dumps(row) + "\n" for row in results.rows_of(read, suite.seeds))
+    files.write_whole(directory / "results.jsonl", "".join(rows))
+    found = comparison.compare_all(suite, read, workdirs)
     files.write_whole(directory / "comparison.json", json.dumps(found, indent=1) + "\n")
     markdown = comparison.text(suite, found)
     files.write_whole(directory / "comparison.md", markdown + "\n")
-    files.write_whole(directory / "index.html", page.suite_page(title, suite, found, reports, workdirs))
+    files.write_whole(directory / "index.html", page.suite_page(title, suite, found, read, workdirs))
     if found["heatmap"]:
         from anyorder_jax.evaluation import charts  # late: it needs the extra `report`
 

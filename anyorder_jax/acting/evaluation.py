@@ -15,6 +15,7 @@ from anyorder_jax import statistics
 from anyorder_jax.acting.choosing import Choosing, Chosen
 from anyorder_jax.acting.episode import Episode
 from anyorder_jax.acting.generator import Generator
+from anyorder_jax.acting.names import TEXT_MEASURES
 from anyorder_jax.acting.policy import Advised, Frequent, Generated, Policy, Random, Repeated, frequent_actions
 from anyorder_jax.acting.rollout import play
 from anyorder_jax.data import sources
@@ -169,19 +170,13 @@ def table(found: Mapping[str, Any]) -> str:
     """A line for every measure, a column for every policy, and the reasons of episodes cut off, for a terminal."""
     policies = found["policies"]
     lines = [f"{'acting':18}" + "".join(f"{name:>20}" for name in policies)]
-    for measure in MEASURES:
+    for measure in TEXT_MEASURES:
         cells = (one["measures"].get(measure) for one in policies.values())
         shown = ("-" if e is None else f"{e.value:.2f} [{e.low:.2f}, {e.high:.2f}]" for e in cells)
         lines.append(f"{measure:18}" + "".join(f"{cell:>20}" for cell in shown))
     for name, one in policies.items():
         lines += [f"{name}: {count} x {reason}" for reason, count in one["reasons"].items()]
     return "\n".join(lines)
-
-
-MEASURES = (
-    "success", "return", "best_return", "steps", "cut_off", "invalid", "repeated", "repaired", "passes_per_action",
-    "tokens_per_action",
-)  # fmt: skip
 
 
 def measures(episodes: Sequence[Episode]) -> dict[str, Estimate]:
@@ -216,4 +211,4 @@ def measures(episodes: Sequence[Episode]) -> dict[str, Estimate]:
         "passes_per_action": per_action(lambda e: sum(d.num_passes for d in e.decisions), False),
         "tokens_per_action": per_action(lambda e: sum(d.num_tokens for d in e.decisions), False),
     }
-    return {name: found[name] for name in MEASURES if found[name] is not None}  # type: ignore[misc]
+    return {name: found[name] for name in TEXT_MEASURES if found[name] is not None}  # type: ignore[misc]
