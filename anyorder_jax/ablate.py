@@ -132,7 +132,7 @@ def commands(suite: Suite, variant: str, seed: int, directory: Path, workdir: Pa
         yield ["anyorder_jax.train", *training(suite, variant, seed, directory), f"--workdir={workdir}"]
     for folder, arguments in evaluations(suite, workdir):
         is_end = folder == workdir / "report"
-        wanted = suite.suites if is_end else ("report",)
+        wanted = suite.parts if is_end else ("report",)
         missing = [
             name
             for name in wanted
@@ -140,7 +140,7 @@ def commands(suite: Suite, variant: str, seed: int, directory: Path, workdir: Pa
         ]
         for more in dict.fromkeys(tuple(suite.more.get(name, ())) for name in missing):
             names = [name for name in missing if tuple(suite.more.get(name, ())) == more]
-            where = [f"--suite={','.join(names)}", f"--output_dir={folder}"]
+            where = [f"--parts={','.join(names)}", f"--output_dir={folder}"]
             yield ["anyorder_jax.evaluate", *suite.evaluate, *arguments, *more, *where]  # the last of two counts
 
 
@@ -165,7 +165,7 @@ def place(suite: Suite, variant: str, seed: int, directory: Path) -> Path:
         reuse.refuse_other_settings(link, config)
         return link
     shown = Path(paths.shown(directory))  # as in version 0.1.0, whose runs are found again
-    arguments = [*suite.arguments(variant, seed, shown), "evaluate", *suite.evaluate]
+    arguments = [*suite.arguments(variant, seed, shown), "evaluate", *reuse.in_older_words(suite.evaluate)]
     digest = hashlib.sha256("\0".join(arguments).encode()).hexdigest()[:10]
     recipe = Path(arguments[0].partition("=")[2]).stem
     bases = [place(suite, base, seed, directory) for base in suite.needs(variant)]

@@ -224,7 +224,7 @@ def check_form(x, shape, dtype, placed):
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        ("--suite=report,viewer", "--suite=report,viewer, .* are for grids"),
+        ("--suite=report,viewer", "--parts=report,viewer, .* are for grids"),
         ("--env=BabyAI-GoToObj-v0", "are for grids"),
         ("--goals=a spaceship", "no episode with a goal that holds a spaceship"),
         ("--mesh=data:99", "needs 99 devices"),

@@ -272,7 +272,7 @@ def test_every_run_of_every_suite_is_a_valid_configuration(path, size, tmp_path)
         other = suite.needs(name)
         assert bool(other) == (str(tmp_path) in config.model.path)
     flags = [argument.split("=")[0] for argument in suite.evaluate]
-    assert set(flags) <= {"--num_episodes", "--modes", "--num_windows"}
+    assert set(flags) <= {"--num_episodes", "--rules", "--num_windows"}
 
 
 def config_of(arguments):
@@ -300,7 +300,7 @@ def test_a_variant_may_start_from_another_one(tmp_path):
 
 def test_only_what_is_missing_is_done(tmp_path):
     suite = suites.Suite(
-        "?", {"a": ("--config=x",)}, (0,), ("--num_episodes=3",), suites=("report", "likelihood"),
+        "?", {"a": ("--config=x",)}, (0,), ("--num_episodes=3",), parts=("report", "likelihood"),
         levels={"far": ("--env=Y",)}, at_steps=(10,),
     )  # fmt: skip
     workdir = tmp_path / "a" / "0"
@@ -313,7 +313,7 @@ def test_only_what_is_missing_is_done(tmp_path):
         (workdir / "report" / done).write_text("{}")
     found = list(ablate.commands(suite, "a", 0, tmp_path, workdir))
     assert [c[0] for c in found] == ["anyorder_jax.evaluate"] * 2
-    assert f"--checkpoint={workdir}/checkpoints/10" in found[0] and "--suite=likelihood" in found[1]
+    assert f"--checkpoint={workdir}/checkpoints/10" in found[0] and "--parts=likelihood" in found[1]
     for done in ("10/report.json", "likelihood.json"):
         (workdir / "report" / done).parent.mkdir(exist_ok=True)
         (workdir / "report" / done).write_text("{}")

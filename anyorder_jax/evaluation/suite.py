@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,11 +43,11 @@ class Suite:
 
     variants: name -> arguments of `anyorder_jax.train`; the first is what the others are compared with. "{run:NAME}" in
     an argument is the run of another variant with the same seed. seeds: `--config.seed` of each repetition. evaluate:
-    more arguments of `anyorder_jax.evaluate`. suites: its `--suite`; more: further arguments for one of these alone.
-    levels: name -> arguments of one more evaluation (e.g. `--env=`), whose keys have this `level`. at_steps:
-    checkpoints that are evaluated too, whose keys have this `step`. measures: column title -> what it shows, a key of
-    `results.asked` or `results.played` (or a dotted path, as older suites have it). heatmap: the same, shown relative
-    to the column's best. against: variant -> the one it is compared with instead of the first.
+    more arguments of `anyorder_jax.evaluate`. parts: its `--parts` (older files say `suites`); more: further arguments
+    for one of these alone. levels: name -> arguments of one more evaluation (e.g. `--env=`), whose keys have this
+    `level`. at_steps: checkpoints that are evaluated too, whose keys have this `step`. measures: column title -> what
+    it shows, a key of `results.asked` or `results.played` (or a dotted path, as older suites have it). heatmap: the
+    same, shown relative to the column's best. against: variant -> the one it is compared with instead of the first.
     file: where the suite was read from (`ablate` sets it): recipes and other relative paths in arguments are looked for
     beside it first.
     """
@@ -57,15 +57,18 @@ class Suite:
     seeds: Sequence[int]
     evaluate: Sequence[str] = ()
     measures: Mapping[str, Key] = field(default_factory=lambda: MEASURES)
-    suites: Sequence[str] = ("report",)
+    parts: Sequence[str] = ("report",)
     more: Mapping[str, Sequence[str]] = field(default_factory=dict)
     levels: Mapping[str, Sequence[str]] = field(default_factory=dict)
     at_steps: Sequence[int] = ()
     heatmap: Mapping[str, Key] = field(default_factory=dict)
     against: Mapping[str, str] = field(default_factory=dict)
     file: str = ""
+    suites: InitVar[Sequence[str]] = ()
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, suites: Sequence[str]) -> None:
+        if suites:
+            object.__setattr__(self, "parts", suites)
         if not self.variants or len(set(self.seeds)) != len(self.seeds) or not self.seeds:
             raise ValueError(f"suite: expected variants and distinct seeds, got {self.variants} and {self.seeds}.")
         for name in self.variants:
@@ -123,7 +126,7 @@ def size_of(name: str, num_seeds: int = 3) -> Size:
     if name in ("", "small"):
         train = (*_length(1500), "--config.checkpoint.save_every_steps=500", "--config.checkpoint.keep_last=3")
         return Size(
-            num_seeds, 1500, (500, 1000), train, ("--num_episodes=200", "--modes=greedy,sampled", "--num_windows=4")
+            num_seeds, 1500, (500, 1000), train, ("--num_episodes=200", "--rules=greedy,sampled", "--num_windows=4")
         )
     if name == "full":
         train = (

@@ -24,7 +24,7 @@ def get_suite(size="small"):
         },
         seeds=range(chosen.num_seeds),
         evaluate=chosen.evaluate,
-        suites=("report", "likelihood"),
+        parts=("report", "likelihood"),
         measures={
             **MEASURES,
             "bound by units": asked("elbo@unit", "nll_per_cell"),

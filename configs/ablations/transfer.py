@@ -11,7 +11,7 @@ from anyorder_jax.evaluation.results import asked, played
 from anyorder_jax.evaluation.suite import MEASURES, Suite, size_of
 
 PAIRS = "red ball,blue key,yellow box"
-FEW = ("--num_episodes=100", "--modes=sampled")
+FEW = ("--num_episodes=100", "--rules=sampled")
 LEVELS = {
     "go to, rooms of 8": ("--env=BabyAI-GoToLocalS8N4-v0", *FEW),
     "pick up": ("--env=BabyAI-PickupLoc-v0", *FEW),
