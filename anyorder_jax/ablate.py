@@ -8,8 +8,9 @@ Each run is the real `train` and `evaluate` in processes of their own. OUTPUT/SU
 the size after the colon) leads to it; the run itself lies in OUTPUT/runs, named by its arguments, so that suites which
 ask for the same run share it. What is there is not repeated as long as recipe, data and questions have the same
 contents (evaluation/reuse.py), a run that was killed goes on; so the same command may be given again, or on several
-machines that share the directory with `--only=VARIANT` or `--job=NUMBER`. The comparison is written as comparison.json,
-comparison.md and index.html, a page for people.
+machines that share the directory with `--only=VARIANT` or `--job=NUMBER`. What the runs say is written as results.jsonl
+(one long table, evaluation/results.py), and what is made of it as comparison.json, comparison.md and index.html, a page
+for people.
 """
 
 from __future__ import annotations
@@ -40,8 +41,7 @@ from typing import IO
 
 from anyorder_jax import command, files, paths, process, recipes, terminal
 from anyorder_jax.config import path_keys
-from anyorder_jax.evaluation import comparison, page, reuse
-from anyorder_jax.evaluation import suite as suites
+from anyorder_jax.evaluation import comparison, page, results, reuse
 from anyorder_jax.evaluation.suite import Suite
 from anyorder_jax.statistics import require_holm
 
@@ -132,7 +132,7 @@ def commands(suite: Suite, variant: str, seed: int, directory: Path, workdir: Pa
         yield ["anyorder_jax.train", *training(suite, variant, seed, directory), f"--workdir={workdir}"]
     for folder, arguments in evaluations(suite, workdir):
         is_end = folder == workdir / "report"
-        wanted = suite.suites if is_end else ("report",)
+        wanted = suite.parts if is_end else ("report",)
         missing = [
             name
             for name in wanted
@@ -140,7 +140,7 @@ def commands(suite: Suite, variant: str, seed: int, directory: Path, workdir: Pa
         ]
         for more in dict.fromkeys(tuple(suite.more.get(name, ())) for name in missing):
             names = [name for name in missing if tuple(suite.more.get(name, ())) == more]
-            where = [f"--suite={','.join(names)}", f"--output_dir={folder}"]
+            where = [f"--parts={','.join(names)}", f"--output_dir={folder}"]
             yield ["anyorder_jax.evaluate", *suite.evaluate, *arguments, *more, *where]  # the last of two counts
 
 
@@ -165,7 +165,7 @@ def place(suite: Suite, variant: str, seed: int, directory: Path) -> Path:
         reuse.refuse_other_settings(link, config)
         return link
     shown = Path(paths.shown(directory))  # as in version 0.1.0, whose runs are found again
-    arguments = [*suite.arguments(variant, seed, shown), "evaluate", *suite.evaluate]
+    arguments = [*suite.arguments(variant, seed, shown), "evaluate", *reuse.in_older_words(suite.evaluate)]
     digest = hashlib.sha256("\0".join(arguments).encode()).hexdigest()[:10]
     recipe = Path(arguments[0].partition("=")[2]).stem
     bases = [place(suite, base, seed, directory) for base in suite.needs(variant)]
@@ -339,12 +339,17 @@ def write_comparison(suite: Suite, directory: Path, names: Sequence[str], title:
       title: of the page.
     """
     workdirs = {name: [directory / name / str(seed) for seed in suite.seeds] for name in names}
-    reports = {name: [suites.read_reports(workdir, suite) for workdir in found] for name, found in workdirs.items()}
-    found = comparison.compare_all(suite, reports, workdirs)
+    read = {
+        name: [results.read(workdir, suite.levels, suite.at_steps) for workdir in found]
+        for name, found in workdirs.items()
+    }
+    rows = (json.dumps(row) + "\n" for row in results.rows_of(read, suite.seeds))
+    files.write_whole(directory / "results.jsonl", "".join(rows))
+    found = comparison.compare_all(suite, read, workdirs)
     files.write_whole(directory / "comparison.json", json.dumps(found, indent=1) + "\n")
     markdown = comparison.text(suite, found)
     files.write_whole(directory / "comparison.md", markdown + "\n")
-    files.write_whole(directory / "index.html", page.suite_page(title, suite, found, reports, workdirs))
+    files.write_whole(directory / "index.html", page.suite_page(title, suite, found, read, workdirs))
     if found["heatmap"]:
         from anyorder_jax.evaluation import charts  # late: it needs the extra `report`
 

@@ -71,8 +71,8 @@ def make_fill(config: Config, model_config: ModelConfig, end_id: int, closing_id
             start_B = block_B * size
             place_BW = start_B[:, None] + jnp.arange(size, dtype=jnp.int32)[None]
             tokens_BW = jnp.take_along_axis(decode.written(tokens_BS, holes, filled.tokens_BH), place_BW, 1)
-            window = cache.Window(tokens_BW, start_B, place_BW < lengths_B[:, None])
-            hidden_BWD, own = model.forward(params, window, angles, kept)
+            block = cache.OpenBlock(tokens_BW, start_B, place_BW < lengths_B[:, None])
+            hidden_BWD, own = model.forward(params, block, angles, kept)
             hole_BW = jnp.take_along_axis(hole_BS, place_BW, 1)
             allowed_BWV = allowed_BHV if allowed_BHV.shape[1] == 1 else allowed_BHV[_rows(allowed_BHV), hole_BW]
             logits_BWV = jnp.where(allowed_BWV, transformer.head(params, hidden_BWD), -jnp.inf)

@@ -1,8 +1,8 @@
 """Evaluate: what a checkpoint knows of held-out episodes, and what it does in the environment.
 
-    python -m anyorder_jax.evaluate --checkpoint=runs/any_order [--suite=report,likelihood,robustness,decoding,viewer]
+    python -m anyorder_jax.evaluate --checkpoint=runs/any_order [--parts=report,likelihood,robustness,decoding,viewer]
         [--env=BabyAI-GoToObj-v0 --num_episodes=200 --seed=0 --output_dir=runs/any_order/report]
-        [--modes=greedy,sampled,visit_penalty --num_windows=8 --goals="red ball,blue key"]
+        [--rules=greedy,sampled,visit_penalty --num_windows=8 --goals="red ball,blue key"]
         [--mesh=data:2,expert:4 --dtype=bfloat16 | int8]
         [--held_out=seed | layout] [--choosing=guided,checked] [--weights=last | ema] [--split=test]
 
@@ -66,7 +66,7 @@ from anyorder_jax.data import sources
 from anyorder_jax.environments import registry
 from anyorder_jax.evaluation import of_grid, policy, report
 from anyorder_jax.evaluation.held_out import HELD_OUT, Which
-from anyorder_jax.evaluation.request import SUITES, Request
+from anyorder_jax.evaluation.request import PARTS, Request
 from anyorder_jax.provenance import with_data_of
 from anyorder_jax.task import open_task, source_configs
 
@@ -82,9 +82,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 num_episodes=flags.num_episodes,
                 seed=flags.seed,
                 output_dir=flags.output_dir,
-                rules=tuple(flags.modes.split(",")),
+                rules=tuple(flags.rules.split(",")),
                 num_windows=flags.num_windows,
-                suites=tuple(flags.suite.split(",")),
+                parts=tuple(flags.parts.split(",")),
                 mesh=flags.mesh,
                 dtype=flags.dtype,
                 choosing=tuple(filter(None, flags.choosing.split(","))),
@@ -105,7 +105,7 @@ def evaluate(path: str, request: Request = Request()) -> dict[str, Any]:  # noqa
       request: what is evaluated.
 
     Returns:
-      The content of every file, by suite; of a mixture {source: the same}.
+      The content of every file, by part; of a mixture {source: the same}.
 
     Raises:
       FileNotFoundError: no checkpoint there, or no data.
@@ -128,17 +128,17 @@ def evaluate(path: str, request: Request = Request()) -> dict[str, Any]:  # noqa
 
 
 def _one_source(subject: Subject, directory: Path, request: Request) -> dict[str, Any]:
-    """The content of every file, by suite, of data of one kind."""
+    """The content of every file, by part, of data of one kind."""
     if not is_of_text(subject.config):
         if request.choosing:
-            raise ValueError("--choosing: only runs of text act so; leave it out (--suite=decoding has a grid's ways).")
+            raise ValueError("--choosing: only runs of text act so; leave it out (--parts=decoding has a grid's ways).")
         if request.split not in ("", "test"):
             raise ValueError("--split: only runs of text are asked about other splits than test; leave it out.")
         return of_grid.evaluate(subject, directory, request, say)
-    if tuple(request.suites) != ("report",) or request.subfolder:
+    if tuple(request.parts) != ("report",) or request.subfolder:
         raise ValueError(
-            f"{subject.path}: a run of text is asked about its held-out episodes (--suite=report); --suite="
-            f"{','.join(request.suites)} and --held_out={request.which.held_out} are for grids. Leave them out."
+            f"{subject.path}: a run of text is asked about its held-out episodes (--parts=report); --parts="
+            f"{','.join(request.parts)} and --held_out={request.which.held_out} are for grids. Leave them out."
         )
     if request.environment and not registry.is_text(request.environment):
         raise ValueError(f"--env: {request.environment} is no world of text, in which a run of text could act.")
@@ -188,14 +188,14 @@ def _each_source(mixture: Subject, directory: Path, request: Request) -> dict[st
         contents[name] = _one_source(subject, directory / name, asked)
         about["sources"][name] = {"directory": config.data.path, "weight": weight}
     if not contents:
-        raise ValueError(f"{mixture.path}: none of its sources can be asked for --suite={','.join(request.suites)}.")
+        raise ValueError(f"{mixture.path}: none of its sources can be asked for --parts={','.join(request.parts)}.")
     about["data"] = [data for found in contents.values() for one in found.values() for data in _data_of(one)]
-    if "report" in request.suites:
+    if "report" in request.parts:
         files = [directory / name / "rows.jsonl" for name in contents]
         rows.write(directory / "rows.jsonl", (row for file in files for row in rows.read(file)))
-    for suite in request.suites:
-        told = {name: found[suite] for name, found in contents.items() if suite in found}
-        report.write_json(directory / f"{suite}.json", {"about": about, "sources": told})
+    for part in request.parts:
+        told = {name: found[part] for name, found in contents.items() if part in found}
+        report.write_json(directory / f"{part}.json", {"about": about, "sources": told})
     return contents
 
 
@@ -210,9 +210,9 @@ def _request_of(request: Request, is_text: bool, has_test: bool) -> tuple[Reques
         if not has_test:
             return None, "it has no test split, whose episodes would be asked about"
         return dataclasses.replace(request, choosing=(), split=""), ""
-    if "report" not in request.suites or request.subfolder:
-        return None, "text is asked about its test episodes by --suite=report alone, held out as they are"
-    return dataclasses.replace(request, suites=("report",)), ""
+    if "report" not in request.parts or request.subfolder:
+        return None, "text is asked about its test episodes by --parts=report alone, held out as they are"
+    return dataclasses.replace(request, parts=("report",)), ""
 
 
 def _can_open(world: str) -> bool:
@@ -259,6 +259,17 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+class _Renamed(argparse.Action):
+    """A flag that has an older name, which is taken as well, with a sentence. The first of its names is today's."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        if option != self.option_strings[0]:
+            say(f"evaluate: {option} is called {self.option_strings[0]} now; it means the same.")
+        setattr(namespace, self.dest, values)
+
+
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m anyorder_jax.evaluate",
@@ -266,7 +277,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         allow_abbrev=False,
     )
     parser.add_argument("--checkpoint", type=paths.typed, required=True, help="run directory, or RUN/checkpoints/STEP")
-    parser.add_argument("--suite", default="report", help=f"comma-separated, of {', '.join(SUITES)}")
+    parser.add_argument(
+        "--parts", "--suite", default="report", action=_Renamed, help=f"comma-separated, of {', '.join(PARTS)}"
+    )
     parser.add_argument("--goals", default="", help="only missions with one of these phrases, comma-separated")
     parser.add_argument("--held_out", default="seed", choices=HELD_OUT, help="layout: without starts seen in training")
     parser.add_argument(
@@ -278,7 +291,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--num_episodes", type=int, default=200, help="rollouts and test episodes")
     parser.add_argument("--seed", type=int, default=None, help="chooses rollout seeds, masks and sampled actions")
     parser.add_argument("--output_dir", type=paths.typed, default="", help="default: RUN/report, or RUN/report/ENV")
-    parser.add_argument("--modes", default=",".join(policy.RULES), help="how logits become actions")
+    parser.add_argument(
+        "--rules", "--modes", default=",".join(policy.RULES), action=_Renamed, help="how logits become actions"
+    )
     parser.add_argument("--num_windows", type=int, default=8, help="windows asked per episode and question")
     parser.add_argument("--choosing", default="", help=f"of a run of text: also act so, of {', '.join(CHOICES)}")
     parser.add_argument("--mesh", default="", help="AXIS:SIZE,...; default the run's, or one device")

@@ -1,5 +1,6 @@
 """A suite: every run once, resumable, compared with intervals over seeds."""
 
+import json
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from anyorder_jax import ablate
-from anyorder_jax.evaluation import comparison
+from anyorder_jax.evaluation import comparison, results
 from anyorder_jax.evaluation import suite as suites
 from anyorder_jax.statistics import student_interval
 from small_run import LISTENING, SMALL
@@ -26,12 +27,6 @@ def report(value):
     }
 
 
-def test_find_reads_names_with_dots_and_says_what_is_missing():
-    assert suites.find(report(0.25), "world_model.any_order@0.5.model.nll_per_cell") == 0.75
-    with pytest.raises(KeyError, match=r"nothing at 'acting.random.success'.*model/greedy"):
-        suites.find(report(0.25), "acting.random.success")
-
-
 def test_student_interval_is_the_textbook_one():
     mean, low, high = student_interval(np.array([1.0, 2.0, 3.0, 4.0, 5.0]))
     assert mean == 3.0 and abs(high - low - 2 * 2.7764451 * np.sqrt(2.5 / 5)) < 1e-6
@@ -40,9 +35,14 @@ def test_student_interval_is_the_textbook_one():
 
 def test_compare_means_over_seeds_and_leaves_out_what_is_not_there():
     suite = suites.Suite("?", {"a": (), "b": ()}, (0, 1))
-    table = suites.compare(suite, {"a": [report(0.5), report(1.0)], "b": [report(0.0), report(0.0)]})
+    found = {"a": [report(0.5), report(1.0)], "b": [report(0.0), report(0.0)]}
+    found = {name: [results.Run(results.values_of(one), {}) for one in runs] for name, runs in found.items()}
+    table = suites.compare(suite, found)
     assert table["a"]["greedy success"]["mean"] == 0.75 and table["a"]["nll/cell p=.5"]["values"] == [0.5, 0.0]
     assert "sampled success" not in table["a"]
+    assert suites.not_measured(suite, found) == [
+        title for title in suites.MEASURES if title not in ("greedy success", "nll/cell p=.5")
+    ]
     lines = comparison._table("trained on", table, list(suite.measures)).splitlines()
     assert lines[0] == "| trained on | greedy success | nll/cell p=.5 |" and "0.000 ± 0.000" in lines[3]
 
@@ -77,6 +77,10 @@ def test_the_command_trains_evaluates_and_does_not_repeat(tmp_path):
     assert run_command(f"--suite={other}", *flags[1:]).returncode == 0
     assert len(list((tmp_path / "out" / "runs").iterdir())) == 1
     other.rename(suite)
+    table = [json.loads(line) for line in (tmp_path / "out" / "small" / "results.jsonl").read_text().splitlines()]
+    (success,) = (r for r in table if r["predictor"] == "model/greedy" and r["measure"] == "success")
+    assert success["variant"] == "one" and success["seed"] == 3 and success["question"] == "acting"
+    assert f"{success['value']:.3f}" in first.stdout and "Asked of none of these runs: sampled success" in first.stdout
     again = run_command(*flags)
     assert again.stdout.splitlines()[-1] == first.stdout.splitlines()[-1]
     assert (tmp_path / "out" / "small" / "one" / "3" / "report" / "report.json").stat().st_mtime_ns == written

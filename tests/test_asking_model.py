@@ -281,7 +281,7 @@ def check_form(x, shape, dtype, placed):
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        ("--suite=report,viewer", "--suite=report,viewer and .* are for grids"),
+        ("--suite=report,viewer", "--parts=report,viewer and .* are for grids"),
         ("--env=BabyAI-GoToObj-v0", "BabyAI-GoToObj-v0 is no world of text"),
         ("--goals=a spaceship", "no episode with a goal that holds a spaceship"),
         ("--mesh=data:99", "needs 99 devices"),

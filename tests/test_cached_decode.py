@@ -15,7 +15,7 @@ from anyorder_jax.acting.generator import Generator
 from anyorder_jax.config import TrainConfig, defaults, freeze
 from anyorder_jax.model import presets, transformer
 from anyorder_jax.model.attention import BlockCausal, BlockDiffusion
-from anyorder_jax.model.cache import CachedModel, Window, updated
+from anyorder_jax.model.cache import CachedModel, OpenBlock, updated
 from anyorder_jax.pretrained.load import load_params, read_model_config
 from anyorder_jax.types import Kind
 from runs import tiny_config, tiny_model
@@ -45,7 +45,7 @@ class Model:
 
     def _window(self, tokens_BW, start_B, is_real_BW, kept):
         angles = self.cached.angles(kept["moe"][0].shape[3])
-        hidden, own = self.cached.forward(self.params, Window(tokens_BW, start_B, is_real_BW), angles, kept)
+        hidden, own = self.cached.forward(self.params, OpenBlock(tokens_BW, start_B, is_real_BW), angles, kept)
         return transformer.head(self.params, hidden), updated(kept, own, start_B)
 
 

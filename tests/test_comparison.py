@@ -9,18 +9,18 @@ import pytest
 
 from anyorder_jax import ablate
 from anyorder_jax.config import freeze
-from anyorder_jax.evaluation import charts, comparison, page, recompute
+from anyorder_jax.evaluation import charts, comparison, page, recompute, results
 from anyorder_jax.evaluation import suite as suites
+from anyorder_jax.evaluation.results import asked, played
 
 SUITES = sorted((Path(__file__).parents[1] / "configs" / "ablations").glob("*.py"))
-PATH = "acting.model/sampled.success"
 
 
 # -- comparison ------------------------------------------------------------------------------------
 
 
 def report(value):
-    """A report as `read_reports` gives it."""
+    """What the files of a report hold."""
     return {
         "acting": {
             name: {"success": {"value": v}}
@@ -32,8 +32,15 @@ def report(value):
                 "most_frequent": {"nll_per_target": {"value": 2.0}},
             }
         },
-        "levels": {}, "steps": {},
-    }  # fmt: skip
+    }
+
+
+def run(value, halfway=None, **more):
+    """A run, as it is read."""
+    values = results.values_of(report(value) | more)
+    if halfway is not None:
+        values |= results.values_of(report(halfway), results.Key("", "", "", step=50))
+    return results.Run(values, more.get("calibration", {}))
 
 
 def disturbed(success, accuracy):
@@ -51,7 +58,7 @@ def disturbed(success, accuracy):
     return {"clean": [point(0.0, 0.0)], "occlusion": [point(0.5, 0.5)], "sticky": [point(0.25, 0.0)]}
 
 
-MEASURES = {"success": PATH, "nll": "world_model.forward.model.nll_per_target"}
+MEASURES = {"success": played("model/sampled", "success"), "nll": asked("forward", "nll_per_target")}
 
 
 def workdir(folder, seed, speed):
@@ -69,12 +76,9 @@ def compared(tmp_path):
     suite = suites.Suite("?", {"a": ("--x",), "b": ()}, (0, 1, 2), measures=MEASURES, at_steps=(50,),
                          heatmap={"next": MEASURES["nll"]})  # fmt: skip
     reports = {
-        "a": [report(0.5) for _ in range(3)],
-        "b": [report(value) for value in (0.9, 0.95, 0.85)],
+        "a": [run(0.5, 0.3) for _ in range(3)],
+        "b": [run(value, 0.5) for value in (0.9, 0.95, 0.85)],
     }
-    for name, value in (("a", 0.3), ("b", 0.5)):
-        for one in reports[name]:
-            one["steps"] = {"50": report(value)}
     workdirs = {n: [workdir(tmp_path / n, s, speed) for s in range(3)] for n, speed in (("a", 1000), ("b", 500))}
     return suite, reports, workdirs, comparison.compare_all(suite, reports, workdirs)
 
@@ -99,7 +103,7 @@ def test_pairs_are_tested_over_seeds(compared):
 
 def test_a_suite_says_what_is_compared_with_what():
     suite = suites.Suite("?", {"a": (), "b": (), "c": ()}, (0, 1), measures=MEASURES, against={"c": "b"})
-    table = suites.compare(suite, {n: [report(v), report(v + 0.1)] for n, v in (("a", 0.1), ("b", 0.2), ("c", 0.5))})
+    table = suites.compare(suite, {n: [run(v), run(v + 0.1)] for n, v in (("a", 0.1), ("b", 0.2), ("c", 0.5))})
     found = comparison.pairs(table, suite.against)["success"]
     assert {name: (round(one["value"], 9), one["against"]) for name, one in found.items()} == {
         "b": (0.1, "a"), "c": (0.3, "b"),
@@ -152,9 +156,10 @@ def test_heatmap_is_relative_to_the_best_of_a_column(compared, tmp_path):
 
 def test_curves_pair_the_variants_at_every_strength(compared):
     suite, reports, workdirs, _ = compared
-    for name, gain in (("a", 0.0), ("b", 0.25)):
-        for seed, one in enumerate(reports[name]):
-            one["curves"] = disturbed(0.5 + gain + 0.125 * seed * (name == "b"), 0.5)
+    reports = {
+        name: [run(0.5, curves=disturbed(0.5 + gain + more * seed, 0.5)) for seed in range(3)]
+        for name, gain, more in (("a", 0.0, 0.0), ("b", 0.25, 0.125))
+    }
     found = comparison.compare_all(suite, reports, workdirs)
     measures = found["curves"]["measures"]
     success, accuracy = measures["success"], measures["action acc."]
@@ -189,11 +194,13 @@ def test_one_seed_has_neither_intervals_nor_tests(compared):
     """Everywhere: table, bounds, equal budgets, differences, disturbances, calibration, the bands of charts."""
     suite, reports, workdirs, _ = compared
     suite = dataclasses.replace(suite, seeds=(0,))
-    reports, workdirs = ({name: found[:1] for name, found in each.items()} for each in (reports, workdirs))
+    workdirs = {name: found[:1] for name, found in workdirs.items()}
     bins = [{"confidence": 0.5, "accuracy": 0.4, "count": 10}]
-    for (one,) in reports.values():
-        one["curves"] = disturbed(0.5, 0.5)
-        one["calibration"] = {q: {kind: {"ece": 0.125, "bins": bins}} for q, kind in page.DIAGRAMS}
+    calibration = {q: {kind: {"ece": 0.125, "bins": bins}} for q, kind in page.DIAGRAMS}
+    reports = {
+        name: [run(value, value, curves=disturbed(0.5, 0.5), calibration=calibration)]
+        for name, value in (("a", 0.5), ("b", 0.9))
+    }
     found = comparison.compare_all(suite, reports, workdirs)
     json.dumps(found, allow_nan=False)
     missing = dict.fromkeys(("low", "high", "p", "p_holm"))
@@ -210,7 +217,7 @@ def test_one_seed_has_neither_intervals_nor_tests(compared):
 
 def test_the_same_difference_in_every_seed_is_said_in_words(compared):
     suite, reports, workdirs, _ = compared
-    reports = reports | {"b": [report(0.75) for _ in range(3)]}
+    reports = reports | {"b": [run(0.75, 0.5) for _ in range(3)]}
     found = comparison.compare_all(suite, reports, workdirs)
     json.dumps(found, allow_nan=False)
     for text in (comparison.text(suite, found), page.suite_page("t", suite, found, reports, workdirs)):
@@ -265,7 +272,7 @@ def test_every_run_of_every_suite_is_a_valid_configuration(path, size, tmp_path)
         other = suite.needs(name)
         assert bool(other) == (str(tmp_path) in config.model.path)
     flags = [argument.split("=")[0] for argument in suite.evaluate]
-    assert set(flags) <= {"--num_episodes", "--modes", "--num_windows"}
+    assert set(flags) <= {"--num_episodes", "--rules", "--num_windows"}
 
 
 def config_of(arguments):
@@ -293,7 +300,7 @@ def test_a_variant_may_start_from_another_one(tmp_path):
 
 def test_only_what_is_missing_is_done(tmp_path):
     suite = suites.Suite(
-        "?", {"a": ("--config=x",)}, (0,), ("--num_episodes=3",), suites=("report", "likelihood"),
+        "?", {"a": ("--config=x",)}, (0,), ("--num_episodes=3",), parts=("report", "likelihood"),
         levels={"far": ("--env=Y",)}, at_steps=(10,),
     )  # fmt: skip
     workdir = tmp_path / "a" / "0"
@@ -306,7 +313,7 @@ def test_only_what_is_missing_is_done(tmp_path):
         (workdir / "report" / done).write_text("{}")
     found = list(ablate.commands(suite, "a", 0, tmp_path, workdir))
     assert [c[0] for c in found] == ["anyorder_jax.evaluate"] * 2
-    assert f"--checkpoint={workdir}/checkpoints/10" in found[0] and "--suite=likelihood" in found[1]
+    assert f"--checkpoint={workdir}/checkpoints/10" in found[0] and "--parts=likelihood" in found[1]
     for done in ("10/report.json", "likelihood.json"):
         (workdir / "report" / done).parent.mkdir(exist_ok=True)
         (workdir / "report" / done).write_text("{}")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from anyorder_jax import collect, task
-from anyorder_jax.acting import call_measures, evaluation, generator
+from anyorder_jax.acting import call_measures, evaluation, generator, names
 from anyorder_jax.acting.choosing import CHOICES
 from anyorder_jax.acting.episode import Episode
 from anyorder_jax.acting.grammar import COMPACT, Grammar, State
@@ -195,7 +195,7 @@ def test_measures_of_calls_are_counted_by_hand():
     assert found == pytest.approx(
         {"well_formed": 4 / 5, "schema_accuracy": 3 / 4, "repeated_calls": 1 / 2, "calls_per_turn": 2}
     )
-    assert call_measures.has_calls([episode]) and list(found) == list(call_measures.MEASURES)
+    assert call_measures.has_calls([episode]) and list(found) == list(names.CALL_MEASURES)
     left = [Unit(Kind.GOAL, 0, text="g"), Unit(Kind.ACTION, 0, text="left")]
     other = Episode("t", None, 0, units=left, is_taken=[True])
     assert not call_measures.has_calls([other])

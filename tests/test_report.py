@@ -143,7 +143,7 @@ def test_pictures_open_and_are_not_blank(evaluated):
     [
         (["--checkpoint=/nowhere/run"], "no checkpoint here"),
         (["--checkpoint={run}", "--env=BabyAI-GoToObjj-v0"], "Did you mean"),
-        (["--checkpoint={run}", "--modes=greedy,wild"], "got ['wild']"),
+        (["--checkpoint={run}", "--rules=greedy,wild"], "got ['wild']"),
         (["--checkpoint={run}", "--num_episodes=0"], "num_episodes >= 1"),
         (["--checkpoint={run}", "--num_episodes=2", "--output_dir=/proc/nowhere"], "could not be written"),
     ],
@@ -268,7 +268,7 @@ def test_what_was_computed_is_written_before_it_is_printed(suite, run, tmp_path,
     for table in ("likelihood_table", "robustness_table", "acting_table", "text"):
         monkeypatch.setattr(of_grid.report, table, lambda *a: "table")
     with pytest.raises(BrokenPipeError):
-        evaluate.evaluate(str(run), Request(num_episodes=2, suites=(suite,), output_dir=str(tmp_path)))
+        evaluate.evaluate(str(run), Request(num_episodes=2, parts=(suite,), output_dir=str(tmp_path)))
     assert json.loads((tmp_path / f"{suite}.json").read_text()).keys() > {"about"}
 
 
@@ -335,6 +335,16 @@ def test_strip_shows_holes_not_answers(drawn):
     rows = [slice(strip.TOP + r * strip.ROW, strip.TOP + (r + 1) * strip.ROW) for r in range(3)]
     assert (first[rows[0]] != second[rows[0]]).any()
     np.testing.assert_array_equal(first[rows[1]], second[rows[1]])
+
+
+def test_older_names_of_flags_are_taken_with_a_sentence(capsys):
+    older = evaluate._parse(["--checkpoint=x", "--modes=greedy", "--suite=viewer"])
+    assert capsys.readouterr().err.splitlines() == [
+        "evaluate: --modes is called --rules now; it means the same.",
+        "evaluate: --suite is called --parts now; it means the same.",
+    ]
+    assert older == evaluate._parse(["--checkpoint=x", "--rules=greedy", "--parts=viewer"])
+    assert capsys.readouterr().err == "" and older.rules == "greedy" and older.parts == "viewer"
 
 
 def test_film_has_a_frame_a_step(tmp_path):

@@ -1,6 +1,7 @@
 """Reuse: a result of a suite stands for what is asked as long as recipe and question have the same contents."""
 
 import dataclasses
+import json
 
 import pytest
 
@@ -74,7 +75,7 @@ def test_a_run_that_starts_from_an_edited_one_is_run_again(tmp_path, recipe):
 
 def test_an_edited_question_is_asked_again(tmp_path, recipe):
     variants = {"a": (f"--config={recipe(0.5)}",)}
-    suite = Suite("?", variants, (0,), levels={"far": ("--env=X",)}, suites=("report", "likelihood"))
+    suite = Suite("?", variants, (0,), levels={"far": ("--env=X",)}, parts=("report", "likelihood"))
     run = left(suite, "a", tmp_path / "out")[0]
     finish(run, variants["a"])
     for name in ("report", "far/report", "likelihood"):
@@ -91,6 +92,22 @@ def test_an_edited_question_is_asked_again(tmp_path, recipe):
     ):
         (command,) = left(dataclasses.replace(suite, **changes), "a", tmp_path / "out")[1]
         assert asked in command
+
+
+def test_older_words_name_the_same_runs_and_questions(tmp_path, recipe):
+    """`--modes` is `--rules` now, `--suite` of `evaluate` is `--parts`: what was trained and asked is found again."""
+    variants = {"a": (f"--config={recipe(0.5)}",)}
+    older, newer = (Suite("?", variants, (0,), (flag,)) for flag in ("--modes=greedy", "--rules=greedy"))
+    assert ablate.place(older, "a", 0, tmp_path / "out") == ablate.place(newer, "a", 0, tmp_path / "out")
+    run = left(newer, "a", tmp_path / "out")[0]
+    finish(run, variants["a"])
+    folder = run / "report"
+    (folder / "report.json").write_text("{}")
+    for asked in (["--modes=greedy"], ["--rules=greedy"]):
+        (folder / reuse.ASKED).write_text(json.dumps({"report": asked}))
+        assert reuse.is_answered(folder, "report", ["--rules=greedy"])
+        assert not reuse.is_answered(folder, "report", ["--rules=sampled"])
+    assert Suite("?", variants, (0,), suites=("report", "viewer")).parts == ("report", "viewer")
 
 
 def test_a_run_that_was_moved_here_is_checked(tmp_path, recipe):

@@ -13,8 +13,6 @@ from anyorder_jax.acting.episode import Episode
 from anyorder_jax.statistics import Estimate
 from anyorder_jax.types import Kind
 
-MEASURES = ("well_formed", "schema_accuracy", "repeated_calls", "calls_per_turn")
-
 
 class _Counts(NamedTuple):
     """Of an episode. well_formed: actions that are JSON of a call. right: of these, those that the world took. calls:

@@ -17,6 +17,7 @@ from anyorder_jax.acting.choosing import Choosing, Chosen
 from anyorder_jax.acting.constrained import Constrained
 from anyorder_jax.acting.episode import Episode
 from anyorder_jax.acting.generator import Generator
+from anyorder_jax.acting.names import CALL_MEASURES, TEXT_MEASURES
 from anyorder_jax.acting.policy import Advised, Copied, Frequent, Generated, Policy, Random, Repeated, frequent_actions
 from anyorder_jax.acting.rollout import play
 from anyorder_jax.data import sources
@@ -196,20 +197,14 @@ def table(found: Mapping[str, Any]) -> str:
     """A line for every measure, a column for every policy, and the reasons of episodes cut off, for a terminal."""
     policies = found["policies"]
     lines = [f"{'acting':18}" + "".join(f"{name:>20}" for name in policies)]
-    is_of_calls = any(name in one["measures"] for one in policies.values() for name in call_measures.MEASURES)
-    for measure in MEASURES + call_measures.MEASURES * is_of_calls:
+    is_of_calls = any(name in one["measures"] for one in policies.values() for name in CALL_MEASURES)
+    for measure in TEXT_MEASURES + CALL_MEASURES * is_of_calls:
         cells = (one["measures"].get(measure) for one in policies.values())
         shown = ("-" if e is None else f"{e.value:.2f} [{e.low:.2f}, {e.high:.2f}]" for e in cells)
         lines.append(f"{measure:18}" + "".join(f"{cell:>20}" for cell in shown))
     for name, one in policies.items():
         lines += [f"{name}: {count} x {reason}" for reason, count in one["reasons"].items()]
     return "\n".join(lines)
-
-
-MEASURES = (
-    "success", "return", "best_return", "steps", "cut_off", "invalid", "repeated", "repaired", "passes_per_action",
-    "tokens_per_action",
-)  # fmt: skip
 
 
 def measures(episodes: Sequence[Episode]) -> dict[str, Estimate]:
@@ -244,4 +239,4 @@ def measures(episodes: Sequence[Episode]) -> dict[str, Estimate]:
         "passes_per_action": per_action(lambda e: sum(d.num_passes for d in e.decisions), False),
         "tokens_per_action": per_action(lambda e: sum(d.num_tokens for d in e.decisions), False),
     }
-    return {name: found[name] for name in MEASURES if found[name] is not None}  # type: ignore[misc]
+    return {name: found[name] for name in TEXT_MEASURES if found[name] is not None}  # type: ignore[misc]

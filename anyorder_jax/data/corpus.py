@@ -130,8 +130,8 @@ class Corpus(NamedTuple):
         where = f", {self.window} steps to step {self.end_step_E[e]}" if self.window else ""
         return f"trajectory {self.ids[self.record_E[e]]}{where}"
 
-    def pack(self, row_length: int, seed: int, block_size: int = 1, epoch: int = 0) -> packing.Plan:
-        """The plan of rows, in which examples start at multiples of `block_size`; the same in every epoch.
+    def pack(self, row_length: int, seed: int, block_size: int = 1, epoch: int = 0) -> packing.Packing:
+        """The packing of rows, in which examples start at multiples of `block_size`; the same in every epoch.
 
         Args:
           row_length: L, tokens in a row.

@@ -106,7 +106,7 @@ class Mixture:
         """int [K]: the numbers of an epoch's examples."""
         return self._epoch(epoch).example_K
 
-    def pack(self, row_length: int, seed: int, block_size: int = 1, epoch: int = 0) -> packing.Plan:
+    def pack(self, row_length: int, seed: int, block_size: int = 1, epoch: int = 0) -> packing.Packing:
         """The rows of an epoch, in which examples start at multiples of `block_size`.
 
         Args:
@@ -116,8 +116,10 @@ class Mixture:
           epoch: whose examples are packed.
         """
         example_K, length_K = self._epoch(epoch)
-        plan = packing.pack_aligned(length_K, row_length, seed, block_size, name=lambda k: self.name(int(example_K[k])))
-        return plan._replace(example_E=example_K[plan.example_E])
+        packed = packing.pack_aligned(
+            length_K, row_length, seed, block_size, name=lambda k: self.name(int(example_K[k]))
+        )
+        return packed._replace(example_E=example_K[packed.example_E])
 
     def _size(self, s: int) -> int:
         return int(self._offset_S1[s + 1] - self._offset_S1[s])

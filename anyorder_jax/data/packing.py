@@ -1,4 +1,4 @@
-"""Packing: which examples share a row of L tokens. One plan serves all epochs: lengths never change."""
+"""Packing: which examples share a row of L tokens. One packing serves all epochs: lengths never change."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from anyorder_jax import keys
 
 
-class Plan(NamedTuple):
+class Packing(NamedTuple):
     """Rows of examples.
 
     example_E: int32, every example once, in the order of rows. start_R1: int64 [R+1], row r holds
@@ -33,7 +33,7 @@ class Plan(NamedTuple):
 
 def pack(
     lengths_E: np.ndarray, row_length: int, seed: int, *, name: Callable[[int], str] = "example {}".format
-) -> Plan:
+) -> Packing:
     """Best-fit decreasing: the longest example first, each into the row that it fills best (Johnson 1973).
 
         lengths 5 4 3 3 2, L = 8:   [5 . . . . 3 . .]  [4 . . . 3 . . _]  [2 . _ _ _ _ _ _]
@@ -44,7 +44,7 @@ def pack(
     Args:
       lengths_E: int, tokens of each example, >= 1.
       row_length: L.
-      seed: the same lengths and seed give the same plan.
+      seed: the same lengths and seed give the same packing.
       name: what an error calls example e.
 
     Raises:
@@ -80,7 +80,7 @@ def pack(
         row_E[e] = row
         rows_by_space[space - length].append(row)
         spaces |= 1 << (space - length)
-    return Plan(
+    return Packing(
         example_E=np.argsort(row_E, kind="stable").astype(np.int32),
         start_R1=np.append(0, np.cumsum(np.bincount(row_E, minlength=num_rows))),
         fill=float(lengths_E.sum() / (num_rows * row_length)),
@@ -89,7 +89,7 @@ def pack(
 
 def pack_aligned(
     lengths_E: np.ndarray, row_length: int, seed: int, block_size: int, *, name: Callable[[int], str]
-) -> Plan:
+) -> Packing:
     """As `pack`, of examples that start at multiples of `block_size` in their row.
 
     Args:
@@ -97,5 +97,5 @@ def pack_aligned(
       block_size: tokens; 1 for no alignment. What it leaves empty counts as padding in `fill`.
     """
     rounded_E = np.minimum(-(-lengths_E // block_size) * block_size, np.maximum(lengths_E, row_length))
-    plan = pack(rounded_E, row_length, seed, name=name)
-    return plan._replace(fill=float(lengths_E.sum() / (plan.num_rows * row_length)))
+    packed = pack(rounded_E, row_length, seed, name=name)
+    return packed._replace(fill=float(lengths_E.sum() / (packed.num_rows * row_length)))

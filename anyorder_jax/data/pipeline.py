@@ -52,7 +52,7 @@ class Examples(Protocol):
         """
         ...
 
-    def pack(self, row_length: int, seed: int, block_size: int = 1, epoch: int = 0) -> packing.Plan:
+    def pack(self, row_length: int, seed: int, block_size: int = 1, epoch: int = 0) -> packing.Packing:
         """The rows of an epoch. Raises ValueError for an example that is longer than a row, by its name.
 
         Args:
@@ -150,7 +150,7 @@ MAX_ROWS = 2**40
 """Of a run whose epochs are packed as they come: more than any run makes."""
 
 
-class EpochPlans:
+class EpochPackings:
     """The rows of examples that are drawn anew in every epoch, in one order: row g = 0, 1, ... of the run.
 
     An epoch is packed when its first row is asked for; its rows are shuffled by (seed, epoch).
@@ -160,28 +160,28 @@ class EpochPlans:
         self._corpus, self._seed = corpus, config.seed
         self._packing = config.data.row_length, config.seed, block_size
         self._first_row = [0]  # of each epoch that is known, and of the next one
-        self._plans: dict[int, tuple[packing.Plan, np.ndarray]] = {}
+        self._packings: dict[int, tuple[packing.Packing, np.ndarray]] = {}
         self._lock = threading.Lock()
-        self._plan(0)  # an example that is longer than a row is told before training begins
+        self._packing_of(0)  # an example that is longer than a row is told before training begins
 
     def row(self, g: int) -> tuple[int, np.ndarray]:
         """(epoch, numbers of the examples) of the run's row number g."""
         with self._lock:
             while self._first_row[-1] <= g:
-                self._plan(len(self._first_row) - 1)
+                self._packing_of(len(self._first_row) - 1)
             epoch = bisect.bisect_right(self._first_row, g) - 1
-            plan, order_R = self._plan(epoch)
-            return epoch, plan.row(order_R[g - self._first_row[epoch]])
+            packed, order_R = self._packing_of(epoch)
+            return epoch, packed.row(order_R[g - self._first_row[epoch]])
 
-    def _plan(self, epoch: int) -> tuple[packing.Plan, np.ndarray]:
-        if epoch not in self._plans:
-            plan = self._corpus.pack(*self._packing, epoch=epoch)
-            self._plans = {e: found for e, found in self._plans.items() if e >= epoch - 1}
-            order_R = keys.generator(self._seed, "rows", epoch).permutation(plan.num_rows)
-            self._plans[epoch] = plan, order_R
+    def _packing_of(self, epoch: int) -> tuple[packing.Packing, np.ndarray]:
+        if epoch not in self._packings:
+            packed = self._corpus.pack(*self._packing, epoch=epoch)
+            self._packings = {e: found for e, found in self._packings.items() if e >= epoch - 1}
+            order_R = keys.generator(self._seed, "rows", epoch).permutation(packed.num_rows)
+            self._packings[epoch] = packed, order_R
             if epoch == len(self._first_row) - 1:
-                self._first_row.append(self._first_row[-1] + plan.num_rows)
-        return self._plans[epoch]
+                self._first_row.append(self._first_row[-1] + packed.num_rows)
+        return self._packings[epoch]
 
 
 def _stack(rows: Sequence[Batch]) -> Batch:
@@ -201,7 +201,7 @@ def make_pipeline(
 ) -> grain.DatasetIterator[Batch]:
     """An endless iterator of training batches; one batch is one update.
 
-    The plan's rows are shuffled anew in every epoch into one global order g = 0, 1, ...; batch b holds the
+    The packed rows are shuffled anew in every epoch into one global order g = 0, 1, ...; batch b holds the
     rows b*B .. b*B + B-1 of it, and host h of P makes every P-th of them. A draw is a function of (seed,
     epoch, example). So hosts, threads and restarts change nothing, and the state is a batch number, the same
     on every host. With `masking.complementary` B/2 rows of that order make a batch: rows 2i and 2i+1 are a
@@ -245,12 +245,12 @@ def make_pipeline(
         return maker.row(examples.tolist(), lambda e: keys.generator(config.seed, "mask", epoch, e), progress, epoch)
 
     if isinstance(corpus, Corpus):
-        plan = corpus.pack(config.data.row_length, config.seed, block_size)
-        rows = grain.MapDataset.range(plan.num_rows).seed(config.seed).shuffle().repeat()
-        rows = rows.map_with_index(lambda g, row: make_row(g, g // plan.num_rows, plan.row(row)))
+        packed = corpus.pack(config.data.row_length, config.seed, block_size)
+        rows = grain.MapDataset.range(packed.num_rows).seed(config.seed).shuffle().repeat()
+        rows = rows.map_with_index(lambda g, row: make_row(g, g // packed.num_rows, packed.row(row)))
     else:
-        plans = EpochPlans(corpus, config, block_size)
-        rows = grain.MapDataset.range(MAX_ROWS).map(lambda g: make_row(g, *plans.row(g)))
+        packings = EpochPackings(corpus, config, block_size)
+        rows = grain.MapDataset.range(MAX_ROWS).map(lambda g: make_row(g, *packings.row(g)))
     batches = rows[process_index::process_count].batch(
         batch_size // (rows_per_draw * process_count), drop_remainder=True, batch_fn=_stack
     )
@@ -278,19 +278,19 @@ def validation_batches(
       sampler: what is asked; another one asks another conditional of the same examples.
       seed: of the packing and the draws.
       batch_size: B, rows of each batch; the last one is filled up with rows of padding.
-      num_rows: rows in all, spread evenly over the plan; all of it when it has fewer.
+      num_rows: rows in all, spread evenly over the packing; all of it when it has fewer.
       shape: of the rows.
       progress: position in training that the sampler is told.
 
     Raises:
       ValueError: if an example is longer than a row.
     """
-    plan = corpus.pack(shape.row_length, seed, shape.block_size)
+    packed = corpus.pack(shape.row_length, seed, shape.block_size)
     maker = RowMaker(corpus, sampler, None, *shape)
-    num_rows = min(num_rows, plan.num_rows)
-    chosen = np.arange(num_rows) * plan.num_rows // num_rows
+    num_rows = min(num_rows, packed.num_rows)
+    chosen = np.arange(num_rows) * packed.num_rows // num_rows
     rows = [
-        maker.row(plan.row(r).tolist(), lambda e: keys.generator(seed, "validation mask", e), progress)
+        maker.row(packed.row(r).tolist(), lambda e: keys.generator(seed, "validation mask", e), progress)
         for r in chosen.tolist()
     ]
     rows += [maker.empty(1)] * (-num_rows % batch_size)

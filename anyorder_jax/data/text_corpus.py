@@ -157,7 +157,7 @@ class TextCorpus:
         """What errors and reports call example e."""
         return f"trajectory {self.trajectory(int(self.record_E[e])).id}"
 
-    def pack(self, row_length: int, seed: int, block_size: int = 1, epoch: int = 0) -> packing.Plan:
+    def pack(self, row_length: int, seed: int, block_size: int = 1, epoch: int = 0) -> packing.Packing:
         """The rows of an epoch, in which examples start at multiples of `block_size`.
 
         Args:

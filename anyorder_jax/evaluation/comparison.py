@@ -16,65 +16,89 @@ curves    success, steps, action accuracy and NLL at each strength of each distu
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from anyorder_jax.environments.disturbances import CLEAN, ON_ACTIONS
-from anyorder_jax.evaluation.suite import Suite, compare, find
+from anyorder_jax.evaluation.results import ACTING, Key, Results, of_each
+from anyorder_jax.evaluation.suite import Suite, compare, not_measured
 from anyorder_jax.metrics import read_jsonl
 from anyorder_jax.statistics import Difference, adjusted, over_seeds, paired_over_seeds
 
-Reports = Mapping[str, Sequence[Mapping[str, Any]]]
-"""variant -> what `suite.read_reports` found of every seed."""
-
 BUDGETS = ("updates", "tokens", "targets", "seconds")
-BOUNDS = {
-    "random policy": (r"acting\.model/\w+\.", "acting.random."),
-    "same rule, no model": (r"acting\.model/", "acting.no_model/"),
-    "bot": (r"acting\.model/\w+\.", "acting.expert."),
-    "most frequent": (r"\.model\.", ".most_frequent."),
-    "copy previous": (r"\.model\.", ".copy_previous."),
+
+
+def _policy(name: str) -> Callable[[Key], Key | None]:
+    """The same of another policy than the model's."""
+    return lambda key: key._replace(predictor=name) if is_of_model(key) and key.question == ACTING else None
+
+
+def _predictor(name: str) -> Callable[[Key], Key | None]:
+    """The same of a predictor that is no model."""
+    return lambda key: key._replace(predictor=name) if is_of_model(key) and key.question != ACTING else None
+
+
+def is_of_model(key: Key) -> bool:
+    """Whether it is about the model, or the model as a policy."""
+    return key.predictor.partition("/")[0] == "model"
+
+
+def _without_model(key: Key) -> Key | None:
+    rule = key.predictor.partition("/")[2]
+    return key._replace(predictor=f"no_model/{rule}") if is_of_model(key) and key.question == ACTING else None
+
+
+BOUNDS: Mapping[str, Callable[[Key], Key | None]] = {
+    "random policy": _policy("random"),
+    "same rule, no model": _without_model,
+    "bot": _policy("expert"),
+    "random valid action": _policy("random_valid"),
+    "most frequent": _predictor("most_frequent"),
+    "copy previous": _predictor("copy_previous"),
+    "unigram": _predictor("unigram"),
+    "copy": _predictor("copy"),
 }
-"""Untrained predictors: what to replace in a measure's path to find theirs."""
+"""Untrained predictors: from the key of a column to that of theirs; None where there is none."""
 
 CURVES = {
-    "success": "acting.RULE.success",
-    "steps / expert": "acting.RULE.steps_relative_to_expert",
-    "action acc.": "world_model.causal.action_accuracy",
-    "action nll": "world_model.causal.action_nll",
+    "success": ("success", ACTING),
+    "steps / expert": ("steps_relative_to_expert", ACTING),
+    "action acc.": ("action_accuracy", "causal"),
+    "action nll": ("action_nll", "causal"),
 }
-"""What is shown over the strength of a disturbance; RULE is the first decoding rule that was asked."""
+"""What is shown over the strength of a disturbance: title -> measure and question. Who acts is the model, under the
+first decoding rule that was asked."""
 
 
-def compare_all(suite: Suite, reports: Reports, workdirs: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
+def compare_all(suite: Suite, results: Results, workdirs: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
     """The content of comparison.json.
 
     Args:
       suite: what was run.
-      reports: of every variant and seed.
+      results: of every variant and seed.
       workdirs: the runs, in the same order.
     """
     compute = {name: [compute_of(workdir) for workdir in found] for name, found in workdirs.items()}
-    table = compare(suite, reports)
+    table = compare(suite, results)
     return {
         "question": suite.question,
         "seeds": list(suite.seeds),
         "variants": {name: list(arguments) for name, arguments in suite.variants.items()},
         "against": dict(suite.against),
         "table": table,
-        "bounds": bounds(suite, reports),
+        "bounds": bounds(suite, results),
+        "not_measured": not_measured(suite, results),
         "pairs": pairs(table, suite.against),
         "compute": {
             name: {budget: float(np.mean([one[budget] for one in found])) for budget in BUDGETS}
             for name, found in compute.items()
         },
-        "equal": equal(suite, reports, compute),
-        "heatmap": heatmap(suite, reports),
-        "curves": curves(reports),
+        "equal": equal(suite, results, compute),
+        "heatmap": heatmap(suite, results),
+        "curves": curves(results),
     }
 
 
@@ -94,27 +118,20 @@ def compute_of(workdir: Path) -> dict[str, float]:
     return {"updates": last, "tokens": last * tokens_per_update, "targets": targets, "seconds": seconds}
 
 
-def bounds(suite: Suite, reports: Reports) -> dict[str, Any]:
+def bounds(suite: Suite, results: Results) -> dict[str, Any]:
     """{predictor: {measure: as `statistics.over_seeds`}} over the runs of the first variant that have it."""
     found: dict[str, Any] = {}
-    for name, (pattern, replacement) in BOUNDS.items():
+    runs = next(iter(results.values()))
+    for name, of in BOUNDS.items():
         row = {}
-        for title, path in suite.measures.items():
-            theirs, num = re.subn(pattern, replacement, path)
-            values = _values(next(iter(reports.values())), theirs) if num else None
+        for title, key in suite.measures.items():
+            theirs = of(key)
+            values = None if theirs is None else of_each(runs, theirs)
             if values is not None:
                 row[title] = over_seeds(values)
         if row:
             found[name] = row
     return found
-
-
-def _values(reports: Sequence[Mapping[str, Any]], path: str) -> list[float] | None:
-    """The measure of every seed; None where one lacks it."""
-    try:
-        return [find(report, path) for report in reports]
-    except KeyError:
-        return None
 
 
 def pairs(
@@ -141,7 +158,7 @@ def pairs(
     return found
 
 
-def equal(suite: Suite, reports: Reports, compute: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, Any]:
+def equal(suite: Suite, results: Results, compute: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, Any]:
     """{budget: {"at": value, "table": as `compare`, "pairs": of it}}; {} for a suite that evaluates only the end."""
     if not suite.at_steps:
         return {}
@@ -149,41 +166,43 @@ def equal(suite: Suite, reports: Reports, compute: Mapping[str, Sequence[Mapping
     for budget in BUDGETS:
         at = min(one[budget] for runs in compute.values() for one in runs)
         table: dict[str, Any] = {}
-        for name, runs in reports.items():
+        for name, runs in results.items():
             table[name] = {}
-            for title, path in suite.measures.items():
-                values = [_at(report, path, cost, budget, at) for report, cost in zip(runs, compute[name], strict=True)]
+            for title, key in suite.measures.items():
+                steps = [key._replace(step=step) for step in (*suite.at_steps, 0)]
+                points = [{one.step: run.values[one] for one in steps if one in run.values} for run in runs]
+                pairs_here = zip(points, compute[name], strict=True)
+                values = [_at(of_step, cost, budget, at) for of_step, cost in pairs_here]
                 if None not in values:
                     table[name][title] = over_seeds(np.array(values, float))
         found[budget] = {"at": at, "table": table, "pairs": pairs(table, suite.against)}
     return found
 
 
-def _at(report: Mapping[str, Any], path: str, cost: Mapping[str, float], budget: str, at: float) -> float | None:
-    """A measure of one run at a budget. Within a run every budget grows evenly with its updates."""
-    points = {float(step): _values([found], path) for step, found in report["steps"].items()}
-    points[cost["updates"]] = _values([report], path)
-    known = sorted((step, values[0]) for step, values in points.items() if values is not None)
+def _at(points_of: Mapping[int, float], cost: Mapping[str, float], budget: str, at: float) -> float | None:
+    """A measure of one run at a budget, from what it was at some steps (0: the end). Within a run every budget grows
+    evenly with its updates."""
+    points = sorted((float(step or cost["updates"]), value) for step, value in points_of.items())
     updates = at / cost[budget] * cost["updates"]
-    if not known or updates < known[0][0]:  # before the first checkpoint that was evaluated nothing is known
+    if not points or updates < points[0][0]:  # before the first checkpoint that was evaluated nothing is known
         return None
-    return float(np.interp(updates, [step for step, _ in known], [value for _, value in known]))
+    return float(np.interp(updates, [step for step, _ in points], [value for _, value in points]))
 
 
-def heatmap(suite: Suite, reports: Reports) -> dict[str, Any]:
+def heatmap(suite: Suite, results: Results) -> dict[str, Any]:
     """{"columns", "rows", "nll", "relative"}: means over seeds, and their distance from the column's best; None where a
     variant was not asked. {} for a suite without."""
     if not suite.heatmap:
         return {}
-    rows = list(reports)
-    values = [[_values(reports[row], path) for path in suite.heatmap.values()] for row in rows]
+    rows = list(results)
+    values = [[of_each(results[row], key) for key in suite.heatmap.values()] for row in rows]
     nll = [[None if v is None else float(np.mean(v)) for v in row] for row in values]
     best = [min((v for v in column if v is not None), default=None) for column in zip(*nll, strict=True)]
     relative = [[None if v is None or b is None else v - b for v, b in zip(row, best, strict=True)] for row in nll]
     return {"columns": list(suite.heatmap), "rows": rows, "nll": nll, "relative": relative}
 
 
-def curves(reports: Reports) -> dict[str, Any]:
+def curves(results: Results) -> dict[str, Any]:
     """{"rule": how the models acted, "measures": {measure: {disturbance: {strength: {variant: entry}}}}}; empty where
     no variant was disturbed.
 
@@ -191,31 +210,33 @@ def curves(reports: Reports) -> dict[str, Any]:
     point is "clean", strength "0". Success has the bot and the random policy of the first variant's runs too. Recorded
     episodes know no disturbed actions (`sticky`), so there are no accuracies there.
     """
-    disturbed = {name: found for name, found in reports.items() if all("curves" in one for one in found)}
+    disturbed = {
+        name: runs for name, runs in results.items() if all(any(k.disturbance for k in run.values) for run in runs)
+    }
     if not disturbed:
         return {}
     first = next(iter(disturbed.values()))
-    (clean,) = first[0]["curves"][CLEAN]
-    rule = next(name for name in clean["acting"] if name.startswith("model/"))
+    keys = [key for key in first[0].values if key.disturbance]
+    rule = next(k.predictor for k in keys if k.disturbance == CLEAN and k.question == ACTING and is_of_model(k))
     table: dict[str, Any] = {}
-    for title, path in CURVES.items():
+    for title, (measure, question) in CURVES.items():
         rows = table[title] = {}
-        for disturbance, points in first[0]["curves"].items():
-            if disturbance in ON_ACTIONS and path.startswith("world_model"):
+        for disturbance, strength in dict.fromkeys((key.disturbance, key.strength) for key in keys):
+            if disturbance in ON_ACTIONS and question != ACTING:
                 continue
-            for number, point in enumerate(points):
-                at = {name: [one["curves"][disturbance][number] for one in found] for name, found in disturbed.items()}
-                here = _point(at, path.replace("RULE", rule))
-                if title == "success":
-                    for name, policy in (("bot", "expert"), ("random policy", "random")):
-                        here |= _point({name: next(iter(at.values()))}, f"acting.{policy}.success")
-                rows.setdefault(disturbance, {})[f"{point['strength']:g}"] = here
+            who = rule if question == ACTING else "model"
+            key = Key(question, who, measure, disturbance=disturbance, strength=strength)
+            here = _point(disturbed, key)
+            if title == "success":
+                for name, policy in (("bot", "expert"), ("random policy", "random")):
+                    here |= _point({name: first}, key._replace(predictor=policy))
+            rows.setdefault(disturbance, {})[f"{strength:g}"] = here
         compare_points(rows, list(disturbed))
     return {"rule": rule.removeprefix("model/"), "measures": table}
 
 
-def _point(at: Mapping[str, Sequence[Mapping[str, Any]]], path: str) -> dict[str, Any]:
-    return {name: over_seeds(values) for name, found in at.items() if (values := _values(found, path)) is not None}
+def _point(results: Results, key: Key) -> dict[str, Any]:
+    return {name: over_seeds(values) for name, runs in results.items() if (values := of_each(runs, key)) is not None}
 
 
 def compare_points(rows: Mapping[str, Mapping[str, Mapping[str, dict[str, Any]]]], variants: Sequence[str]) -> None:
@@ -244,6 +265,8 @@ def text(suite: Suite, found: Mapping[str, Any]) -> str:
     """All tables, as Markdown."""
     parts = [suite.question, seeds_text(len(suite.seeds))]
     parts += [_table("trained on", found["table"] | found["bounds"], list(suite.measures))]
+    if found["not_measured"]:
+        parts += [f"Asked of none of these runs: {', '.join(found['not_measured'])}."]
     if found["pairs"]:
         first = next(iter(found["table"]))
         parts += [f"{pairs_text(first, len(suite.seeds))}:", _pairs_table(found["pairs"], first)]

@@ -35,6 +35,14 @@ ATTRIBUTES = (Field.OBJECT, Field.COLOR, Field.STATE)
 GRID = (*ATTRIBUTES, Field.CELL)
 
 
+MEASURES = (
+    "attribute_accuracy", "cell_accuracy", "object_cell_accuracy", "changed_cell_accuracy", "direction_accuracy",
+    "exact_observation_rate", "action_accuracy", "goal_word_accuracy", "exact_goal_rate", "nll_per_target",
+    "nll_per_token", "nll_per_cell", "nll_per_changed_cell", "nll_per_observation", "action_nll", "goal_nll_per_word",
+)  # fmt: skip
+"""What `measure` can find, in its order."""
+
+
 class CellWords:
     """Reads the ids of a grid word back as its attributes (object, color, state).
 
@@ -169,4 +177,4 @@ def measure(
         average("nll_per_observation", nll_U, is_observation_U, units.ask_S, False)
         average("action_nll", nll_U, (kind_U == Kind.ACTION) & units.is_whole_S, units.ask_S, False)
         average("goal_nll_per_word", nll_W, (kind_W == Kind.GOAL) & words.is_whole_S, words.ask_S, False)
-    return {name: estimate for name, estimate in found.items() if estimate is not None}
+    return {name: found[name] for name in MEASURES if found.get(name) is not None}  # type: ignore[misc]

@@ -44,7 +44,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "robustness": lambda found: report.robustness_table(found["curves"]),
     "decoding": lambda found: report.acting_table(found["variants"]),
 }
-"""What is printed of a suite's content once it is written; the report prints its own before the pictures."""
+"""What is printed of a part's content once it is written; the report prints its own before the pictures."""
 
 
 class Opened(NamedTuple):
@@ -65,7 +65,7 @@ class Opened(NamedTuple):
 
 
 def evaluate(subject: Subject, directory: Path, request: Request, say: Callable[[str], None]) -> dict[str, Any]:
-    """Evaluates a checkpoint on episodes of a level and writes the files of `request.suites`.
+    """Evaluates a checkpoint on episodes of a level and writes the files of `request.parts`.
 
     Args:
       subject: the checkpoint and its data.
@@ -74,7 +74,7 @@ def evaluate(subject: Subject, directory: Path, request: Request, say: Callable[
       say: gets lines of progress.
 
     Returns:
-      The content of every file, by suite.
+      The content of every file, by part.
 
     Raises:
       FileNotFoundError, ValueError: an unknown level, missing data, or parts that do not belong together; says which.
@@ -100,15 +100,15 @@ def evaluate(subject: Subject, directory: Path, request: Request, say: Callable[
     opened = Opened(subject, request, model, held_out, directory, say, loaded.dtype)
     about = _about(opened)
     contents: dict[str, Any] = {}
-    for suite in request.suites:
+    for part in request.parts:
         start = time.perf_counter()
-        found = _report(opened, about) if suite == "report" else _others(opened)[suite]()
+        found = _report(opened, about) if part == "report" else _others(opened)[part]()
         about_it = {**about, "seconds": round(time.perf_counter() - start, 1)}
-        contents[suite] = {"about": about_it, **report.encoded(found)}
-        report.write_json(directory / f"{suite}.json", contents[suite])  # before it is printed: nobody may be there
-        if suite in TABLES:
-            print(TABLES[suite](found))
-        if suite != "report":
+        contents[part] = {"about": about_it, **report.encoded(found)}
+        report.write_json(directory / f"{part}.json", contents[part])  # before it is printed: nobody may be there
+        if part in TABLES:
+            print(TABLES[part](found))
+        if part != "report":
             print(held_out.overlap.sentence())
     return contents
 
@@ -140,7 +140,7 @@ def refuse_other_data(subject: Subject, held_out: HeldOut) -> None:
 
 
 def _others(opened: Opened) -> dict[str, Callable[[], dict[str, Any]]]:
-    """What makes the content of each suite's file but the report's."""
+    """What makes the content of each part's file but the report's."""
     model, held_out, seed, say = opened.model, opened.held_out, opened.seed, opened.say
     rules, num_windows = opened.request.rules, opened.request.num_windows
     settings = {"num_steps": held_out.num_steps, "seed": seed}

@@ -23,13 +23,13 @@ from anyorder_jax.environments.disturbances import CLEAN
 from anyorder_jax.evaluation import svg
 from anyorder_jax.evaluation.comparison import (
     BUDGETS,
-    Reports,
     difference_texts,
     pair_rows,
     pairs_text,
     plus_minus,
     seeds_text,
 )
+from anyorder_jax.evaluation.results import Results
 from anyorder_jax.evaluation.suite import Suite
 from anyorder_jax.metrics import read_jsonl
 from anyorder_jax.statistics import over_seeds
@@ -89,7 +89,7 @@ def suite_page(
     title: str,
     suite: Suite,
     found: Mapping[str, Any],
-    reports: Reports,
+    results: Results,
     workdirs: Mapping[str, Sequence[Path]],
 ) -> str:
     """The page of a suite.
@@ -98,7 +98,7 @@ def suite_page(
       title: the suite's name.
       suite: what was run.
       found: the comparison (`comparison.compare_all`).
-      reports: of every variant and seed.
+      results: of every variant and seed.
       workdirs: the runs: curves, films and the viewer's answers are read from them.
     """
     title = f"Suite {title}"
@@ -109,6 +109,10 @@ def suite_page(
         f'<p class="pale">{seeds_text(len(suite.seeds))} In italics: predictors that were not trained.</p>',
         _results(found["table"], found["bounds"], titles),
     ]
+    if found["not_measured"]:
+        parts.append(
+            f'<p class="pale">Asked of none of these runs: {html.escape(", ".join(found["not_measured"]))}.</p>'
+        )
     models = _models(workdirs)
     if models:
         parts.append(VIEWER.format(note=ONE_HOLE))
@@ -118,7 +122,7 @@ def suite_page(
     if found["heatmap"]:
         parts += ["<h2>Conditionals</h2><p class='pale'>NLL per hidden token above the column's best, in nats.</p>"]
         parts += [_heatmap(found["heatmap"])]
-    parts += _curves(workdirs) + _robustness(found["curves"], list(workdirs)) + _reliability(reports)
+    parts += _curves(workdirs) + _robustness(found["curves"], list(workdirs)) + _reliability(results)
     parts += ["<h2>Compute</h2>", _compute(found["compute"])]
     for budget, one in found["equal"].items():
         parts += [f"<h3>At equal {budget} ({one['at']:,.0f})</h3>", _results(one["table"], {}, titles)]
@@ -248,28 +252,27 @@ def _series(by_strength: Mapping[str, Mapping[str, Any]]) -> dict[str, list[svg.
     return series
 
 
-def _reliability(reports: Reports) -> list[str]:
+def _reliability(results: Results) -> list[str]:
     """One diagram a question; the bins of all seeds together."""
     charts = []
-    shown = {name: found for name, found in reports.items() if all("calibration" in one for one in found)}
+    shown = {name: runs for name, runs in results.items() if all(run.calibration for run in runs)}
     rows = [["ECE", *(f"{question}, {kind}" for question, kind in DIAGRAMS)]]
     for question, kind in DIAGRAMS:
         series = {}
-        for name, found in shown.items():
-            diagrams = [one["calibration"].get(question, {}).get(kind) for one in found]
+        for name, runs in shown.items():
+            diagrams = [run.calibration.get(question, {}).get(kind) for run in runs]
             series[name] = _pooled([diagram["bins"] for diagram in diagrams if diagram])
         charts.append(svg.reliability_diagram(f"{question}, {kind} tokens", series))
-    for name, found in shown.items():
+    for name, runs in shown.items():
         row = [html.escape(name)]
         for question, kind in DIAGRAMS:
-            errors = [
-                one["calibration"][question][kind]["ece"] for one in found if kind in one["calibration"][question]
-            ]
+            diagrams = [run.calibration.get(question, {}).get(kind) for run in runs]
+            errors = [diagram["ece"] for diagram in diagrams if diagram]
             row.append(plus_minus(over_seeds(errors) if errors else None))
         rows.append(row)
     if not shown:
         return []
-    others = [name for name in reports if name not in shown]
+    others = [name for name in results if name not in shown]
     note = f'<p class="pale">Not asked: {html.escape(", ".join(others))}.</p>' if others else ""
     charts = [f'<div class="charts">{"".join(charts)}</div>']
     return ["<h2>Calibration</h2>", svg.key(list(shown)), note, *charts, _table(rows)]

@@ -24,12 +24,12 @@ import numpy as np
 
 from anyorder_jax import keys
 from anyorder_jax.acting.episode import Decision, Episode
+from anyorder_jax.acting.names import RULES
 from anyorder_jax.acting.policy import one_action
 from anyorder_jax.data import units
 from anyorder_jax.data.tokenization import Vocabulary
 from anyorder_jax.types import Codec, Field, Kind, Trajectory, Unit
 
-RULES = ("greedy", "sampled", "visit_penalty")
 VISIT_PENALTY = 2.0  # nats a visit; not tuned
 
 

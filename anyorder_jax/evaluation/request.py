@@ -10,7 +10,7 @@ from anyorder_jax.data.manifest import SPLITS
 from anyorder_jax.evaluation import policy
 from anyorder_jax.evaluation.held_out import HELD_OUT, Which
 
-SUITES = ("report", "likelihood", "robustness", "decoding", "viewer")
+PARTS = ("report", "likelihood", "robustness", "decoding", "viewer")
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Request:
     training split of any collection holds; masks and sampled actions depend on it too; None: the seed of the recorded
     episodes. output_dir: default RUN/report, with another level RUN/report/LEVEL, held out by layout "layout" below it.
     rules: how the model's logits become actions, of `policy.RULES`. num_windows: windows asked per episode and question
-    at most (of `likelihood`: an eighth of it). suites: what is evaluated, of SUITES; a file each. mesh: sizes of mesh
+    at most (of `likelihood`: an eighth of it). parts: what is evaluated, of PARTS; a file each. mesh: sizes of mesh
     axes; see `asking.scorer.mesh_of`. dtype: in which the weights are held; see `weights.held_in`. choosing: of text:
     other ways in which the model chooses its actions, of `acting.choosing.CHOICES`. is_average: the running average of
     the weights (config.optimizer.ema_decay) in place of the last ones; the default output_dir then ends in "ema".
@@ -39,7 +39,7 @@ class Request:
     output_dir: str = ""
     rules: Sequence[str] = policy.RULES
     num_windows: int = 8
-    suites: Sequence[str] = ("report",)
+    parts: Sequence[str] = ("report",)
     mesh: str = ""
     dtype: str = ""
     choosing: Sequence[str] = ()
@@ -54,9 +54,9 @@ class Request:
                 f"{self.num_episodes}, {self.num_windows}, {self.seed}."
             )
         policy.check_rules(self.rules)
-        unknown = [name for name in self.suites if name not in SUITES]
-        if unknown or not self.suites:
-            raise ValueError(f"--suite: expected names out of {', '.join(SUITES)}, got {unknown or 'none'}.")
+        unknown = [name for name in self.parts if name not in PARTS]
+        if unknown or not self.parts:
+            raise ValueError(f"--parts: expected names out of {', '.join(PARTS)}, got {unknown or 'none'}.")
         strange = [name for name in self.choosing if name not in CHOICES]
         if strange:
             raise ValueError(f"--choosing: expected names out of {', '.join(CHOICES)}, got {strange}.")

@@ -10,6 +10,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -124,13 +125,20 @@ def refuse_other_data(run: Path, config: Config) -> None:
 
 def question_of(command: Sequence[str]) -> tuple[Path, list[str], list[str]]:
     """(output directory, names of the files, the other arguments) of an `evaluate` command."""
-    wanted = ("--output_dir=", "--suite=")
-    given = dict(argument.partition("=")[::2] for argument in command if argument.startswith(wanted))
-    return Path(given["--output_dir"]), given["--suite"].split(","), _other(command[1:])
+    given = dict(
+        argument.partition("=")[::2] for argument in command if argument.startswith(("--output_dir=", "--parts="))
+    )
+    return Path(given["--output_dir"]), given["--parts"].split(","), _other(command[1:])
 
 
 def _other(arguments: Sequence[str]) -> list[str]:
-    return [a for a in arguments if not a.startswith(("--output_dir=", "--suite=", "--checkpoint="))]
+    kept = [a for a in arguments if not a.startswith(("--output_dir=", "--parts=", "--suite=", "--checkpoint="))]
+    return in_older_words(kept)
+
+
+def in_older_words(arguments: Sequence[str]) -> list[str]:
+    """Arguments of `evaluate` as version 0.1.0 wrote them: so runs are named, and questions written down."""
+    return [re.sub("^--rules=", "--modes=", argument) for argument in arguments]
 
 
 def remember(command: Sequence[str]) -> None:
@@ -145,7 +153,7 @@ def is_answered(folder: Path, name: str, arguments: Sequence[str]) -> bool:
     if not (folder / f"{name}.json").is_file():
         return False
     asked = _read(folder / ASKED)
-    if asked.get(name, _other(arguments)) != _other(arguments):
+    if _other(asked.get(name, arguments)) != _other(arguments):
         return False
     data = _read(folder / f"{name}.json").get("about", {}).get("data", {})
     return all(_are_same(one) for one in (data if isinstance(data, list) else [data] if data else []))

@@ -9,6 +9,7 @@ import numpy as np
 
 from anyorder_jax import statistics
 from anyorder_jax.acting.episode import Episode
+from anyorder_jax.acting.names import GRID_MEASURES
 from anyorder_jax.acting.policy import Policy
 from anyorder_jax.acting.rollout import play
 from anyorder_jax.environments.base import Environment
@@ -76,12 +77,12 @@ def summarise(played: Outcomes, expert: Outcomes) -> dict[str, Estimate]:
         raise ValueError("rollout: the policy and the expert played different seeds; they cannot be compared.")
     both_E = played.is_success_E & expert.is_success_E
     path_E = expert.steps_E / np.maximum(np.maximum(played.steps_E, expert.steps_E), 1)
-    found = {
+    found: dict[str, Estimate | None] = {
         "success": statistics.success_rate(played.is_success_E),
         "return": statistics.mean(played.return_E),
         "steps": statistics.mean(played.steps_E),
-        "steps_when_successful": statistics.mean(played.steps_E[played.is_success_E]),
+        "steps_when_successful": statistics.ratio(played.steps_E * played.is_success_E, played.is_success_E),
         "steps_relative_to_expert": statistics.ratio(played.steps_E * both_E, expert.steps_E * both_E),
         "success_weighted_path_length": statistics.ratio(path_E * both_E, expert.is_success_E),
     }  # fmt: skip
-    return {name: estimate for name, estimate in found.items() if estimate is not None}
+    return {name: found[name] for name in GRID_MEASURES if found[name] is not None}  # type: ignore[misc]

@@ -2,39 +2,39 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from anyorder_jax.evaluation.results import Key, Results, asked, checked, key_of, of_each, played
 from anyorder_jax.statistics import over_seeds
 
 MEASURES = {
-    "greedy success": "acting.model/greedy.success",
-    "sampled success": "acting.model/sampled.success",
-    "steps / expert": "acting.model/sampled.steps_relative_to_expert",
-    "causal action acc.": "world_model.causal.model.action_accuracy",
-    "causal action nll": "world_model.causal.model.action_nll",
-    "next-obs cell acc.": "world_model.forward.model.cell_accuracy",
-    "nll/cell p=.5": "world_model.any_order@0.5.model.nll_per_cell",
-    "nll/changed cell": "world_model.forward.model.nll_per_changed_cell",
-    "inverse action acc.": "world_model.inverse.model.action_accuracy",
+    "greedy success": played("model/greedy", "success"),
+    "sampled success": played("model/sampled", "success"),
+    "steps / expert": played("model/sampled", "steps_relative_to_expert"),
+    "causal action acc.": asked("causal", "action_accuracy"),
+    "causal action nll": asked("causal", "action_nll"),
+    "next-obs cell acc.": asked("forward", "cell_accuracy"),
+    "nll/cell p=.5": asked("any_order@0.5", "nll_per_cell"),
+    "nll/changed cell": asked("forward", "nll_per_changed_cell"),
+    "inverse action acc.": asked("inverse", "action_accuracy"),
 }
-"""Column title -> where report.json holds it."""
+"""Column title -> what it shows."""
 
 
 HEATMAP = {
-    "policy": "world_model.causal.model.nll_per_target",
-    "forward": "world_model.forward.model.nll_per_target",
-    "inverse": "world_model.inverse.model.nll_per_target",
-    "goal": "world_model.goal.model.nll_per_target",
-    "past": "world_model.past.model.nll_per_target",
-    "future": "world_model.future.model.nll_per_target",
-    "random": "world_model.any_order@0.5.model.nll_per_target",
+    "policy": asked("causal", "nll_per_target"),
+    "forward": asked("forward", "nll_per_target"),
+    "inverse": asked("inverse", "nll_per_target"),
+    "goal": asked("goal", "nll_per_target"),
+    "past": asked("past", "nll_per_target"),
+    "future": asked("future", "nll_per_target"),
+    "random": asked("any_order@0.5", "nll_per_target"),
 }
-"""What is asked, for the heat-map of UniMASK (2211.10869, figure 4): column title -> where report.json holds it."""
+"""What is asked, for the heat-map of UniMASK (2211.10869, figure 4): column title -> what it shows."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,10 @@ class Suite:
 
     variants: name -> arguments of `anyorder_jax.train`; the first is what the others are compared with. "{run:NAME}" in
     an argument is the run of another variant with the same seed. seeds: `--config.seed` of each repetition. evaluate:
-    more arguments of `anyorder_jax.evaluate`. suites: its `--suite`; more: further arguments for one of these alone.
-    levels: name -> arguments of one more evaluation (e.g. `--env=`), whose report stands under `levels.NAME`. at_steps:
-    checkpoints that are evaluated too, under `steps.STEP`. measures: column title -> path in the reports. heatmap: the
+    more arguments of `anyorder_jax.evaluate`. parts: its `--parts` (older files say `suites`); more: further arguments
+    for one of these alone. levels: name -> arguments of one more evaluation (e.g. `--env=`), whose keys have this
+    `level`. at_steps: checkpoints that are evaluated too, whose keys have this `step`. measures: column title -> what
+    it shows, a key of `results.asked` or `results.played` (or a dotted path, as older suites have it). heatmap: the
     same, shown relative to the column's best. against: variant -> the one it is compared with instead of the first.
     file: where the suite was read from (`ablate` sets it): recipes and other relative paths in arguments are looked for
     beside it first.
@@ -55,16 +56,19 @@ class Suite:
     variants: Mapping[str, Sequence[str]]
     seeds: Sequence[int]
     evaluate: Sequence[str] = ()
-    measures: Mapping[str, str] = field(default_factory=lambda: MEASURES)
-    suites: Sequence[str] = ("report",)
+    measures: Mapping[str, Key] = field(default_factory=lambda: MEASURES)
+    parts: Sequence[str] = ("report",)
     more: Mapping[str, Sequence[str]] = field(default_factory=dict)
     levels: Mapping[str, Sequence[str]] = field(default_factory=dict)
     at_steps: Sequence[int] = ()
-    heatmap: Mapping[str, str] = field(default_factory=dict)
+    heatmap: Mapping[str, Key] = field(default_factory=dict)
     against: Mapping[str, str] = field(default_factory=dict)
     file: str = ""
+    suites: InitVar[Sequence[str]] = ()
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, suites: Sequence[str]) -> None:
+        if suites:
+            object.__setattr__(self, "parts", suites)
         if not self.variants or len(set(self.seeds)) != len(self.seeds) or not self.seeds:
             raise ValueError(f"suite: expected variants and distinct seeds, got {self.variants} and {self.seeds}.")
         for name in self.variants:
@@ -73,9 +77,18 @@ class Suite:
             unknown = [other for other in self.needs(name) if other not in self.variants or self.needs(other)]
             if unknown:
                 raise ValueError(f"suite: {name} starts from {unknown}: expected variants that start from no other.")
+        for name in ("measures", "heatmap"):
+            object.__setattr__(self, name, {title: self._key(given) for title, given in getattr(self, name).items()})
         strangers = sorted({*self.against, *self.against.values()} - set(self.variants))
         if strangers:
             raise ValueError(f"suite: `against` names {strangers}; expected variants: {', '.join(self.variants)}.")
+
+    def _key(self, given: Key | str) -> Key:
+        """What a column shows. Raises ValueError for a name that there is not."""
+        key = key_of(given, self.levels) if isinstance(given, str) else checked(given)
+        if key.level and key.level not in self.levels:
+            raise ValueError(f"suite: {key.level!r} is none of its levels: {', '.join(self.levels) or 'it has none'}.")
+        return key
 
     def needs(self, variant: str) -> list[str]:
         """The variants whose runs this one starts from."""
@@ -113,7 +126,7 @@ def size_of(name: str, num_seeds: int = 3) -> Size:
     if name in ("", "small"):
         train = (*_length(1500), "--config.checkpoint.save_every_steps=500", "--config.checkpoint.keep_last=3")
         return Size(
-            num_seeds, 1500, (500, 1000), train, ("--num_episodes=200", "--modes=greedy,sampled", "--num_windows=4")
+            num_seeds, 1500, (500, 1000), train, ("--num_episodes=200", "--rules=greedy,sampled", "--num_windows=4")
         )
     if name == "full":
         train = (
@@ -129,59 +142,30 @@ def _length(num_steps: int) -> tuple[str, ...]:
     return f"--config.train.num_steps={num_steps}", f"--config.log.validate_every_steps={num_steps // 3}"
 
 
-def find(report: Mapping[str, Any], path: str) -> float:
-    """The value at `path` of a report ("acting.model/greedy.success"; a question's name may hold a dot).
-
-    Raises:
-      KeyError: when the report has nothing there.
-    """
-    node: Any = report
-    rest = path
-    while rest:
-        keys = [key for key in node if rest == key or rest.startswith(key + ".")]
-        if not keys:
-            raise KeyError(f"report.json has nothing at {path!r}; at {rest!r} it has {sorted(node)}.")
-        node, rest = node[keys[0]], rest[len(keys[0]) + 1 :]
-    return float(node["value"])
-
-
-def compare(suite: Suite, reports: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+def compare(suite: Suite, results: Results) -> dict[str, Any]:
     """Mean and 95% interval over seeds of every measure and variant.
 
     Args:
       suite: what was run.
-      reports: variant -> report.json of every seed.
+      results: variant -> the run of every seed.
 
     Returns:
-      {variant: {measure: as `statistics.over_seeds`}}; a measure that a variant's reports lack is left out.
+      {variant: {measure: as `statistics.over_seeds`}}; a measure that one of a variant's runs lacks is left out.
     """
-    table: dict[str, Any] = {}
-    for name, found in reports.items():
-        table[name] = {}
-        for title, path in suite.measures.items():
-            try:
-                values = [find(report, path) for report in found]
-            except KeyError:
-                continue
-            table[name][title] = over_seeds(values)
-    return table
+    return {
+        name: {
+            title: over_seeds(values)
+            for title, key in suite.measures.items()
+            if (values := of_each(runs, key)) is not None
+        }
+        for name, runs in results.items()
+    }
 
 
-def read_reports(workdir: Path, suite: Suite) -> dict[str, Any]:
-    """All that was found out about one run: report.json and what stands beside it, with `levels` and `steps`."""
-    found = _read_folder(workdir / "report")
-    found["levels"] = {name: _read_folder(workdir / "report" / name) for name in suite.levels}
-    steps = [step for step in suite.at_steps if (workdir / "report" / str(step) / "report.json").is_file()]
-    found["steps"] = {str(step): _read_folder(workdir / "report" / str(step)) for step in steps}
-    return found
-
-
-def _read_folder(folder: Path) -> dict[str, Any]:
-    """report.json, with the content of its neighbours beside its own."""
-    content = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    for name in ("likelihood", "robustness", "decoding"):
-        path = folder / f"{name}.json"
-        if path.is_file():
-            beside = json.loads(path.read_text(encoding="utf-8"))
-            content |= {k: v for k, v in beside.items() if k != "about"}
-    return content
+def not_measured(suite: Suite, results: Results) -> list[str]:
+    """The columns that stay empty because no run was asked for them."""
+    return [
+        title
+        for title, key in suite.measures.items()
+        if not any(key in run.values for runs in results.values() for run in runs)
+    ]

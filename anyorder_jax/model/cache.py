@@ -2,10 +2,10 @@
 
     row        | block 0 | block 1 | block 2 | block 3 |        block 2 is open
     cache        k, v      k, v      .         .                made once: `prefill`
-    a pass                           window                     `forward`: its tokens alone, over both
+    a pass                           block                      `forward`: its tokens alone, over both
 
 A position sees its own block and the earlier ones (`attention.BlockCausal`), so keys and values of a block depend on
-nothing behind it: they are final once it is finished, and passes over a window give what passes over the row give.
+nothing behind it: they are final once it is finished, and passes over a block give what passes over the row give.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Mix = Callable[[jax.Array, jax.Array, jax.Array, Any], jax.Array]
 """(q [B, W, H, C], k and v [B, W, K, C], the layer's keys and values in the cache) -> [B, W, H, C]."""
 
 
-class Window(NamedTuple):
+class OpenBlock(NamedTuple):
     """An open block of each row. tokens_BW: int32 [B, W], W the block size. start_B: int32 [B], its first position, a
     multiple of W. is_real_BW: bool [B, W], no padding."""
 
@@ -44,7 +44,7 @@ class Window(NamedTuple):
 
 
 class CachedModel:
-    """The model's passes over whole rows, which fill a cache, and over windows, which read it. On one device.
+    """The model's passes over whole rows, which fill a cache, and over open blocks, which read it. On one device.
 
     Args:
       config: of the run: compute type, LoRA and `train.block_size`.
@@ -85,19 +85,19 @@ class CachedModel:
         nobody_BS = jnp.zeros(tokens_BS.shape, bool)
         return self._layers(params, tokens_BS, angles, attention, nobody_BS, mix, {})[1]
 
-    def forward(self, params: Params, window: Window, angles: Rotary, cache: Cache) -> tuple[jax.Array, Cache]:
+    def forward(self, params: Params, block: OpenBlock, angles: Rotary, cache: Cache) -> tuple[jax.Array, Cache]:
         """A pass over one block of each row, as the pass over the whole rows computes it.
 
         Args:
           params: the model's tree.
-          window: the blocks.
+          block: the blocks.
           angles: of the cache's positions, of `angles`.
           cache: those of earlier blocks are read.
 
         Returns:
-          (hidden [B, W, D] after the final norm, the window's own keys and values, S = W).
+          (hidden [B, W, D] after the final norm, the block's own keys and values, S = W).
         """
-        tokens_BW, start_B, is_real_BW = window
+        tokens_BW, start_B, is_real_BW = block
         place_BW = start_B[:, None] + jnp.arange(tokens_BW.shape[1], dtype=jnp.int32)[None]
         here = Rotary(*(x[0][place_BW] for x in angles))
         attention = Segments(is_real_BW.astype(jnp.int32))
@@ -140,12 +140,12 @@ class CachedModel:
 
 
 def updated(cache: Cache, own: Cache, start_B: jax.Array) -> Cache:
-    """The cache with a window's keys and values at its place.
+    """The cache with a block's keys and values at its place.
 
     Args:
       cache: [N, B, K, S, C].
       own: [N, B, K, W, C], of `CachedModel.forward`.
-      start_B: int32 [B], the first position of each row's window.
+      start_B: int32 [B], the first position of each row's block.
     """
 
     def placed(kept_NKSC: jax.Array, own_NKWC: jax.Array, start: jax.Array) -> jax.Array:
@@ -163,13 +163,13 @@ def _layer(graphdef: Any, weights: Params, factors: Params, lora_config: LoRACon
 def _mixed(
     q_BWHC: jax.Array, k_BWKC: jax.Array, v_BWKC: jax.Array, kept: Heads, is_before_BS: jax.Array, own_BWW: jax.Array
 ) -> jax.Array:
-    """One softmax over the cached positions before the window and those of the window: [B, W, H, C].
+    """One softmax over the cached positions before the block and those of the block: [B, W, H, C].
 
     Args:
-      q_BWHC, k_BWKC, v_BWKC: the window's.
+      q_BWHC, k_BWKC, v_BWKC: the block's.
       kept: the cache's, [B, K, S, C] each.
       is_before_BS: bool, cached positions that are seen.
-      own_BWW: bool, who of the window sees whom.
+      own_BWW: bool, who of the block sees whom.
     """
     B, W, H, C = q_BWHC.shape
     k_BKSC, v_BKSC = kept

@@ -6,6 +6,7 @@ the last digit (which checks the sampler); in LLaDA2's they differ.
 python -m anyorder_jax.ablate --suite=configs/ablations/granularity.py --num_workers=2
 """
 
+from anyorder_jax.evaluation.results import asked
 from anyorder_jax.evaluation.suite import MEASURES, Suite, size_of
 
 GRANULARITIES = {name: name for name in ("unit", "cell", "attribute", "token")} | {
@@ -23,10 +24,10 @@ def get_suite(size="small"):
         },
         seeds=range(chosen.num_seeds),
         evaluate=chosen.evaluate,
-        suites=("report", "likelihood"),
+        parts=("report", "likelihood"),
         measures={
             **MEASURES,
-            "bound by units": "likelihood.elbo@unit.model.nll_per_cell",
-            "bound by tokens": "likelihood.elbo@token.model.nll_per_cell",
+            "bound by units": asked("elbo@unit", "nll_per_cell"),
+            "bound by tokens": asked("elbo@token", "nll_per_cell"),
         },
     )

@@ -3,6 +3,7 @@
 python -m anyorder_jax.ablate --suite=configs/ablations/mask_rate.py --num_workers=2
 """
 
+from anyorder_jax.evaluation.results import asked
 from anyorder_jax.evaluation.suite import MEASURES, Suite, size_of
 
 RECIPE = "--config=configs/any_order.py"
@@ -24,5 +25,5 @@ def get_suite(size="small"):
         variants={**fixed, **ranges},
         seeds=range(chosen.num_seeds),
         evaluate=chosen.evaluate,
-        measures={**MEASURES, "nll/cell p=.15": "world_model.any_order@0.15.model.nll_per_cell"},
+        measures={**MEASURES, "nll/cell p=.15": asked("any_order@0.15", "nll_per_cell")},
     )

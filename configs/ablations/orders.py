@@ -22,6 +22,6 @@ def get_suite(size="small"):
         },
         seeds=range(chosen.num_seeds),
         evaluate=chosen.evaluate,
-        suites=("report", "likelihood", "viewer"),
+        parts=("report", "likelihood", "viewer"),
         at_steps=chosen.at_steps,
     )

@@ -3,6 +3,7 @@
 python -m anyorder_jax.ablate --suite=configs/ablations/redball.py --num_workers=2
 """
 
+from anyorder_jax.evaluation.results import played
 from anyorder_jax.evaluation.suite import MEASURES, Suite
 
 RECIPE = "--config=configs/babyai_redball.py"
@@ -16,7 +17,7 @@ def get_suite():
         evaluate=("--num_episodes=200",),
         measures={
             **MEASURES,
-            "visit-penalty success": "acting.model/visit_penalty.success",
-            "visit penalty alone": "acting.no_model/visit_penalty.success",
+            "visit-penalty success": played("model/visit_penalty", "success"),
+            "visit penalty alone": played("no_model/visit_penalty", "success"),
         },
     )

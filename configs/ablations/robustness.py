@@ -17,6 +17,6 @@ def get_suite(size="small"):
         },
         seeds=range(chosen.num_seeds),
         evaluate=chosen.evaluate,
-        suites=("report", "robustness", "decoding", "viewer"),
-        more={"robustness": ("--modes=sampled",)},  # 35 rollouts a rule
+        parts=("report", "robustness", "decoding", "viewer"),
+        more={"robustness": ("--rules=sampled",)},  # 35 rollouts a rule
     )

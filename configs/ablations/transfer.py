@@ -7,10 +7,11 @@ of color and kind, in a level that shows one thing at a time, so they are never 
 BossLevel is asked in 20 episodes of a run (they last a thousand steps, minutes for each run); in 100 in the full size.
 """
 
+from anyorder_jax.evaluation.results import asked, played
 from anyorder_jax.evaluation.suite import MEASURES, Suite, size_of
 
 PAIRS = "red ball,blue key,yellow box"
-FEW = ("--num_episodes=100", "--modes=sampled")
+FEW = ("--num_episodes=100", "--rules=sampled")
 LEVELS = {
     "go to, rooms of 8": ("--env=BabyAI-GoToLocalS8N4-v0", *FEW),
     "pick up": ("--env=BabyAI-PickupLoc-v0", *FEW),
@@ -44,8 +45,8 @@ def get_suite(size="small"):
         levels=levels,
         measures={
             "own level, sampled": MEASURES["sampled success"],
-            **{f"{level}, sampled": f"levels.{level}.acting.model/sampled.success" for level in levels},
-            **{f"{level}, action acc.": f"levels.{level}.world_model.causal.model.action_accuracy" for level in levels},
-            **{f"{level}, next cell": f"levels.{level}.world_model.forward.model.cell_accuracy" for level in levels},
+            **{f"{level}, sampled": played("model/sampled", "success", level=level) for level in levels},
+            **{f"{level}, action acc.": asked("causal", "action_accuracy", level=level) for level in levels},
+            **{f"{level}, next cell": asked("forward", "cell_accuracy", level=level) for level in levels},
         },
     )
