@@ -4,7 +4,7 @@ python -m anyorder_jax.collect --env=MiniWoB-trained --num_episodes=5000 --outpu
 python -m anyorder_jax.train --config=configs/miniwob.py
 python -m anyorder_jax.evaluate --checkpoint=runs/miniwob
 
-77 kinds of tasks are trained, 12 held out. An example is the goal and the latest pages and actions that fit; no page
+75 kinds of tasks are trained, 12 held out. An example is the goal and the latest pages and actions that fit; no page
 of these tasks has more than 1,000 tokens. Half of the draws ask the next action alone, the others any actions, their
 arguments (`node`) and words; what is seen is always there. Not trained to its end yet, so no result is stated.
 """

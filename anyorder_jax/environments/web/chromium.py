@@ -17,6 +17,7 @@ import select
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -84,14 +85,15 @@ class Chromium:
         self._num_sent, self._buffer, self._session = 0, bytearray(), ""
         self._answers: dict[int, dict[str, Any]] = {}
         self.is_usable = True
+        self._folder = tempfile.mkdtemp(prefix="anyorder-chromium-")
         theirs_in, self._out = os.pipe()
         self._in, theirs_out = os.pipe()
         ends = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in (theirs_in, theirs_out)]
         command = [path, *_FLAGS, "--window-size=800,600", "about:blank"]
         try:
-            keeper = [sys.executable, "-I", "-S", str(Path(__file__).with_name("keeper.py")), *map(str, ends)]
+            keeper = [sys.executable, "-I", "-S", str(Path(__file__).with_name("keeper.py"))]
             self._keeper = subprocess.Popen(
-                [*keeper, *command],
+                [*keeper, self._folder, *map(str, ends), *command],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 pass_fds=ends,
@@ -187,3 +189,8 @@ class Chromium:
             with contextlib.suppress(OSError):
                 os.close(end)
         self._keeper.wait()
+        for _ in range(20):  # only where the keeper was killed: then the browser ends by itself, a little later
+            if not os.path.exists(self._folder):
+                break
+            shutil.rmtree(self._folder, ignore_errors=True)
+            time.sleep(0.1)

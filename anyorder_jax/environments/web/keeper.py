@@ -1,6 +1,6 @@
 """Keeper: a small process between a program and the browser that it starts; the browser never outlives the program.
 
-    program ──stdin──► keeper ──► chromium ──► its own processes          python keeper.py READ WRITE COMMAND...
+    program ──stdin──► keeper ──► chromium ──► its own processes          python keeper.py FOLDER READ WRITE COMMAND...
        └────────── two pipes ───────────┘
 
 It waits until its standard input closes (the program has ended, however it died) or the browser ends. Then it kills
@@ -15,7 +15,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -57,13 +56,12 @@ def main() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
-    theirs = list(map(int, sys.argv[1:3]))
+    folder, theirs = sys.argv[1], list(map(int, sys.argv[2:4]))
     for end, number in zip(theirs, (READ, WRITE), strict=True):
         os.dup2(end, number)
         os.close(end)
-    folder = tempfile.mkdtemp(prefix="anyorder-chromium-")
     browser = subprocess.Popen(
-        [*sys.argv[3:], f"--user-data-dir={folder}"],
+        [*sys.argv[4:], f"--user-data-dir={folder}"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

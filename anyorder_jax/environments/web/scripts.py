@@ -30,7 +30,8 @@ CLOCK = """
   RealDate.prototype.constructor = window.Date;
   performance.now = () => now;
   const drawn = () => new Promise(then => { frame(() => timeout(then, 0)); timeout(then, 500); });
-  window.__clock = {async advance(ms) {
+  const later = ms => new Promise(then => timeout(then, ms));
+  window.__clock = {drawn, later, async advance(ms) {
     await drawn();
     const end = now + ms;
     for (let turns = 0; turns < 20000; turns++) {
@@ -66,7 +67,18 @@ CLOCK = """
 })();
 """
 
-PLACE = """function(isPressed) {
+PRELOAD = """(async () => {
+  const read = sheet => { try { return [...sheet.cssRules]; } catch { return []; } };
+  const rules = [...document.styleSheets].flatMap(read);
+  const urls = rules.flatMap(rule => [...rule.cssText.matchAll(/url\\("?([^")]+)/g)].map(found => found[1]));
+  const images = [...new Set(urls)].map(url => Object.assign(new Image(), {src: url}));
+  window.__images = images;
+  const all = Promise.all(images.map(image => image.decode().catch(() => null)));
+  if (images.length && window.__clock) await Promise.race([all, __clock.later(2000)]);
+})()"""
+"""Loads the pictures of all styles: one that a button has under the mouse alone would come while it is pressed."""
+
+PLACE = """async function(isPressed) {
   if (!this.isConnected) return {problem: 'is gone'};
   if (isPressed && this.disabled) return {problem: 'is disabled'};
   const find = () => {
@@ -86,7 +98,11 @@ PLACE = """function(isPressed) {
   if (!has_size || getComputedStyle(this).visibility === 'hidden')
     return {problem: 'is not visible'};
   let found = find();
-  if (!found.r) { this.scrollIntoView({block: 'center', inline: 'center', behavior: 'instant'}); found = find(); }
+  if (!found.r) {
+    this.scrollIntoView({block: 'center', inline: 'center', behavior: 'instant'});
+    if (window.__clock) for (const _ of [1, 2]) await __clock.drawn();  // else a click may meet what was there before
+    found = find();
+  }
   if (found.r) return {x: found.x, y: found.y, width: found.r.width, height: found.r.height};
   const top = found.top;
   if (!top || top.contains(this)) return {problem: 'cannot be scrolled into view'};

@@ -65,6 +65,7 @@ class Tab:
             self._wait_for_load()
         except BrowserError as error:
             raise self._lost(error) from None
+        self.run(scripts.PRELOAD)
 
     def _start(self) -> None:
         self.close()
@@ -177,10 +178,8 @@ class Tab:
         except BrowserError:
             raise InvalidActionError(f"element {bid} is gone") from None
         given = [{"value": argument} for argument in arguments]
-        said = self._call(
-            "Runtime.callFunctionOn",
-            {"objectId": element, "functionDeclaration": script, "arguments": given, "returnByValue": True},
-        )
+        asked = {"objectId": element, "functionDeclaration": script, "arguments": given}
+        said = self._call("Runtime.callFunctionOn", {**asked, "returnByValue": True, "awaitPromise": True})
         if "exceptionDetails" in said:
             raise InvalidActionError(f"element {bid} cannot be used like that")
         value: dict[str, Any] = said["result"]["value"]
@@ -194,9 +193,10 @@ class Tab:
 
     def _click(self, bid: str, button: str, modifiers: list[str], times: int = 1) -> None:
         place = self._on(bid, scripts.PLACE, True)
-        x, y = place["x"], place["y"]
         held = {"modifiers": _held(modifiers)}
-        self._mouse("mouseMoved", x, y, **held)
+        self._mouse("mouseMoved", place["x"], place["y"], **held)
+        place = self._on(bid, scripts.PLACE, True)  # it may look and lie otherwise under the mouse
+        x, y = place["x"], place["y"]
         for count in range(1, times + 1):
             for kind in ("mousePressed", "mouseReleased"):
                 self._mouse(kind, x, y, button=button, clickCount=count, **held)

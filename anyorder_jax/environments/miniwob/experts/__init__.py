@@ -40,7 +40,7 @@ def decide(kind: str, goal: str, nodes: Sequence[Node], done: Sequence[str]) -> 
         return page.click("button", CLOSE)
     try:
         return EXPERTS[kind](page)
-    except MissingError:
+    except (MissingError, ValueError, LookupError, TypeError, AttributeError):  # of a page with lines missing
         if done and all(action == "noop()" for action in done[-_MAX_WAITS:]) and len(done) >= _MAX_WAITS:
-            raise
+            raise MissingError(f"the expert of {kind} does not find its way on this page") from None
         return "noop()"  # it may come yet

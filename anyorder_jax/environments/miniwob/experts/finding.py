@@ -103,7 +103,6 @@ EXPERTS = {
     "click-collapsible-2": _sections,
     "click-collapsible-2-nodelay": _sections,
     "click-pie": _pie,
-    "click-pie-nodelay": _pie,
     "click-menu": _menu,
     "navigate-tree": _tree,
     "phone-book": _phone,

@@ -93,27 +93,6 @@ def _sort(page: Page) -> str:
     return page.click("button", "Submit")
 
 
-_GRID = {
-    "to the top left": 0,
-    "to the top center": 1,
-    "to the top right": 2,
-    "to the center left": 3,
-    "to the center": 4,
-    "to the center right": 5,
-    "to the bottom left": 6,
-    "to the bottom center": 7,
-    "to the bottom right": 8,
-}
-
-
-def _drag_grid(page: Page) -> str:
-    name, how = page.goal_parts(r"Drag (\S+) (.*)\.")
-    items, place = page.all("listitem"), _items(page).index(name)
-    ways = {"up by one": -3, "down by one": 3, "left by one": -1, "right by one": 1}
-    target = place + ways[how] if how in ways else _GRID[how]
-    return page.dragged(items[place], items[target])
-
-
 def _box(page: Page) -> str:
     drag = page.dragged(page.around("s"), page.around("L"))
     return page.click("button", "Submit") if drag in page.done else drag
@@ -127,7 +106,6 @@ EXPERTS = {
     "form-sequence-2": _sequence_2,
     "form-sequence-3": _sequence_3,
     "drag-items": _drag_item,
-    "drag-items-grid": _drag_grid,
     "drag-sort-numbers": _sort,
     "drag-box": _box,
 }
