@@ -111,7 +111,8 @@ def serve(number: int) -> None:
 def speed() -> dict[str, Any]:
     command = [sys.executable, __file__, "--serve"]
     players = [
-        subprocess.Popen([*command, str(n)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for n in range(2)
+        subprocess.Popen([*command, str(n)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8")
+        for n in range(2)
     ]
 
     def steps_a_second(some: list[subprocess.Popen[str]]) -> float:

@@ -49,7 +49,7 @@ def test_every_kind_has_an_expert_or_a_reason():
 
 def test_ids_and_tasks():
     ids = registry._find("MiniWoB-all").ids()
-    assert {"MiniWoB-trained", "MiniWoB-held_out", "MiniWoB-click-button", "MiniWoB-experts+distractors=6"} <= {*ids}
+    assert {"MiniWoB-trained", "MiniWoB-held_out", "MiniWoB-click-button"} <= {*ids}
     lists = registry.tasks("MiniWoB-trained+popup")
     assert lists["train"][: len(EXPERTS) - 12] == [
         f"{k}/0" for k in folds.KINDS if k in EXPERTS and k not in folds.HELD_OUT
@@ -61,8 +61,12 @@ def test_ids_and_tasks():
     for wrong in ("click-link", "click-link/-1", "click-link/٣", "fly/1", "", "click-link/99999999999"):
         with pytest.raises(ValueError, match=r"expected KIND/SEED of .* as task, such as ascending-numbers/0"):
             folds.split_task("MiniWoB-all", wrong)
-    with pytest.raises(ValueError, match="unknown environment"):
+    with pytest.raises(
+        ValueError, match=r"option 'fog' is unknown\. Options of MiniWoB-all: difference, distractors=3"
+    ):
         registry.make_session("MiniWoB-all+fog")
+    _, both = folds.split_id("MiniWoB-all+dropped=10+popup")
+    assert both == folds.Options(dropped=0.1, has_popup=True)
 
 
 def test_a_run_is_played_in_another_world_on_its_own_tasks_or_on_that_world_s():

@@ -13,6 +13,7 @@ import java_worlds
 from anyorder_jax import collect as collecting
 from anyorder_jax import evaluate
 from anyorder_jax import ingest as ingesting
+from anyorder_jax.acting import evaluation
 from anyorder_jax.asking.subject import Subject
 from anyorder_jax.config import freeze
 from anyorder_jax.data import sources
@@ -132,9 +133,11 @@ def test_a_run_of_text_acts_on_the_test_tasks_of_another_world(tmp_path, monkeyp
     ) == {"acting": {}}
     assert begun == [(subject, "loaded", request.environment, tmp_path / "there", request)]
     tasks = registry.tasks("ToolBench-G1-tool")
-    assert evaluate._tasks_in(request.environment, request) == list(tasks["test"][:3])
-    assert evaluate._tasks_in(request.environment, dataclasses.replace(request, split="train")) == tasks["train"][:3]
-    assert evaluate._tasks_in("BFCL-made-classes", request) == ["9000000", "9000001", "9000002"]  # any number is a task
+    for split in ("test", "train"):
+        assert evaluation.tasks_in(request.environment, ["7"], split, 3) == list(tasks[split][:3])
+    first = [str(seed) for seed in sources.seed_range(0, "test")[:2]]
+    assert evaluation.tasks_in("BFCL-made-classes", ["base_3", "base_4"], "test", 2) == first  # any number is a task
+    assert evaluation.tasks_in("BFCL-made-classes", ["12", "34", "56"], "test", 2) == ["12", "34"]
     for wrong, told in (
         ("ToolBench-G1-tool+name=edited", "option 'name' is unknown"), ("ToolBench-G9", "Did you mean"),
         ("BabyAI-GoToObj-v0", "is no world of text"),

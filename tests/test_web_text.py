@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anyorder_jax.asking.questions import QUESTIONS, ask
+from anyorder_jax.asking.questions import QUESTIONS, Contexts, ask
 from anyorder_jax.config import DataConfig
 from anyorder_jax.data import units
 from anyorder_jax.data.tokenization import Vocabulary
@@ -169,7 +169,7 @@ def test_questions_hide_whole_nodes_of_a_page():
     vocabulary = Vocabulary.trained([unit.text for one in made for unit in one.units], renderer, 300)
     whole = [units.tokenise(one, renderer, vocabulary) for one in made]
     question = next(question for question in QUESTIONS if question.name == "any_order@0.3/line")
-    asks = ask(question, whole, DataConfig(context_tokens=400, row_length=400), limit=4, seed=0)
+    asks = ask(question, whole, Contexts(DataConfig(context_tokens=400, row_length=400)), limit=4, seed=0)
     assert asks and {one.hidden.granularity for one in asks} == {"node"}
     for one in asks:
         node_L = one.example.slots_GL[1]

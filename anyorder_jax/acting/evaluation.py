@@ -60,8 +60,9 @@ def tasks_of(directory: Any, split: str, limit: int = 0) -> list[str]:
 def tasks_in(environment_id: str, recorded: Sequence[str], split: str, limit: int) -> list[str]:
     """The tasks of a run that a world has as well; where it has none of them, the first `limit` of its own list."""
     lists = registry.tasks(environment_id)
-    if lists is None:
-        return list(recorded)
+    if lists is None:  # every number is a task
+        named = recorded if all(map(str.isdecimal, recorded)) else map(str, sources.seed_range(0, split))
+        return list(itertools.islice(named, limit))
     listed = {task for tasks in lists.values() for task in tasks}
     return [task for task in recorded if task in listed] or list(lists[split][:limit])
 

@@ -13,7 +13,9 @@ from collections.abc import Mapping, Sequence
 from anyorder_jax.environments.registry import OPTION_MARK
 
 Known = Mapping[str, tuple[float, float] | Sequence[str]]
-"""The options of a world: name -> (least, most) of a number, or the words that it may be."""
+"""The options of a world: name -> (least, most) of a number, or the words that it may be; `FLAG` has no value."""
+
+FLAG = ("",)
 
 
 def plain(environment_id: str) -> str:
@@ -59,6 +61,8 @@ def _value(environment_id: str, name: str, value: str, allowed: tuple[float, flo
 
 def _shown(option: tuple[str, tuple[float, float] | Sequence[str]]) -> str:
     name, allowed = option
+    if allowed == FLAG:
+        return name
     if isinstance(allowed[0], str):
         return f"{name}={'|'.join(map(str, allowed))}"
     return f"{name}={allowed[0]:g}..{allowed[1]:g}"

@@ -1,7 +1,7 @@
 """MiniWoB++: 130 small pages with one task each, live in a headless Chromium, read and acted on in BrowserGym's words.
 
 MiniWoB-all, -experts (kinds that an expert of ours solves), -trained and -held_out (a division of these), and each kind
-alone, MiniWoB-click-button; behind any of them one axis, MiniWoB-experts+distractors=6 (`folds.AXES`). A task is
+alone, MiniWoB-click-button; behind any of them options, MiniWoB-experts+distractors=6 (`folds.OPTIONS`). A task is
 KIND/SEED. The pages (https://github.com/Farama-Foundation/miniwob-plusplus) need the extra `web`, and Chromium.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from anyorder_jax.environments.miniwob.folds import ids, tasks
+from anyorder_jax.environments.miniwob.folds import OPTIONS, ids, tasks
 
 if TYPE_CHECKING:
     from anyorder_jax.environments.miniwob.world import Session
@@ -33,4 +33,4 @@ def codec(profile: str) -> PageRenderer:
     return PageRenderer()
 
 
-__all__ = ["MAX_SESSIONS", "codec", "ids", "session", "tasks"]
+__all__ = ["MAX_SESSIONS", "OPTIONS", "codec", "ids", "session", "tasks"]

@@ -6,6 +6,8 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from anyorder_jax.environments import options
+
 PREFIX = "MiniWoB-"
 _NAMES = """
     ascending-numbers bisect-angle book-flight-nodelay book-flight button-delay buy-ticket chase-circle
@@ -42,8 +44,6 @@ HELD_OUT = (
 SEEDS = {"train": range(1000), "validation": range(10_000, 10_100), "test": range(20_000, 20_100)}
 """Of every kind. Any other number is a task too, but of no split."""
 
-DISTRACTORS, DROPPED_PERCENT = (3, 6, 12), (5, 10, 20)
-
 
 class Options(NamedTuple):
     """How a page is shown and disturbed. is_difference: observations after the first say what changed. distractors:
@@ -59,16 +59,11 @@ class Options(NamedTuple):
     click_fails: bool = False
 
 
-AXES: Mapping[str, Options] = {
-    "": Options(),
-    "+difference": Options(is_difference=True),
-    **{f"+distractors={n}": Options(distractors=n) for n in DISTRACTORS},
-    "+renumbered": Options(is_renumbered=True),
-    **{f"+dropped={p}": Options(dropped=p / 100) for p in DROPPED_PERCENT},
-    "+popup": Options(has_popup=True),
-    "+failing_click": Options(click_fails=True),
-}
-"""What may stand behind an id -> what it means."""
+OPTIONS: options.Known = {
+    "difference": options.FLAG, "distractors": ("3", "6", "12"), "renumbered": options.FLAG,
+    "dropped": ("5", "10", "20"), "popup": options.FLAG, "failing_click": options.FLAG,
+}  # fmt: skip
+"""What may stand behind an id; `dropped` in per cent."""
 
 
 def groups() -> Mapping[str, tuple[str, ...]]:
@@ -81,14 +76,22 @@ def groups() -> Mapping[str, tuple[str, ...]]:
 
 
 def ids() -> tuple[str, ...]:
-    """MiniWoB-all, -experts, -trained, -held_out, -click-button, ..., each also with an axis behind it."""
-    return tuple(f"{PREFIX}{group}{axis}" for group in groups() for axis in AXES)
+    """MiniWoB-all, -experts, -trained, -held_out, -click-button, ..."""
+    return tuple(f"{PREFIX}{group}" for group in groups())
 
 
 def split_id(environment_id: str) -> tuple[tuple[str, ...], Options]:
-    """The kinds and the options of an id out of `ids()`."""
-    group, plus, axis = environment_id.removeprefix(PREFIX).partition("+")
-    return groups()[group], AXES[plus + axis]
+    """The kinds and the options of an id. Raises ValueError for options that a page has not."""
+    found = options.read(environment_id, OPTIONS)
+    group = options.plain(environment_id).removeprefix(PREFIX)
+    return groups()[group], Options(
+        is_difference="difference" in found,
+        distractors=int(found.get("distractors", 0)),
+        is_renumbered="renumbered" in found,
+        dropped=int(found.get("dropped", 0)) / 100,
+        has_popup="popup" in found,
+        click_fails="failing_click" in found,
+    )
 
 
 def tasks(environment_id: str) -> Mapping[str, Sequence[str]]:

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from anyorder_jax import files, paths
+from anyorder_jax import files, paths, terminal
 from anyorder_jax.environments.branching import draws
 from anyorder_jax.environments.toolbench.data import SPLITS
 
@@ -167,7 +167,8 @@ def _write(path: Path, content: Any) -> None:
 
 
 def main() -> None:
-    """The command."""
+    """Writes the files that the command line asks for."""
+    terminal.accept_any_letter()
     parser = argparse.ArgumentParser(description="Writes a small data set in ToolBench's files.", allow_abbrev=False)
     parser.add_argument("--output_dir", type=paths.typed, required=True, help="gets the files")
     parser.add_argument("--num_queries", type=int, default=8, help="of each split")
