@@ -117,7 +117,7 @@ def test_disturbances_are_drawn_from_the_task_alone():
     nodes = [Node(0, "", "RootWebArea", "T"), *(Node(1, str(n), "button", f"B{n}") for n in range(200))]
 
     def seen(axis, seed, step=0):
-        return axes.Disturbance(folds.AXES[axis], "click-button", seed).seen(nodes, step)
+        return axes.Disturbance(folds.split_id(f"MiniWoB-click-button{axis}")[1], "click-button", seed).seen(nodes, step)
 
     assert seen("", 1) == nodes
     for percent in folds.DROPPED_PERCENT:
