@@ -3,7 +3,7 @@
     python benchmarks/miniwob.py [--only=experts,axes,repeats,speed,kills]      10 minutes; results/miniwob.json
 
 experts   every expert on 20 test seeds: successes, steps, and characters of its pages
-axes      every expert on one test seed under each axis of `folds.AXES`: what an agent can be compared with
+axes      every expert on one test seed under each option of `folds.OPTIONS`: what an agent can be compared with
 repeats   60 kinds, each in three fresh browsers that play them in different orders: how many are the same, byte by byte
 speed     steps a second of one process and of two at once, in turns; the reset of each episode is in it
 kills     100 processes with an open page are killed: browsers and zombies that are left
@@ -30,7 +30,7 @@ from anyorder_jax.data import sources
 from anyorder_jax.environments import registry
 from anyorder_jax.environments.base import ExpertError, TextEnvironment
 from anyorder_jax.environments.miniwob.experts import EXPERTS
-from anyorder_jax.environments.miniwob.folds import AXES, SEEDS
+from anyorder_jax.environments.miniwob.folds import OPTIONS, SEEDS
 from anyorder_jax.environments.play import play_text_episode
 from anyorder_jax.types import Kind, Trajectory
 
@@ -70,7 +70,7 @@ def experts(num_seeds: int) -> dict[str, Any]:
 
 def axes(num_seeds: int) -> dict[str, Any]:
     found = {}
-    for axis in AXES:
+    for axis in ("", *(f"+{name}{'=' * bool(value)}{value}" for name, values in OPTIONS.items() for value in values)):
         session = registry.make_session(f"MiniWoB-experts{axis}")
         failed = [f"{k}/{n}" for k in EXPERTS for n in range(num_seeds) if not played(session, f"{k}/{TEST + n}")]
         session.close()
