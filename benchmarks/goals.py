@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import platform
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -54,7 +56,7 @@ def right_goals(model: Model, examples: Sequence[TokenisedTrajectory], num_steps
 
 
 def measure(checkpoint: str, num_episodes: int) -> dict[str, Any]:
-    """The figures of a run.
+    """A run's row.
 
     Args:
       checkpoint: RUN or RUN/checkpoints/STEP, of a grid.
@@ -65,10 +67,15 @@ def measure(checkpoint: str, num_episodes: int) -> dict[str, Any]:
     model = Model(config, model_config, params, held_out.task.vocabulary, held_out.actions, held_out.row_length)
     asks, is_right_A = right_goals(model, held_out.examples, held_out.num_steps)
     is_in_view_A = np.array([shows_an_object(one.example, held_out.cell_words) for one in asks])
-    found: dict[str, Any] = {"seed": config.seed, "updates": config.train.num_steps, "weights": config.loss.weights}
-    for name, which in (("all", np.ones_like(is_right_A)), ("in_view", is_in_view_A), ("out_of_view", ~is_in_view_A)):
-        found[name] = {"windows": int(which.sum()), "exact": round(float(is_right_A[which].mean()), 4)}
-    return found
+    exact = {
+        name: f"{is_right_A[which].mean():.1%} of {which.sum():,}"
+        for name, which in (("an object in view", is_in_view_A), ("none in view", ~is_in_view_A))
+    }
+    return {
+        "a goal weighs": f"{config.loss.role_weights()['goal']:g}",
+        "orders": config.masking.order, "updates": f"{config.train.num_steps:,}", "seed": config.seed, **exact,
+        "all": f"{is_right_A.mean():.1%}",
+    }  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -78,8 +85,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--num_episodes", type=int, default=200, help="test episodes at most (200)")
     parser.add_argument("--out", help="JSON file that is written")
     options = parser.parse_args(arguments)
-    found = {Path(one).name: measure(one, options.num_episodes) for one in options.checkpoint}
-    content = json.dumps({"command": "python benchmarks/goals.py", "runs": found}, indent=2)
+    content = json.dumps({
+        "command": "python benchmarks/goals.py --checkpoint=RUN",
+        "machine": platform.processor() or platform.machine(), "versions": f"jax {jax.__version__}",
+        "note": "hidden goals that are right in every word, of all test windows", "rows": [
+            measure(one, options.num_episodes) for one in options.checkpoint
+        ],
+    }, indent=1)  # fmt: skip
     print(content)
     if options.out:
         write_whole(Path(options.out), content + "\n")

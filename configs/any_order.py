@@ -13,6 +13,6 @@ def get_config(variant=""):
     config = defaults(variant)
     config.masking.order = "any_order"
     config.masking.rate = 0.5
-    config.loss.weights = "observation:1,action:1,other:3"
+    config.loss.weights = "observation:1,action:1,other:5"
     config.loss.end_weight = 0.02
     return config
