@@ -201,7 +201,12 @@ def fewer_processes(world: World) -> str:
 def not_finite(world: World) -> str:
     """Weights that overflow, and losses above a limit: stop or skip, with the records named."""
     overflow = ("--config.optimizer.learning_rate=1e30", "--config.optimizer.clip_norm=1e30")
-    spike = ("--config.train.spike_factor=1.02", "--config.train.spike_window=3")
+    spike = (
+        "--config.train.spike_factor=1.02",
+        "--config.train.spike_window=3",
+        "--config.loss.weights=observation:1,action:1,other:0.3",
+        "--config.loss.end_weight=1.0",
+    )  # it goes up and down
     for name, arguments, sentence in (("nan", overflow, "is not finite"), ("spike", spike, "times the recent median")):
         (one,) = world.start(f"{name}-stop", *arguments)
         code, output = finish(one)
