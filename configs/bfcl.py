@@ -16,9 +16,7 @@ def get_config(variant=""):
     config = defaults(variant)
     config.data.path = "data/bfcl"
     config.data.num_episodes = 0  # all that were collected
-    config.data.num_tokens = (
-        360  # hardly more than bytes: 96% of the arguments are then tokens of the request (2000: 23%)
-    )
+    config.data.num_tokens = 360  # hardly more than bytes: an argument then has the tokens that it has in the request
     config.data.context_tokens = config.data.row_length = 768
     config.data.max_unit_tokens = 256
     config.data.blocks = "action:16"

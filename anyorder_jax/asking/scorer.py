@@ -76,7 +76,8 @@ def hidden_states(config: Config, model_config: ModelConfig, mesh: Mesh, params:
 
     A run of block diffusion is asked as it was trained. With the truth known, the model reads [noisy ; clean]: a hole
     sees its own block with the holes in it, and the earlier blocks with the truth in theirs, so that -log p of a hole
-    over several blocks adds up to that of the whole. Without, it sees the earlier blocks as they stand.
+    over several blocks adds up to that of the whole; a token that is chosen there follows the truth, not what the model
+    chose before. Without, it sees the earlier blocks as they stand.
 
     Args:
       config: of the run (its compute type, LoRA and objective).
