@@ -128,19 +128,19 @@ def test_no_dense_expansion_in_the_compiled_program():
     assert everything.memory_analysis().temp_size_in_bytes >= dense_bytes
 
 
-PLAN = jax.jit(moe.plan, static_argnums=(1, 2), static_argnames="by_sort")
+LAYOUT = jax.jit(moe.layout_of, static_argnums=(1, 2), static_argnames="by_sort")
 
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**16), num_experts=st.sampled_from([1, 9]), tile=st.sampled_from([1, 8]))
-def test_a_plan_is_a_permutation_into_whole_tiles(seed, num_experts, tile):
+def test_a_layout_is_a_permutation_into_whole_tiles(seed, num_experts, tile):
     expert_TK = np.random.default_rng(seed).integers(0, num_experts, (11, 2))
-    plan = PLAN(jnp.asarray(expert_TK, jnp.int32), num_experts, tile)
-    row_S, slot_R = np.asarray(plan.row_KT).ravel(), np.asarray(plan.slot_R)
-    assert len(slot_R) % tile == 0 and (np.asarray(plan.group_sizes_E) % tile == 0).all()
+    layout = LAYOUT(jnp.asarray(expert_TK, jnp.int32), num_experts, tile)
+    row_S, slot_R = np.asarray(layout.row_KT).ravel(), np.asarray(layout.slot_R)
+    assert len(slot_R) % tile == 0 and (np.asarray(layout.group_sizes_E) % tile == 0).all()
     np.testing.assert_array_equal(slot_R[row_S], np.arange(22))
     assert (slot_R < 22).sum() == 22
-    expert_R = np.repeat(np.arange(num_experts), plan.group_sizes_E)
+    expert_R = np.repeat(np.arange(num_experts), layout.group_sizes_E)
     np.testing.assert_array_equal(expert_R[row_S], expert_TK.T.ravel())
 
 
@@ -149,9 +149,9 @@ def test_a_plan_is_a_permutation_into_whole_tiles(seed, num_experts, tile):
     seed=st.integers(0, 2**16), num_experts=st.sampled_from([1, 4, 9]), tile=st.sampled_from([1, 8]),
     first=st.sampled_from([0, 3]),
 )  # fmt: skip
-def test_sorting_and_counting_make_the_same_plan(seed, num_experts, tile, first):
+def test_sorting_and_counting_make_the_same_layout(seed, num_experts, tile, first):
     expert_TK = jnp.asarray(np.random.default_rng(seed).integers(0, 9, (11, 2)), jnp.int32)
-    one, other = (PLAN(expert_TK, num_experts, tile, jnp.int32(first), by_sort=by_sort) for by_sort in (False, True))
+    one, other = (LAYOUT(expert_TK, num_experts, tile, jnp.int32(first), by_sort=by_sort) for by_sort in (False, True))
     for a, b in zip(one, other, strict=True):
         assert a.dtype == b.dtype == jnp.int32
         np.testing.assert_array_equal(a, b)

@@ -97,7 +97,7 @@ def _keep_admitted(biased_TE: jax.Array, place_T: jax.Array, block_size: int, ca
     return jnp.where(is_admitted_TE, biased_TE, -jnp.inf)
 
 
-class Plan(NamedTuple):
+class Layout(NamedTuple):
     """Where each (token, choice) lies in the dispatched buffer.
 
     row_KT: int32 [K, T], the row of token t's k-th choice; R when its expert is on another device. slot_R:
@@ -131,20 +131,20 @@ def tile_rows(backend: str, num_slots: int, num_experts: int, width: int) -> int
     return 1
 
 
-def plan(
+def layout_of(
     expert_TK: jax.Array,
     num_experts: int,
     tile: int,
     first_expert: jax.Array | int = 0,
     by_sort: bool = False,
-) -> Plan:
+) -> Layout:
     """The slots in order of their experts, stable, with every group rounded up to whole tiles.
 
     Slots of experts outside first_expert .. first_expert + num_experts - 1 (those of other devices) get no
     row.
 
     Counting (the running count of a one-hot [K*T, E]) is faster on a CPU: 0.16 against 0.45 ms for 3,712 slots of 8
-    experts; with 256 experts and 64k slots on an accelerator `by_sort` is. Both give the same plan. No gradient flows
+    experts; with 256 experts and 64k slots on an accelerator `by_sort` is. Both give the same layout. No gradient flows
     through either; `shard_map` must run without `check_vma`, or a sort's indices lose other gradients (jax 0.10, 0.11).
 
     Args:
@@ -179,7 +179,7 @@ def plan(
         row_S = jnp.where(is_mine_SE, count_SE - 1 + start_E[None], 0).sum(1)
         row_S = jnp.where(is_mine_S, row_S, num_rows)
     slot_R = jnp.full((num_rows,), num_slots, jnp.int32).at[row_S].set(slots, mode="drop")
-    return Plan(row_S.reshape(K, T), slot_R, group_sizes_E, load_E)
+    return Layout(row_S.reshape(K, T), slot_R, group_sizes_E, load_E)
 
 
 def _rows(x_RD: jax.Array, row_T: jax.Array) -> jax.Array:
@@ -188,23 +188,23 @@ def _rows(x_RD: jax.Array, row_T: jax.Array) -> jax.Array:
 
 
 @jax.custom_vjp
-def dispatch(x_TD: jax.Array, plan: Plan) -> jax.Array:
+def dispatch(x_TD: jax.Array, layout: Layout) -> jax.Array:
     """Copies every token to the rows of the experts it chose: [T, D] -> [R, D], zeros in unfilled rows.
 
     Its gradient is written as a gather, because the transpose of a gather (scatter-add) is slow and, on a
     GPU, not reproducible.
     """
-    T, num_slots = x_TD.shape[0], plan.row_KT.size
-    token_R = jnp.where(plan.slot_R < num_slots, plan.slot_R % T, T)
+    T, num_slots = x_TD.shape[0], layout.row_KT.size
+    token_R = jnp.where(layout.slot_R < num_slots, layout.slot_R % T, T)
     return x_TD.at[token_R].get(mode="fill", fill_value=0)
 
 
-def _dispatch_forward(x_TD: jax.Array, plan: Plan) -> tuple[jax.Array, Plan]:
-    return dispatch(x_TD, plan), plan
+def _dispatch_forward(x_TD: jax.Array, layout: Layout) -> tuple[jax.Array, Layout]:
+    return dispatch(x_TD, layout), layout
 
 
-def _dispatch_backward(plan: Plan, grad_RD: jax.Array) -> tuple[jax.Array, None]:
-    total_TD = sum(_rows(grad_RD, row_T).astype(jnp.float32) for row_T in plan.row_KT)
+def _dispatch_backward(layout: Layout, grad_RD: jax.Array) -> tuple[jax.Array, None]:
+    total_TD = sum(_rows(grad_RD, row_T).astype(jnp.float32) for row_T in layout.row_KT)
     return jnp.asarray(total_TD).astype(grad_RD.dtype), None
 
 
@@ -212,24 +212,24 @@ dispatch.defvjp(_dispatch_forward, _dispatch_backward)
 
 
 @jax.custom_vjp
-def combine(y_RD: jax.Array, weight_TK: jax.Array, plan: Plan) -> jax.Array:
+def combine(y_RD: jax.Array, weight_TK: jax.Array, layout: Layout) -> jax.Array:
     """Sums every token's expert outputs with the router's weights, in float32: [R, D], [T, K] -> float32 [T,
     D]."""
-    rows_KTD = (_rows(y_RD, row_T).astype(jnp.float32) for row_T in plan.row_KT)
+    rows_KTD = (_rows(y_RD, row_T).astype(jnp.float32) for row_T in layout.row_KT)
     total_TD = sum(row_TD * weight_T[:, None] for row_TD, weight_T in zip(rows_KTD, weight_TK.T, strict=True))
     return jnp.asarray(total_TD)
 
 
-def _combine_forward(y_RD: jax.Array, weight_TK: jax.Array, plan: Plan) -> tuple[jax.Array, tuple]:
-    return combine(y_RD, weight_TK, plan), (y_RD, weight_TK, plan)
+def _combine_forward(y_RD: jax.Array, weight_TK: jax.Array, layout: Layout) -> tuple[jax.Array, tuple]:
+    return combine(y_RD, weight_TK, layout), (y_RD, weight_TK, layout)
 
 
 def _combine_backward(saved: tuple, grad_TD: jax.Array) -> tuple[jax.Array, jax.Array, None]:
-    y_RD, weight_TK, plan = saved
+    y_RD, weight_TK, layout = saved
     T = weight_TK.shape[0]
-    weight_R = weight_TK.T.reshape(-1).at[plan.slot_R].get(mode="fill", fill_value=0)
-    grad_RD = (grad_TD[plan.slot_R % T] * weight_R[:, None]).astype(y_RD.dtype)
-    grad_weight = [(_rows(y_RD, row_T).astype(jnp.float32) * grad_TD).sum(-1) for row_T in plan.row_KT]
+    weight_R = weight_TK.T.reshape(-1).at[layout.slot_R].get(mode="fill", fill_value=0)
+    grad_RD = (grad_TD[layout.slot_R % T] * weight_R[:, None]).astype(y_RD.dtype)
+    grad_weight = [(_rows(y_RD, row_T).astype(jnp.float32) * grad_TD).sum(-1) for row_T in layout.row_KT]
     return grad_RD, jnp.stack(grad_weight, axis=1), None
 
 
@@ -263,7 +263,7 @@ def experts(
     """
     E, D, _, F = gate_up_ED2F.shape
     tile = tile_rows(backend, expert_TK.size, E, D)
-    layout = plan(expert_TK, E, tile, first_expert, by_sort=tile == 1)
+    layout = layout_of(expert_TK, E, tile, first_expert, by_sort=tile == 1)
     dot = functools.partial(grouped_dot, group_sizes_E=layout.group_sizes_E, tile=tile, backend=backend)
     x_RD = dispatch(x_TD, layout)
     hidden_RG = dot(x_RD, gate_up_ED2F.astype(x_TD.dtype).reshape(E, D, 2 * F))
