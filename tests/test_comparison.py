@@ -255,14 +255,13 @@ def test_recompute_mends_what_does_not_follow_and_keeps_what_was_measured(compar
 # -- the suites ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", SUITES, ids=lambda p: p.stem)
-@pytest.mark.parametrize("size", ["", "full"])
+SIZES = {"redball": [""], "text_orders": ["", "mapreader", "scienceworld", "words", "miniwob", "bfcl"]}
+
+
+@pytest.mark.parametrize("path, size", [(path, size) for path in SUITES for size in SIZES.get(path.stem, ["", "full"])],
+                         ids=lambda value: getattr(value, "stem", value))  # fmt: skip
 def test_every_run_of_every_suite_is_a_valid_configuration(path, size, tmp_path):
     """The arguments as `train` would read them: recipe, overrides, checks."""
-    if size and path.stem == "redball":
-        with pytest.raises(ValueError, match="one size only"):
-            ablate.load_suite(str(path), size)
-        return
     suite = ablate.load_suite(str(path), size)
     assert len(suite.seeds) >= (5 if path.stem in ("orders", "conditionals", "redball") else 3)
     for name in suite.variants:
@@ -273,6 +272,12 @@ def test_every_run_of_every_suite_is_a_valid_configuration(path, size, tmp_path)
         assert bool(other) == (str(tmp_path) in config.model.path)
     flags = [argument.split("=")[0] for argument in suite.evaluate]
     assert set(flags) <= {"--num_episodes", "--rules", "--num_windows"}
+
+
+@pytest.mark.parametrize("name, said", [("redball", "one size only"), ("text_orders", "expected a world: cooking")])
+def test_a_size_that_a_suite_does_not_have_is_refused(name, said):
+    with pytest.raises(ValueError, match=said):
+        ablate.load_suite(str(SUITES[0].with_name(f"{name}.py")), "full")
 
 
 def config_of(arguments):
