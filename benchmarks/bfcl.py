@@ -1,6 +1,6 @@
 """BFCL: whether our world and the official checker agree on the official answers, and how fast calls and copies are.
 
-    python benchmarks/bfcl.py          half a minute on one core; writes results/bfcl.json
+    python benchmarks/bfcl.py [--out=benchmarks/results/bfcl.json]          half a minute on one core
 
 oracle        the official answers, played through our world; then judged by the official `multi_turn_checker`, which
               executes all of it again its own way
@@ -13,11 +13,11 @@ Seconds are CPU seconds of the one process, because the machine may be shared.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import time
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from bfcl_eval.eval_checker.multi_turn_eval.multi_turn_checker import multi_turn_checker
@@ -27,9 +27,9 @@ from anyorder_jax.environments.base import take
 from anyorder_jax.environments.bfcl import folds, generate, tools
 from anyorder_jax.environments.bfcl.task import Task, official
 from anyorder_jax.environments.bfcl.world import END, Session
+from anyorder_jax.files import write_whole
 from anyorder_jax.types import Kind, Unit
 
-RESULT = Path(__file__).parent / "results" / "bfcl.json"
 NUM_MADE = 300
 
 
@@ -124,7 +124,11 @@ def made() -> dict[str, Any]:
     return found
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", default="", help="a .json for what is printed")
+    flags = parser.parse_args(arguments)
     found = {
         "version": tools.VERSION,
         "generated": generate.VERSION,
@@ -135,9 +139,10 @@ def main() -> None:
         "load_average": os.getloadavg(),
         "num_cpus": os.cpu_count(),
     }
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(found, indent=2))
+    text = json.dumps(found, indent=2) + "\n"
+    print(text, end="")
+    if flags.out:
+        write_whole(flags.out, text)
 
 
 if __name__ == "__main__":
