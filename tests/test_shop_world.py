@@ -24,22 +24,7 @@ from anyorder_jax.types import Kind
 ROOT = Path(__file__).parents[1]
 WORLD, NUM_TASKS = "Shop-v0", 100
 COLLECT = [f"--env={WORLD}", "--num_episodes=2000", "--num_validation_episodes=50", f"--num_test_episodes={NUM_TASKS}"]
-TRAIN = [
-    "--config=configs/own_data.py",
-    "--config.data.num_tokens=400",
-    "--config.data.context_tokens=96",
-    "--config.data.row_length=192",
-    "--config.data.blocks=action:16",
-    "--config.masking.granularity=unit:0.6,token:0.4",
-    "--config.masking.rates=observation:0,goal:0,system:0",
-    "--config.masking.rate=0.3",
-    "--config.masking.rate_max=0.9",
-    "--config.optimizer.learning_rate=4e-3",
-    "--config.optimizer.warmup_steps=50",
-    "--config.train.batch_size=8",
-    "--config.train.num_steps=1200",
-    "--config.log.validate_every_steps=1200",
-]
+TRAIN = ["--config=configs/new_world.py"]
 
 
 @pytest.fixture(scope="module")
