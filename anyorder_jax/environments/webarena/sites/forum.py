@@ -21,6 +21,7 @@ ORDERS = {"hot": "heat", "new": "id", "top": "votes", "controversial": "disputed
 _NUM_FILLERS = 4
 """Invented posts of a forum, below those that tasks name."""
 _SHOWN = 40
+_FIRST_PICTURE = 60_001
 
 _TABLES = """
 CREATE TABLE forum (id INTEGER PRIMARY KEY, name TEXT UNIQUE COLLATE NOCASE, title TEXT, description TEXT,
@@ -53,25 +54,35 @@ def _posts(name: str) -> list[tuple[int, str]]:
     ]
     named += [200 + 10 * facts.FORUMS[name] % 1000 * 7 + i for i in range(_NUM_FILLERS)]
     if name == "pics":
-        named += range(60_001, 60_001 + len(facts.PICTURES))
+        named += range(_FIRST_PICTURE, _FIRST_PICTURE + len(facts.PICTURES))
     for post in named:
         found.setdefault(post, invented.name("author", post))
     return sorted(found.items())
+
+
+def _is_picture(number: int) -> bool:
+    return 0 <= number - _FIRST_PICTURE < len(facts.PICTURES)
+
+
+def title_of(number: int) -> str:
+    """Of a post that is there at first."""
+    if _is_picture(number):
+        return list(facts.PICTURES)[number - _FIRST_PICTURE]
+    if number in facts.TITLES:
+        return facts.TITLES[number]
+    if number in facts.SLUGS:
+        return facts.SLUGS[number].replace("-", " ").capitalize()
+    return f"{invented.title('post', number)} ({number})"
 
 
 def _seed_post(store: Store, forum: str, number: int, author: str) -> None:
     top = facts.TOP.get(forum, ())
     low = invented.number("votes", number) % 50
     votes = 9000 - 100 * top.index(number) if number in top else low
-    slug = facts.SLUGS.get(number)
-    title = facts.TITLES.get(number) or (
-        slug.replace("-", " ").capitalize() if slug else invented.title("post", number)
-    )
-    url = ""
-    if forum == "pics" and number > 60_000:
-        title, picture = list(facts.PICTURES.items())[number - 60_001]
-        url = f"/submission_images/{picture}.jpg"
-    slug = slug or invented.slug(title)
+    title, url = title_of(number), ""
+    if _is_picture(number):
+        url = f"/submission_images/{facts.PICTURES[title]}.jpg"
+    slug = facts.SLUGS.get(number) or invented.slug(title)
     is_first = [facts.HOTTEST.get(forum), facts.DISPUTED.get(forum), facts.MOST_COMMENTED.get(forum)]
     heat, disputed, num_comments = (
         1000 if number == first else invented.number(what, number) % 90

@@ -39,7 +39,7 @@ def seed(store: Store) -> None:
     store.executescript(_TABLES)
     for number, slug in facts.SLUGS.items():
         price = 4.0 if number in facts.CHEAP else 20.0 + number % 70
-        _seed_product(store, number, slug, slug.replace("-", " ").title(), price, "")
+        _seed_product(store, number, slug, name_of(slug), price, "")
     for number, name in facts.NAMES.items():
         _seed_product(store, number, invented.slug(name), name, 10.0 + number % 90, "")
     for place, category in enumerate(facts.CATEGORIES):
@@ -48,7 +48,7 @@ def seed(store: Store) -> None:
             _seed_product(store, 1000 + 10 * place + i, invented.slug(name), name, 15.0 + 7 * i, category)
         if category in facts.DEAREST:
             slug = facts.DEAREST[category]
-            _seed_product(store, 1009 + 10 * place, slug, slug.replace("-", " ").title(), 999.0, category)
+            _seed_product(store, 1009 + 10 * place, slug, name_of(slug), 999.0, category)
     for number, (day, status, lines) in facts.ORDERS.items():
         shipping = facts.SHIPPING.get(number, facts.DEFAULT_SHIPPING)
         store.execute("INSERT INTO bought VALUES (?, ?, ?, ?)", (number, day, status, shipping))
@@ -56,6 +56,11 @@ def seed(store: Store) -> None:
     street, city, region, postcode, _ = facts.BILLING
     row = (facts.ADDRESS, facts.FIRST_NAME, facts.LAST_NAME, street, "", city, region, postcode, "US")
     store.execute("INSERT INTO address VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+
+
+def name_of(slug: str) -> str:
+    """Of a product whose address alone is known."""
+    return slug.replace("-", " ").title()
 
 
 def _seed_product(store: Store, number: int, slug: str, name: str, price: float, category: str) -> None:
