@@ -1,0 +1,181 @@
+"""Admin, what is sold: products, their reviews, and rules for prices."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from anyorder_jax.environments.webarena.sites import admin_facts as facts
+from anyorder_jax.environments.webarena.sites.admin import REVIEW_STATUS, ROOT, ROUTES, SET, admin_page, one, seed
+from anyorder_jax.environments.webarena.sites.markup import (
+    Markup, button, choice, field, form, hidden, joined, link, listing, table, tag,
+)  # fmt: skip
+from anyorder_jax.environments.webarena.sites.serving import MissingError, Request, Response, Site, Store, redirect
+
+_ENABLED = {"1": "Enabled", "2": "Disabled"}
+_STOCK = {"1": "In Stock", "0": "Out of Stock"}
+
+
+def site() -> Site:
+    return Site("shopping_admin", ROUTES, seed)
+
+
+def _kind(row: sqlite3.Row) -> str:
+    """A product that stands for several sizes and colours, or one of them."""
+    return "simple" if "-" in row["name"].replace("Cross-Fit", "").replace("Crew-neck", "") else "configurable"
+
+
+@ROUTES("GET", "/admin/catalog/product")
+def show_products(store: Store, request: Request) -> Markup:
+    text = request.query.get("search", "")
+    rows = store.execute("SELECT * FROM product WHERE name LIKE ? ORDER BY id", (f"%{text}%",)).fetchall()
+    search = form(
+        f"{ROOT}/catalog/product/", field("Search by keyword", "search", text), button("Search"), method="get"
+    )
+    edit = [tag("a", f"Edit {row['name']}", href=f"{ROOT}/catalog/product/edit/id/{row['id']}/") for row in rows]
+    shown = [
+        (row["id"], row["name"], f"${row['price']:.2f}", row["quantity"], each)
+        for row, each in zip(rows, edit, strict=True)
+    ]
+    head = ("ID", "Name", "Price", "Quantity", "Action")
+    return admin_page(
+        "Products",
+        search,
+        link("Add Product", f"{ROOT}/catalog/product/new/set/{SET}/type/simple/"),
+        table(head, shown),
+    )
+
+
+def _fields(name: str = "", price: float = 0.0, quantity: float = 0.0) -> list[Markup]:
+    return [
+        field("Product Name", "product[name]", name, required=True), field("Price", "product[price]", f"{price:.2f}"),
+        field("Quantity", "product[quantity_and_stock_status][qty]", f"{quantity:g}"),
+    ]  # fmt: skip
+
+
+@ROUTES("GET", "/admin/catalog/product/edit/id/{number}")
+def show_product(store: Store, request: Request, number: str) -> Markup:
+    row = one(store, "SELECT * FROM product WHERE id = ?", number)
+    fields = [
+        choice("Enable Product", "product[status]", _ENABLED, row["status"]), *_fields(row["name"], row["price"], row["quantity"]),
+        choice("Stock Status", "product[quantity_and_stock_status][is_in_stock]", _STOCK, row["is_in_stock"]),
+        field("Short Description", "product[short_description]", row["about"], kind="area"), button("Save"),
+    ]  # fmt: skip
+    action = f"{ROOT}/catalog/product/save/id/{number}/type/{_kind(row)}/store/0/set/{SET}/back/edit"
+    return admin_page(row["name"], form(action, *fields))
+
+
+@ROUTES("POST", "/admin/catalog/product/save/id/{number}/type/{kind}/store/0/set/{group}/back/edit")
+def save_product(store: Store, request: Request, number: str, kind: str, group: str) -> Response:
+    sent = request.form
+    stock = "product[quantity_and_stock_status]"
+    values = (
+        sent["product[name]"], float(sent["product[price]"]), float(sent[f"{stock}[qty]"]), int(sent[f"{stock}[is_in_stock]"]),
+        int(sent["product[status]"]), sent["product[short_description]"], number,
+    )  # fmt: skip
+    query = "UPDATE product SET name = ?, price = ?, quantity = ?, is_in_stock = ?, status = ?, about = ? WHERE id = ?"
+    store.execute(query, values)
+    return redirect(f"{ROOT}/catalog/product/edit/id/{number}/")
+
+
+@ROUTES("GET", "/admin/catalog/product/new/set/{group}/type/simple")
+def show_new_product(store: Store, request: Request, group: str) -> Markup:
+    fields = [
+        choice("Enable Product", "product[status]", _ENABLED), *_fields(),
+        choice("Stock Status", "product[quantity_and_stock_status][is_in_stock]", _STOCK),
+        choice("Size", "product[size]", {"": "Choose"} | facts.SIZES), choice("Color", "product[color]", {"": "Choose"} | facts.COLOURS),
+        button("Save"),
+    ]  # fmt: skip
+    return admin_page(
+        "New Product", form(f"{ROOT}/catalog/product/save/type/simple/store/0/set/{group}/back/edit", *fields)
+    )
+
+
+@ROUTES("POST", "/admin/catalog/product/save/type/simple/store/0/set/{group}/back/edit")
+def create_product(store: Store, request: Request, group: str) -> Response:
+    sent = request.form
+    row = (
+        sent["product[name]"], float(sent["product[price]"]), float(sent["product[quantity_and_stock_status][qty]"]),
+        int(sent["product[status]"]), sent["product[size]"], sent["product[color]"],
+    )  # fmt: skip
+    query = "INSERT INTO product (name, price, quantity, status, size, colour) VALUES (?, ?, ?, ?, ?, ?)"
+    return redirect(f"{ROOT}/catalog/product/edit/id/{store.execute(query, row).lastrowid}/")
+
+
+@ROUTES("GET", "/admin/review/product")
+def show_reviews(store: Store, request: Request) -> Markup:
+    rows = [
+        (row["id"], row["title"], row["nickname"], f"{row['stars']} stars", row["product"], REVIEW_STATUS[str(row["status"])],
+         link(f"Edit {row['id']}", f"{ROOT}/review/product/edit/id/{row['id']}/"))
+        for row in store.execute("SELECT * FROM review ORDER BY id DESC")
+    ]  # fmt: skip
+    return admin_page("Reviews", table(("ID", "Title", "Nickname", "Rating", "Product", "Status", "Action"), rows))
+
+
+@ROUTES("GET", "/admin/review/product/edit/id/{number}")
+def show_review(store: Store, request: Request, number: str) -> Markup:
+    row = one(store, "SELECT * FROM review WHERE id = ?", number)
+    fields = [choice("Status", "status_id", REVIEW_STATUS, row["status"]), button("Save Review")]
+    delete = form(f"{ROOT}/review/product/delete/id/{number}/", button("Delete Review"))
+    return admin_page(
+        f"Review {number}", tag("p", row["title"]), form(f"{ROOT}/review/product/save/id/{number}", *fields), delete
+    )
+
+
+@ROUTES("POST", "/admin/review/product/save/id/{number}")
+def save_review(store: Store, request: Request, number: str) -> Response:
+    store.execute("UPDATE review SET status = ? WHERE id = ?", (int(request.form["status_id"]), number))
+    return redirect(f"{ROOT}/review/product/")
+
+
+@ROUTES("POST", "/admin/review/product/delete/id/{number}")
+def delete_review(store: Store, request: Request, number: str) -> Response:
+    store.execute("DELETE FROM review WHERE id = ?", (number,))
+    return redirect(f"{ROOT}/review/product/")
+
+
+_RULES = {"sales_rule/promo_quote": "Cart Price Rules", "catalog_rule/promo_catalog": "Catalog Price Rules"}
+_ACTIONS = {
+    "by_percent": "Percent of product price discount",
+    "by_fixed": "Fixed amount discount",
+    "cart_fixed": "Fixed amount discount for whole cart",
+}
+_COMBINE = "Magento\\SalesRule\\Model\\Rule\\Condition\\Product\\Combine"
+
+
+def _rules(kind: str, name: str) -> str:
+    if f"{kind}/{name}" not in _RULES:
+        raise MissingError(f"there are no rules {name}")
+    return f"{ROOT}/{kind}/{name}"
+
+
+@ROUTES("GET", "/admin/{kind}/{name}")
+def show_rules(store: Store, request: Request, kind: str, name: str) -> Markup:
+    path = _rules(kind, name)
+    rows = store.execute("SELECT * FROM rule WHERE place = ?", (name,))
+    shown = listing(f"{row['name']}: {row['action']} {row['amount']}" for row in rows)
+    return admin_page(_RULES[f"{kind}/{name}"], link("Add New Rule", f"{path}/new/"), shown)
+
+
+@ROUTES("GET", "/admin/{kind}/{name}/new")
+def show_new_rule(store: Store, request: Request, kind: str, name: str) -> Markup:
+    path = _rules(kind, name)
+    combine = [
+        hidden(f"rule[actions][1][{key}]", value)
+        for key, value in (("type", _COMBINE), ("aggregator", "all"), ("value", "1"))
+    ]
+    fields = [
+        field("Rule Name", "name", required=True), hidden("is_active", "1"), hidden("coupon_type", "1"),
+        choice("Websites", "website_ids[0]", {"1": "Main Website"}),
+        choice("Customer Groups", "customer_group_ids[0]", {"0": "NOT LOGGED IN", "1": "General", "2": "Wholesale", "3": "Retailer"}),
+        choice("Apply", "simple_action", _ACTIONS), field("Discount Amount", "discount_amount", "0"), joined(combine), button("Save"),
+    ]  # fmt: skip
+    return admin_page("New Rule", form(f"{path}/save" + ("/" if kind == "catalog_rule" else ""), *fields))
+
+
+@ROUTES("POST", "/admin/{kind}/{name}/save")
+def save_rule(store: Store, request: Request, kind: str, name: str) -> Response:
+    path, sent = _rules(kind, name), request.form
+    store.execute(
+        "INSERT INTO rule VALUES (?, ?, ?, ?)", (sent["name"], name, sent["simple_action"], sent["discount_amount"])
+    )
+    return redirect(f"{path}/")
