@@ -54,7 +54,7 @@ def test_lists_hold_the_tasks_whose_sites_have_an_address(own, monkeypatch):
 
 
 def test_no_template_is_trained_and_tested():
-    tasks = {str(n): folds.Task(str(n), ("gitlab",), "", (), n // 4, "MUTATE", 1, {}) for n in range(400)}
+    tasks = {str(n): folds.Task(str(n), ("gitlab",), "", (), n // 4, "MUTATE", 1, {}, {}) for n in range(400)}
     lists = folds.split("WebArena-templates", tasks, ["gitlab"])
     of = {split: {tasks[number].template for number in numbers} for split, numbers in lists.items()}
     assert 40 < len(lists["test"]) < 140 and 8 < len(lists["validation"]) < 40

@@ -135,7 +135,8 @@ class Session:
 
     def _look(self) -> str:
         address = self._tab.address()
-        text = page_text(self._tab.look(), self._budget)
+        self._nodes = self._tab.look()
+        text = page_text(self._nodes, self._budget)
         return addresses.marked(f"page: {address}\n{text}", self._served.addresses)
 
     def step(self, action: Unit) -> TextStep:
