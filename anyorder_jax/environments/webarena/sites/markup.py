@@ -30,7 +30,7 @@ const ask = (method, url, kind, text, accept) => {
   try { request.send(text); } catch (error) { return {status: 0, text: String(error)}; }
   return {status: request.status, text: request.responseText};
 };
-const send = (form, more) => {
+const send = form => {
   const {method, url, kind, then} = form.dataset, fields = [...form.elements].filter(
     field => field.name && !field.disabled && (field.type !== 'checkbox' || field.checked || field.dataset.off));
   const read = field => {
@@ -50,8 +50,8 @@ const send = (form, more) => {
   const answer = ask(method, url, type, text);
   const box = document.getElementById('answer');
   if (answer.status >= 400 || !answer.status) { box.textContent = `Not done: ${answer.text.slice(0, 300)}`; return; }
-  const told = answer.text.startsWith('{') ? JSON.parse(answer.text) : {};
-  if (then) location.assign(told.url || then); else location.reload();
+  // a moment later: who watches the network can still read the answer
+  setTimeout(() => { if (then) location.assign(then); else location.reload(); }, 100);
 };
 document.addEventListener('submit', event => {
   const form = event.target;
