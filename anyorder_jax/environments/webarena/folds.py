@@ -39,13 +39,15 @@ _TEMPLATES, _VALIDATION = 5, 20  # one of so many
 BUDGET = 12_000
 """Characters of a page."""
 
-OPTIONS: options.Known = {"budget": (1000, 200_000), "difference": options.FLAG}
-"""What may stand behind an id: characters of a page; observations after the first say what changed."""
+OPTIONS: options.Known = {"budget": (1000, 200_000), "difference": options.FLAG, "stand_ins": options.FLAG}
+"""What may stand behind an id: characters of a page; observations after the first say what changed; the tasks are those
+that an oracle solves on our own sites in the place of the real ones."""
 
 
 class Task(NamedTuple):
     """number: in the benchmark. starts: URLs with marks of sites. kind: RETRIEVE, MUTATE or NAVIGATE, which an agent is
-    not told. evaluators: how many the scorer asks; 1: what is said alone counts. expected: of the first of them."""
+    not told. evaluators: how many the scorer asks; 1: what is said alone counts. expected: of the first of them. entry:
+    all of it, as it stands in the benchmark."""
 
     number: str
     sites: tuple[str, ...]
@@ -55,6 +57,7 @@ class Task(NamedTuple):
     kind: str
     evaluators: int
     expected: Mapping[str, Any]
+    entry: Mapping[str, Any]
 
 
 @functools.cache
@@ -86,6 +89,7 @@ def _task(entry: Mapping[str, Any]) -> Task:
         str(expected["task_type"]).upper(),
         len(entry["eval"]),
         expected,
+        entry,
     )
 
 

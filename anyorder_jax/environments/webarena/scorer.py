@@ -37,16 +37,13 @@ class Verdict(NamedTuple):
         return self.score == 1.0
 
 
-def score(
-    directory: Path, tasks: Sequence[str], addresses: sites.Addresses, data_file: Path | None = None
-) -> dict[str, Verdict]:
+def score(directory: Path, tasks: Sequence[str], addresses: sites.Addresses) -> dict[str, Verdict]:
     """Scores exported episodes.
 
     Args:
       directory: with a folder for each task (`export.write`); gets the scorer's `eval_result.json` in each.
       tasks: their numbers in the benchmark.
       addresses: of the sites when they were played.
-      data_file: tasks of one's own in the benchmark's form; None: the benchmark's.
 
     Returns:
       Task -> its verdict. One that the scorer could not read is an "error".
@@ -61,7 +58,7 @@ def score(
     python = package.python(package.directory())
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "config.json"
-        config.write_text(json.dumps(_config(addresses, data_file)), encoding="utf-8")
+        config.write_text(json.dumps(_config(addresses)), encoding="utf-8")
         command = [str(python), "-I", "-m", "webarena_verified", "eval-tasks", "--config", str(config)]
         command += ["--task-ids", ",".join(tasks), "--output-dir", str(directory)]
         said = _run(command, START_SECONDS + TASK_SECONDS * len(tasks))
@@ -75,11 +72,10 @@ def score_response(task: str, response: Response, entries: Sequence[Any], addres
         return score(Path(folder), [task], addresses)[task]
 
 
-def _config(addresses: sites.Addresses, data_file: Path | None) -> dict[str, Any]:
+def _config(addresses: sites.Addresses) -> dict[str, Any]:
     """The scorer's own settings; it wants an address for every site of a task."""
     urls = {site: addresses.get(site, sites.NOWHERE.format(site)) for site in sites.SITES}
-    environments = {sites.mark(site): {"urls": [url], "active_url_idx": 0} for site, url in urls.items()}
-    return {"environments": environments} | ({"test_data_file": str(data_file)} if data_file else {})
+    return {"environments": {sites.mark(site): {"urls": [url], "active_url_idx": 0} for site, url in urls.items()}}
 
 
 def _run(command: Sequence[str], seconds: float) -> str:

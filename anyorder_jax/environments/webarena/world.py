@@ -33,19 +33,13 @@ from anyorder_jax.environments.web.tree import difference, page_text, parse
 from anyorder_jax.environments.webarena import addresses, export, folds, login, package, response, scorer
 from anyorder_jax.environments.webarena.addresses import Addresses
 from anyorder_jax.environments.webarena.browser import SiteTab
+from anyorder_jax.environments.webarena.prompt import SYSTEM
 from anyorder_jax.types import Kind, Unit
 
 MAX_STEPS = 30
 """As WebArena's."""
 OUTPUT = "ANYORDER_JAX_WEBARENA_OUTPUT"
 """The variable that names a folder where the scored files of every episode are kept."""
-SYSTEM = f"""You work on web pages with these calls:
-{calls.describe()}
-A link or form that names a new tab opens in this one.
-End with send_msg_to_user: what was asked for, one text or a JSON list of several; or, where something was to be done \
-or shown, {{"task_type": "MUTATE" or "NAVIGATE", "status": "SUCCESS"}}.
-Where it cannot be done, "status" is one of {", ".join(response.STATUSES[1:])}, with "error_details"; \
-"task_type" "RETRIEVE" where something was asked for."""
 
 
 class Served(Protocol):
@@ -141,7 +135,8 @@ class Session:
 
     def _look(self) -> str:
         address = self._tab.address()
-        text = page_text(self._tab.look(), self._budget)
+        self._nodes = self._tab.look()
+        text = page_text(self._nodes, self._budget)
         return addresses.marked(f"page: {address}\n{text}", self._served.addresses)
 
     def step(self, action: Unit) -> TextStep:
