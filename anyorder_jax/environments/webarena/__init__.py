@@ -47,7 +47,7 @@ def tasks(environment_id: str) -> Mapping[str, Sequence[str]]:
     if "stand_ins" in options.read(environment_id, OPTIONS):
         from anyorder_jax.environments.webarena import sites, stand_ins
 
-        return folds.split(environment_id, stand_ins.solved(found), sites.MAKERS)
+        return folds.split(environment_id, stand_ins.solved(found), sites.names())
     return folds.split(environment_id, found, addresses.named())
 
 

@@ -36,7 +36,7 @@ def report(task: Task) -> list[Step]:
     name = facts.REPORTS["/".join(task.path().split("/")[2:4])]
     days = [datetime.strptime(task.asked()[key], "%m/%d/%Y") for key in ("from", "to")]
     fields = [fill(label, f"{day:%m/%d/%Y}") for label, day in zip(("From", "To"), days, strict=True)]
-    return [*links("Reports", name), *fields, click("button", "Show Report")]
+    return [*links("Reports", f"{name} Report"), *fields, click("button", "Show Report")]
 
 
 def _order(number: int) -> list[Step]:

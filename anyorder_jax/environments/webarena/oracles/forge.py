@@ -16,12 +16,14 @@ from anyorder_jax.environments.webarena.oracles.steps import (
     click,
     fill,
     found,
+    goto,
     links,
     select,
     texts,
     value_of,
 )
 from anyorder_jax.environments.webarena.sites import forge_facts as facts
+from anyorder_jax.environments.webarena.sites.encyclopedia_facts import PERSON
 from anyorder_jax.environments.webarena.sites.forge import ACCESS, LEVELS
 from anyorder_jax.environments.webarena.sites.forge_facts import USER
 
@@ -286,3 +288,12 @@ def commits(task: Task) -> Plan:
         return sum(any(line.startswith(name) for name in names) for line in lines)
 
     return Plan([*(_project(paths[0]) if paths else []), *links("Commits")], count)
+
+
+@plans(87)
+def readme(task: Task) -> list[Step]:
+    """Looked up in the encyclopedia, then written in the forge."""
+    content = task.sent(1)["$.actions[0].content"]
+    there = [goto("__WIKIPEDIA__/index.html"), *links(PERSON), goto("__GITLAB__")]
+    fields = [fill("File name", "README.md"), fill("Content", content)]
+    return [*there, *_new_project(task), *links("Web IDE"), *fields, click("button", "Commit")]

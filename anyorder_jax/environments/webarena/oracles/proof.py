@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,10 +59,10 @@ class Proof(NamedTuple):
         return self.whole == 1.0 and self.short == 0.0
 
 
-def tasks(path: Path) -> list[tuple[Task, Plan]]:
-    """Those of a data file that have a plan."""
+def tasks(path: Path, sites: Collection[str]) -> list[tuple[Task, Plan]]:
+    """Those of a data file that have a plan and are on these sites alone."""
     found = [Task.of(entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
-    return [(task, plan) for task in found if (plan := plan_of(task))]
+    return [(task, plan) for task in found if set(task.sites) <= set(sites) and (plan := plan_of(task))]
 
 
 def play(tab: SiteTab, sites: Sites, task: Task, plan: Plan) -> Played:

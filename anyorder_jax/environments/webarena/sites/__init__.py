@@ -14,7 +14,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from anyorder_jax.environments.webarena.sites import admin, admin_goods, forge_project, forum, shop_account
+from anyorder_jax.environments.webarena.sites import admin, admin_goods, encyclopedia, forge_project, forum, shop_account
 from anyorder_jax.environments.webarena.sites.serving import Site
 
 MAKERS: Mapping[str, Callable[[], Site]] = {
@@ -27,12 +27,18 @@ MAKERS: Mapping[str, Callable[[], Site]] = {
 _ROOTS = {"shopping_admin": admin.ROOT}
 
 
+def names() -> tuple[str, ...]:
+    """The sites that can be served here."""
+    return (*MAKERS, *(() if encyclopedia.missing() else ("wikipedia",)))
+
+
 @dataclass(frozen=True)
 class Sites:
-    """addresses: site -> its URL. made: the sites themselves."""
+    """addresses: site -> its URL. made: those with a store. missing: site -> why it is not there."""
 
     addresses: Mapping[str, str]
     made: Mapping[str, Site]
+    missing: Mapping[str, str]
 
     def reset(self) -> None:
         """Puts all stores back."""
@@ -42,8 +48,15 @@ class Sites:
 
 @contextlib.contextmanager
 def started() -> Iterator[Sites]:
-    """The sites, while they are served; they end with this process at the latest."""
+    """The sites, while they are served; they end with this process at the latest.
+
+    Raises:
+      RuntimeError: a program that is installed does not do its work.
+    """
     with contextlib.ExitStack() as stack:
         made = {name: make() for name, make in MAKERS.items()}
         addresses = {name: stack.enter_context(site.started()) + _ROOTS.get(name, "") for name, site in made.items()}
-        yield Sites(addresses, made)
+        why = encyclopedia.missing()
+        if not why:
+            addresses["wikipedia"] = stack.enter_context(encyclopedia.started())
+        yield Sites(addresses, made, {"wikipedia": why} if why else {})

@@ -193,7 +193,7 @@ def show_customers(store: Store, request: Request) -> Markup:
 @ROUTES("GET", "/admin/reports")
 def show_reports(store: Store, request: Request) -> Markup:
     return admin_page(
-        "Reports", listing(link(text, f"{ROOT}/reports/{place}/") for place, text in facts.REPORTS.items())
+        "Reports", listing(link(f"{text} Report", f"{ROOT}/reports/{place}/") for place, text in facts.REPORTS.items())
     )
 
 

@@ -30,7 +30,7 @@ const ask = (method, url, kind, text, accept) => {
   try { request.send(text); } catch (error) { return {status: 0, text: String(error)}; }
   return {status: request.status, text: request.responseText};
 };
-const send = (form, more) => {
+const send = form => {
   const {method, url, kind, then} = form.dataset, fields = [...form.elements].filter(
     field => field.name && !field.disabled && (field.type !== 'checkbox' || field.checked || field.dataset.off));
   const read = field => {
@@ -50,8 +50,10 @@ const send = (form, more) => {
   const answer = ask(method, url, type, text);
   const box = document.getElementById('answer');
   if (answer.status >= 400 || !answer.status) { box.textContent = `Not done: ${answer.text.slice(0, 300)}`; return; }
-  const told = answer.text.startsWith('{') ? JSON.parse(answer.text) : {};
-  if (then) location.assign(told.url || then); else location.reload();
+  if (then) { location.assign(then); return; }
+  const again = new DOMParser().parseFromString(ask('GET', location.href, '', null, '*/*').text, 'text/html');
+  document.querySelector('main').replaceWith(again.querySelector('main'));  // the page as it is now, without leaving it
+  load();
 };
 document.addEventListener('submit', event => {
   const form = event.target;
@@ -69,13 +71,14 @@ document.addEventListener('submit', event => {
   }
   for (const field of form.elements) if (!field.value) field.disabled = true;  // nothing is asked of what is empty
 });
-document.addEventListener('DOMContentLoaded', () => {
+const load = () => {
   for (const box of document.querySelectorAll('[data-load]')) {
     const {load, method, kind, body} = box.dataset;
     const answer = ask(method || 'GET', load, kind, body || null, box.dataset.accept);
     if (box.dataset.accept) box.innerHTML = answer.text;
   }
-});
+};
+document.addEventListener('DOMContentLoaded', load);
 """
 """What every page runs. `data-load` of an element: what the page asks for when it opens."""
 
