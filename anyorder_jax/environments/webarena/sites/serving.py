@@ -18,7 +18,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from anyorder_jax.environments.webarena.sites.markup import Markup, escaped
@@ -61,7 +61,15 @@ def answer(value: Any, status: int = 200) -> Response:
     return Response(json.dumps(value), status, "application/json")
 
 
+def insert(store: Store, table: str, **columns: Any) -> int:
+    """Writes a row. Returns its number."""
+    marks = ", ".join("?" * len(columns))
+    query = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})"
+    return int(store.execute(query, tuple(columns.values())).lastrowid or 0)
+
+
 Handler = Callable[..., "Response | Markup"]
+AnyHandler = TypeVar("AnyHandler", bound=Handler)
 
 
 @dataclass
@@ -70,8 +78,8 @@ class Routes:
 
     found: list[tuple[str, re.Pattern[str], Handler]] = field(default_factory=list)
 
-    def __call__(self, method: str, *templates: str) -> Callable[[Handler], Handler]:
-        def keep(handler: Handler) -> Handler:
+    def __call__(self, method: str, *templates: str) -> Callable[[AnyHandler], AnyHandler]:
+        def keep(handler: AnyHandler) -> AnyHandler:
             for template in templates:
                 parts = re.split(r"\{(\w+)(:path)?\}", template)
                 pattern = re.escape(parts[0])
