@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import socket
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -150,6 +151,7 @@ class Site:
         finally:
             server.shutdown()
             server.server_close()
+            server.hang_up()
             thread.join()
 
 
@@ -158,6 +160,29 @@ class _Server(ThreadingHTTPServer):
     block_on_close = False  # a browser keeps connections open
     request_queue_size = 64
     site: Site
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._held = set[socket.socket]()
+        self._lock = threading.Lock()
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        connection, address = super().get_request()
+        with self._lock:
+            self._held.add(connection)
+        return connection, address
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._lock:
+            self._held.discard(request)
+        super().shutdown_request(request)
+
+    def hang_up(self) -> None:
+        """Ends the connections that browsers keep open: a site that is closed answers nobody."""
+        with self._lock:
+            for connection in self._held:
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
 
 
 class _Connection(BaseHTTPRequestHandler):
