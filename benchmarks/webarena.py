@@ -47,13 +47,12 @@ def scored(tasks: Mapping[str, Task], said: Callable[[Task], str]) -> dict[str, 
             export.write(Path(folder), number, response.of(calls.parse(said(task))))
         verdicts = scorer.score(Path(folder), list(tasks), {})
     solved = [number for number, verdict in verdicts.items() if verdict.is_success]
-    errors = {number: verdict.reasons for number, verdict in verdicts.items() if verdict.status == "error"}
     rare = sorted(set(verdicts) - set(solved), key=int) if len(solved) > len(verdicts) / 2 else solved
     return {
         "tasks": len(verdicts),
         "solved": len(solved),
         "exceptions": {number: verdicts[number].reasons for number in rare},
-        "errors": errors,
+        "errors": sum(verdict.status == "error" for verdict in verdicts.values()),
         "seconds": round(time.monotonic() - begun, 1),
     }
 

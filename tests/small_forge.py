@@ -24,6 +24,7 @@ PAGES = {
     "/dashboard/todos": f"<title>Todos</title><h1>To-Do List</h1>{_MENU}",
     "/repo": f"<title>Repo</title>{_MENU}<button onclick=\"send('POST', "
     f"'/umano/AndroidSlidingUpPanel/toggle_star.json', {{}})\">Star</button>{_SEND}",
+    "/slow": "<title>Slow</title><script>fetch('/never')</script><a href=/repo>Starred</a>",
     "/status": f"<title>Status</title>{_MENU}<input aria-label=message id=m><button onclick=\"send('PUT', "
     "'/api/v4/user/status', {message: m.value, availability: 'busy', clear_status_after: null})\">Set status</button>"
     f"{_SEND}<form method=post action=/old><input name=note value='a b'><button>Note</button></form>",
@@ -34,11 +35,12 @@ PAGES = {
 
 @dataclass
 class Forge:
-    """url: where it answers. seen: (method, path, body) of each request of a signed-in user."""
+    """url: where it answers. seen: (method, path, body) of requests of who is signed in. is_over: /never answers."""
 
     url: str = ""
     password: str = "hello1234"
     seen: list[tuple[str, str, str]] = field(default_factory=list)
+    is_over: threading.Event = field(default_factory=threading.Event)
 
 
 @contextlib.contextmanager
@@ -53,6 +55,8 @@ def running(forge: Forge) -> Iterator[Forge]:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
             if path == "/favicon.ico":
                 return self._say(404, "")
+            if path == "/never":
+                forge.is_over.wait()
             if path == "/users/sign_in" and self.command == "POST":
                 is_known = f"%5D=byteblaze&user%5Bpassword%5D={forge.password}" in body
                 cookie = {"Set-Cookie": "session=1; Path=/; HttpOnly"} if is_known else {}
@@ -87,5 +91,6 @@ def running(forge: Forge) -> Iterator[Forge]:
     try:
         yield forge
     finally:
+        forge.is_over.set()
         server.shutdown()
         server.server_close()

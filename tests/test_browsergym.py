@@ -1,5 +1,8 @@
 """BrowserGym: an agent of ours reads its observations and speaks its words."""
 
+import os
+import re
+
 import pytest
 
 from anyorder_jax.acting.browsergym import Agent
@@ -89,3 +92,42 @@ def test_its_own_library_takes_our_calls():
     for text in ("click('a12', 'right')", "fill('3', \"it's\")", "select_option('3', ['a', 'b'])", "noop(500)",
                  "keyboard_press('Control+a')", "send_msg_to_user('{\"task_type\": \"MUTATE\"}')"):  # fmt: skip
         assert text.partition("(")[0] in actions.to_python_code(text)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_its_own_loop_is_played(tmp_path):
+    """Its library, its browser and a page with a frame."""
+    pytest.importorskip("browsergym.core", reason="needs browsergym-core: pip install browsergym-core")
+    import gymnasium
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        if not os.path.exists(playwright.chromium.executable_path):
+            pytest.skip("needs Playwright's browser: playwright install chromium")
+    page = tmp_path / "page.html"
+    page.write_text(
+        "<!doctype html><title>T</title><button onclick=\"document.title = 'hit'\">Go</button>"
+        '<iframe srcdoc="<input aria-label=name>"></iframe>',
+        encoding="utf-8",
+    )
+    policy = Scripted()
+    agent = Agent(policy)
+    env = gymnasium.make(
+        "browsergym/openended", task_kwargs={"start_url": page.as_uri(), "goal": "Press Go"}, disable_env_checker=True,
+        action_mapping=agent.action_set.to_python_code,
+    )  # fmt: skip
+    obs, _ = env.reset()
+    try:
+        seen = agent.obs_preprocessor(obs)
+        assert seen["goal"] == "Press Go" and seen["page"].startswith("RootWebArea 'T'")
+        button, field = (re.search(rf"\[(\d+)\] {role}", seen["page"])[1] for role in ("button", "textbox"))
+        assert seen["bids"][field].startswith("a")
+        policy.texts = [f"click('{button}')", f"fill('{field}', 'Ann')", "nothing", "noop()"]
+        for _ in range(4):
+            action, _ = agent.get_action(agent.obs_preprocessor(obs))
+            obs, *_ = env.step(action)
+            assert bool(obs["last_action_error"]) == (action == "nothing")
+        page_text = agent.obs_preprocessor(obs)["page"]
+        assert page_text.startswith("RootWebArea 'hit'") and "textbox 'name' value='Ann'" in page_text
+    finally:
+        env.close()

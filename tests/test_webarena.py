@@ -6,15 +6,16 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 import webarena_package
 from anyorder_jax.environments import registry
-from anyorder_jax.environments.base import take
+from anyorder_jax.environments.base import ExpertError, HasExpert, take
 from anyorder_jax.environments.web import calls
-from anyorder_jax.environments.webarena import addresses, export, folds, package, response, scorer, world
+from anyorder_jax.environments.webarena import addresses, browser, export, folds, package, response, scorer, world
 from anyorder_jax.environments.webarena.response import Response
 from anyorder_jax.types import Kind, Unit
 from small_forge import Forge, running
@@ -175,7 +176,9 @@ def test_an_episode_shows_marks_and_acts_with_them(opened, forge):
     assert forge.url not in first and opened.version.startswith("webarena-verified 9.9.9")
     todos = do(opened, f"click('{bid_of(first, 'link', 'To-Do List')}')").units[0].text  # it names a tab of its own
     assert todos.startswith("page: __GITLAB__/dashboard/todos\n")
+    asked = len(forge.seen)
     assert do(opened, "go_back()", 1).units[0].text.startswith("page: __GITLAB__/\n")
+    assert forge.seen[asked:] == [("GET", "/", "")]
     page = do(opened, "goto('__GITLAB__/repo')", 2).units[0].text
     assert '{"star_count":56}' in do(opened, f"click('{bid_of(page, 'button', 'Star')}')", 3).units[0].text
     for wrong, reason in (
@@ -233,6 +236,21 @@ def test_sites_that_do_not_answer_are_told(opened, forge, monkeypatch):
 
 
 @needs_browser
+def test_a_site_that_stops_answering_is_an_outcome(opened, forge, monkeypatch):
+    monkeypatch.setattr(browser, "SETTLE_SECONDS", 1.0)
+    opened.reset("4")
+    begun = time.monotonic()
+    page = do(opened, "goto('__GITLAB__/slow')").units[0].text  # a script of it waits for an answer that never comes
+    assert "link 'Starred'" in do(opened, "noop()", 1).units[0].text and time.monotonic() - begun < 15
+    with running(Forge()) as other:
+        opened._tab.run(f"document.querySelector('a').href = {other.url!r}")
+    step = do(opened, f"click('{bid_of(page, 'link', 'Starred')}')", 2)
+    assert not step.is_done and not step.is_invalid and "can’t be reached" in step.units[0].text
+    do(opened, "goto('__GITLAB__/never')", 3)
+    assert time.monotonic() - begun < 40
+
+
+@needs_browser
 def test_a_scorer_that_fails_ends_the_episode_with_its_words(opened, tmp_path, monkeypatch):
     monkeypatch.setenv(package.VARIABLE, str(webarena_package.write(tmp_path / "package")))
     monkeypatch.setenv(world.OUTPUT, str(tmp_path))
@@ -245,6 +263,26 @@ def test_a_scorer_that_fails_ends_the_episode_with_its_words(opened, tmp_path, m
         network = json.loads((tmp_path / again / "4" / export.NETWORK).read_text(encoding="utf-8"))
         assert network["log"]["version"] == "1.2" and network["log"]["entries"]
         assert "the episode is over" in do(opened, "noop()").units[0].text
+
+
+@needs_browser
+def test_an_oracle_advises_on_our_own_sites_until_its_path_is_left(own, monkeypatch):
+    monkeypatch.delenv(addresses.VARIABLE)
+    assert registry.tasks("WebArena-all+stand_ins")["test"] == ["1"]
+    session = registry.make_session("WebArena-all+stand_ins")
+    assert isinstance(session, HasExpert) and "stand-in sites" in session.version
+    try:
+        text, step = session.reset("1")[-1].text, 0
+        while (action := session.advice()[-1]).text != SHOWN:
+            assert action == session.advice()[-1] and action.step == step < 5
+            text, step = take(session, action).units[-1].text, step + 1
+        assert text.startswith("page: __GITLAB__/dashboard/todos\n") and step
+        assert session.reset("1")[-1].text.startswith("page: __GITLAB__/\n")
+        do(session, "noop()")
+        with pytest.raises(ExpertError, match="its path was left"):
+            session.advice()
+    finally:
+        session.close()
 
 
 # -- the official scorer ---------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import pytest
 from anyorder_jax.environments.webarena import package
 
 
-def task(number, sites, intent, expected, *network, template=1, starts=None):
+def task(number, sites, intent, expected, *network, template=9001, starts=None):
     """A task as the benchmark writes it."""
     kind, status, data = expected
     schema = {"type": "null"} if data is None else {"type": "array", "items": {"type": "string"}}
@@ -26,11 +26,11 @@ def task(number, sites, intent, expected, *network, template=1, starts=None):
 
 DONE, SHOWN = ("mutate", "SUCCESS", None), ("navigate", "SUCCESS", None)
 TASKS = [
-    task(1, ["gitlab"], "Show my list of things to do", SHOWN, {"url": "__GITLAB__/dashboard/todos"}),
-    task(4, ["gitlab"], "Name the starred project", ("retrieve", "SUCCESS", ["Repo"]), template=2),
-    task(7, ["shopping"], "Name the cheapest lamp", ("retrieve", "NOT_FOUND_ERROR", None), template=3),
-    task(9, ["gitlab", "reddit"], "Post the project's name", DONE, {"url": "__REDDIT__/s"}, template=8),
-    task(11, ["map"], "Show the way", SHOWN, {"url": "__MAP__/way"}, template=9),
+    task(1, ["gitlab"], "Show my list of things to do", SHOWN, {"url": "__GITLAB__/dashboard/todos"}, template=303),
+    task(4, ["gitlab"], "Name the starred project", ("retrieve", "SUCCESS", ["Repo"]), template=9002),
+    task(7, ["shopping"], "Name the cheapest lamp", ("retrieve", "NOT_FOUND_ERROR", None), template=9003),
+    task(9, ["gitlab", "reddit"], "Post the project's name", DONE, {"url": "__REDDIT__/s"}, template=9008),
+    task(11, ["map"], "Show the way", SHOWN, {"url": "__MAP__/way"}, template=9009),
 ]  # fmt: skip
 
 

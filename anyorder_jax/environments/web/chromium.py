@@ -33,6 +33,7 @@ _FLAGS = (
     "--disable-background-timer-throttling", "--disable-renderer-backgrounding", "--disable-ipc-flooding-protection",
     "--disable-backgrounding-occluded-windows", "--disable-features=Translate,AcceptCHFrame,MediaRouter",
     "--block-new-web-contents", "--disable-smooth-scrolling", "--hide-scrollbars", "--force-color-profile=srgb",
+    "--disable-back-forward-cache",  # a site is asked again for the page that one goes back to
     "--lang=en-US", "--password-store=basic", "--use-mock-keychain", "--allow-file-access-from-files",
     "--no-proxy-server",
 )  # fmt: skip

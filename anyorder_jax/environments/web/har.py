@@ -22,6 +22,8 @@ Ask = Callable[[str, Mapping[str, Any], Callable[[Mapping[str, Any]], None]], ob
 """(method, arguments, what is given the answer, empty for a refusal): asks a browser, and does not wait."""
 MAX_BODY = 1_000_000
 """Characters of a body that are kept."""
+_NUM_LOOKED_AT = 200
+"""The newest requests, of which some may be under way."""
 _ENDLESS = frozenset(("WebSocket", "EventSource", "Ping"))
 """Kinds of requests that nobody waits for."""
 
@@ -33,7 +35,7 @@ class _Hop:
     request: Mapping[str, Any]
     began: float
     wall_time: float
-    kind: str
+    is_endless: bool
     body: str | None = None
     response: Mapping[str, Any] | None = None
     has_extra: bool = False
@@ -73,8 +75,14 @@ class Recorder:
     def is_waiting(self) -> bool:
         """Whether an answer is still to come that will come."""
         return self._num_asked > 0 or any(
-            hop.ended is None and hop.kind not in _ENDLESS for _, hop in self._order[-200:]
+            hop.ended is None and not hop.is_endless for _, hop in self._order[-_NUM_LOOKED_AT:]
         )
+
+    def give_up(self) -> None:
+        """What has not come by now is waited for no more; should it come, it is recorded."""
+        self._num_asked = 0
+        for _, hop in self._order[-_NUM_LOOKED_AT:]:
+            hop.is_endless = True
 
     def take(self, event: str, content: Mapping[str, Any]) -> None:
         """An event of the browser; those of other domains are passed over."""
@@ -108,7 +116,7 @@ class Recorder:
             before.redirect_url = content["request"]["url"]
         if not content["request"]["url"].startswith(("http://", "https://")):
             return
-        hop = _Hop(content["request"], content["timestamp"], content["wallTime"], content.get("type", ""))
+        hop = _Hop(content["request"], content["timestamp"], content["wallTime"], content.get("type") in _ENDLESS)
         hop.body = _body(hop.request)
         if hop.body is None and hop.request.get("hasPostData"):
             self._want("Network.getRequestPostData", number, hop, "body", "postData")
@@ -124,7 +132,7 @@ class Recorder:
 
         def keep(answer: Mapping[str, Any]) -> None:
             if self._chains is chains:
-                self._num_asked -= 1
+                self._num_asked = max(0, self._num_asked - 1)
             text = str(answer.get(key, ""))
             if answer.get("base64Encoded"):
                 text = base64.b64decode(text).decode("utf-8", "replace")
@@ -163,7 +171,7 @@ def log(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def blank() -> dict[str, Any]:
     """The entry of a blank page."""
     request = {"method": "GET", "url": "about:blank", "headers": {}}
-    return _entry(_Hop(request, 0.0, 0.0, "Document", response={"status": 200}, ended=0.0), {}, {})
+    return _entry(_Hop(request, 0.0, 0.0, False, response={"status": 200}, ended=0.0), {}, {})
 
 
 def _entry(hop: _Hop, sent: Mapping[str, Any], received: Mapping[str, Any]) -> dict[str, Any]:

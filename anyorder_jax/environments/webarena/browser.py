@@ -85,7 +85,8 @@ class SiteTab(Tab):
             self.settle()
 
     def settle(self) -> bool:
-        """Waits for answers; whether any were waited for. A page that never stops asking is let go on."""
+        """Waits for answers; whether all came that were waited for, if any were. A page that never stops asking is let
+        go on, and what has not come in time is waited for no more."""
         assert self._browser is not None
         end, has_waited = time.monotonic() + SETTLE_SECONDS, False
         try:
@@ -94,6 +95,9 @@ class SiteTab(Tab):
                 has_waited |= is_waiting
                 if not self._browser.receive(min(left, self._quiet_seconds)) and not is_waiting:
                     break
+            else:
+                self.recorder.give_up()
+                has_waited = False
             self._wait_for_load()
         except BrowserError as error:
             raise self._lost(error) from None
