@@ -53,9 +53,12 @@ def order_address(task: Task) -> list[Step]:
     sent, address = task.sent(), _number(task.path(), "address_id")
     number = next(number for number, (one, _, _) in facts.ORDERS.items() if one == address)
     labels = {
-        "street[0]": "Street Address", "street[1]": "Street Address Line 2", "region": "State/Province", "city": "City",
+        "street[0]": "Street Address",
+        "street[1]": "Street Address Line 2",
+        "region": "State/Province",
+        "city": "City",
         "postcode": "Zip/Postal Code",
-    }  # fmt: skip
+    }
     fields = [fill(label, sent[key]) for key, label in labels.items() if key in sent]
     state = select("State", facts.REGIONS[sent["region_id"]])
     return [*_order(number), *links("Edit"), *fields, state, click("button", "Save Order Address")]
@@ -85,9 +88,10 @@ def cms(task: Task) -> list[Step]:
 
 
 _SAVED = {
-    "product[price]": "Price", "product[quantity_and_stock_status][qty]": "Quantity",
+    "product[price]": "Price",
+    "product[quantity_and_stock_status][qty]": "Quantity",
     "product[short_description]": "Short Description",
-}  # fmt: skip
+}
 _CHOSEN = {
     "product[status]": ("Enable Product", {"1": "Enabled", "2": "Disabled"}),
     "product[quantity_and_stock_status][is_in_stock]": ("Stock Status", {"1": "In Stock", "0": "Out of Stock"}),
@@ -138,7 +142,9 @@ def deletions(task: Task) -> list[Step] | None:
     numbers = [_number(task.path(event), "id") for event in range(len(task.events))]
     if not numbers or not set(numbers) <= set(facts.REVIEWS):
         return None  # a review that is not there
-    return [step for number in numbers for step in (*links("Reviews", f"Edit {number}"), click("button", "Delete Review"))]
+    return [
+        step for number in numbers for step in (*links("Reviews", f"Edit {number}"), click("button", "Delete Review"))
+    ]
 
 
 @plans(258)
@@ -150,6 +156,10 @@ def rule(task: Task) -> list[Step] | None:
     actions = {"by_percent": "Percent of product price discount"}
     how = actions.get(sent.get("simple_action", ""), "Fixed amount discount for whole cart")
     return [
-        *links(menu, "Add New Rule"), fill("Rule Name", sent["name"]), select("Customer Groups", "General"),
-        select("Apply", how), fill("Discount Amount", str(sent["discount_amount"])), click("button", "Save"),
-    ]  # fmt: skip
+        *links(menu, "Add New Rule"),
+        fill("Rule Name", sent["name"]),
+        select("Customer Groups", "General"),
+        select("Apply", how),
+        fill("Discount Amount", str(sent["discount_amount"])),
+        click("button", "Save"),
+    ]

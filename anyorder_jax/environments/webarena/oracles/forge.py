@@ -267,7 +267,10 @@ def clone(task: Task) -> Plan:
 @plans(298)
 def who(task: Task) -> Plan:
     path = f"{USER}/{task.words['repo']}"
-    return Plan(_project(path, "Members"), lambda nodes: [text.split("@")[1].split()[0] for text in texts(nodes) if " @" in text])
+    return Plan(
+        _project(path, "Members"),
+        lambda nodes: [text.split("@")[1].split()[0] for text in texts(nodes) if " @" in text],
+    )
 
 
 @plans(312)

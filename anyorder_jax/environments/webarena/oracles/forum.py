@@ -8,7 +8,7 @@ from anyorder_jax.environments.web.tree import Node
 from anyorder_jax.environments.webarena.oracles.registry import plans
 from anyorder_jax.environments.webarena.oracles.steps import Plan, Step, Task, click, fill, links, select, texts
 from anyorder_jax.environments.webarena.sites import forum_facts as facts
-from anyorder_jax.environments.webarena.sites.forum import title_of
+from anyorder_jax.environments.webarena.sites.forum_store import title_of
 
 _NAMES = {str(number): name for name, number in facts.FORUMS.items()}
 
@@ -21,7 +21,9 @@ def biography(task: Task) -> list[Step]:
 
 @plans(7)
 def new_forum(task: Task) -> list[Step]:
-    fields = [fill(key.capitalize(), task.sent()[f"forum[{key}]"]) for key in ("name", "title", "description", "sidebar")]
+    fields = [
+        fill(key.capitalize(), task.sent()[f"forum[{key}]"]) for key in ("name", "title", "description", "sidebar")
+    ]
     return [*links("Create forum"), *fields, click("button", "Create forum")]
 
 
@@ -56,9 +58,12 @@ def picture_again(task: Task) -> list[Step]:
     forum = _NAMES[task.sent()["submission[forum]"]]
 
     return [
-        *links(name, "Home", "Submit"), fill("URL", url), fill("Title", task.sent()["submission[title]"]),
-        select("Forum", forum), click("button", "Create submission"),
-    ]  # fmt: skip
+        *links(name, "Home", "Submit"),
+        fill("URL", url),
+        fill("Title", task.sent()["submission[title]"]),
+        select("Forum", forum),
+        click("button", "Create submission"),
+    ]
 
 
 def _forum_of(number: int) -> str:

@@ -93,7 +93,9 @@ def any_wish(task: Task) -> list[Step]:
 
 @plans(196)
 def wish_here(task: Task) -> list[Step] | None:
-    return [click("button", "Add to Wish List")] if task.sent()["qty"] is None else None  # the site's form names no number
+    return (
+        [click("button", "Add to Wish List")] if task.sent()["qty"] is None else None
+    )  # the site's form names no number
 
 
 @plans(145)
@@ -111,7 +113,12 @@ def again(task: Task) -> list[Step]:
 
 @plans(165)
 def address(task: Task) -> list[Step]:
-    names = {"street[0]": "Street Address", "street[1]": "Street Address: Line 2", "city": "City", "postcode": "Zip/Postal Code"}
+    names = {
+        "street[0]": "Street Address",
+        "street[1]": "Street Address: Line 2",
+        "city": "City",
+        "postcode": "Zip/Postal Code",
+    }
     fields = [fill(label, task.sent()[key]) for key, label in names.items() if key in task.sent()]
     return [*links("Address Book", "Change Billing Address"), *fields, click("button", "Save Address")]
 
@@ -148,7 +155,9 @@ def latest_number(task: Task) -> Plan | None:
     status = _STATUS.get(task.words["status"])
     if status is None:
         return None
-    return Plan(links("My Orders"), lambda nodes: next(row["number"] for row in _rows(nodes) if row["status"] == status))
+    return Plan(
+        links("My Orders"), lambda nodes: next(row["number"] for row in _rows(nodes) if row["status"] == status)
+    )
 
 
 @plans(214)
@@ -169,7 +178,9 @@ def latest_total(task: Task) -> Plan | None:
 @plans(206)
 def detail(task: Task) -> Plan | None:
     """Of one order: how it is sent, when it was bought, what was in it, where its bill goes."""
-    numbers = [word.lstrip("0") for word in str(task.words).replace("'", " ").replace(".", " ").split() if word.isdecimal()]
+    numbers = [
+        word.lstrip("0") for word in str(task.words).replace("'", " ").replace(".", " ").split() if word.isdecimal()
+    ]
     readers: dict[str, Any] = {
         "358": lambda nodes: texts(nodes, "Shipping Method:")[0],
         "359": lambda nodes: texts(nodes, "Order Date:")[0],
@@ -187,7 +198,14 @@ _BOUGHT = frozenset(facts.NAMES.values())
 def _address(text: str) -> dict[str, str]:
     street, city, state, postcode, country = text.split(", ")
     house, _, street = street.partition(" ")
-    return {"house_number": house, "street": street, "city": city, "state": state, "postcode": postcode, "country": country}
+    return {
+        "house_number": house,
+        "street": street,
+        "city": city,
+        "state": state,
+        "postcode": postcode,
+        "country": country,
+    }
 
 
 @plans(136)

@@ -14,11 +14,18 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from anyorder_jax.environments.webarena.sites import admin, admin_goods, encyclopedia, forge_project, forum, shop_account
+from anyorder_jax.environments.webarena.sites import (
+    admin,
+    admin_goods,
+    encyclopedia,
+    forge_code,
+    forum,
+    shop_account,
+)
 from anyorder_jax.environments.webarena.sites.serving import Site
 
 MAKERS: Mapping[str, Callable[[], Site]] = {
-    "gitlab": forge_project.site,
+    "gitlab": forge_code.site,
     "reddit": forum.site,
     "shopping": shop_account.site,
     "shopping_admin": admin_goods.site,

@@ -11,17 +11,37 @@ from urllib.parse import parse_qs, urlencode
 from anyorder_jax.environments.webarena.sites import admin_facts as facts
 from anyorder_jax.environments.webarena.sites import invented
 from anyorder_jax.environments.webarena.sites.markup import (
-    Markup, button, choice, field, form, hidden, link, listing, page, sent_form, table, tag, tick,
-)  # fmt: skip
-from anyorder_jax.environments.webarena.sites.serving import MissingError, Request, Response, Routes, Store, redirect
+    Markup,
+    button,
+    choice,
+    field,
+    form,
+    hidden,
+    link,
+    listing,
+    page,
+    sent_form,
+    table,
+    tag,
+    tick,
+)
+from anyorder_jax.environments.webarena.sites.serving import (
+    MissingError,
+    Request,
+    Response,
+    Routes,
+    Store,
+    insert,
+    redirect,
+)
 
 ROUTES = Routes()
 ROOT = "/admin"
 SET = 9
 """Number of the set of attributes that all products have."""
 _TABLES = """
-CREATE TABLE bought (id INTEGER PRIMARY KEY, address INTEGER, customer TEXT, status TEXT, street TEXT, more TEXT, city TEXT,
-    region TEXT, postcode TEXT, country TEXT, carrier TEXT, tracking TEXT);
+CREATE TABLE bought (id INTEGER PRIMARY KEY, address INTEGER, customer TEXT, status TEXT, street TEXT, more TEXT,
+    city TEXT, region TEXT, postcode TEXT, country TEXT, carrier TEXT, tracking TEXT);
 CREATE TABLE comment (bought INTEGER, text TEXT, is_notified INTEGER);
 CREATE TABLE product (id INTEGER PRIMARY KEY, name TEXT, price REAL, quantity REAL, is_in_stock INTEGER DEFAULT 1,
     status INTEGER DEFAULT 1, about TEXT DEFAULT '', size TEXT, colour TEXT);
@@ -35,22 +55,20 @@ REVIEW_STATUS = {"1": "Approved", "2": "Pending", "3": "Not Approved"}
 def seed(store: Store) -> None:
     store.executescript(_TABLES)
     for number, (address, customer, status) in facts.ORDERS.items():
-        row = (number, address, customer, status, f"{number} Main Street", "", "Springfield", "", "12345", "US", "", "")
-        store.execute("INSERT INTO bought VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+        where = {
+            "street": f"{number} Main Street",
+            "more": "",
+            "city": "Springfield",
+            "region": "",
+            "postcode": "12345",
+        }
+        about = {"address": address, "customer": customer, "status": status, "country": "US", "tracking": ""}
+        insert(store, "bought", id=number, **about, **where)
     for number, (name, price, quantity) in facts.PRODUCTS.items():
-        store.execute(
-            "INSERT INTO product (id, name, price, quantity) VALUES (?, ?, ?, ?)", (number, name, price, quantity)
-        )
+        insert(store, "product", id=number, name=name, price=price, quantity=quantity)
     for number, (nickname, product, stars, status) in facts.REVIEWS.items():
-        row = (
-            number,
-            nickname,
-            product,
-            invented.title("admin review", number),
-            stars,
-            2 if status == "pending" else 1,
-        )
-        store.execute("INSERT INTO review VALUES (?, ?, ?, ?, ?, ?)", row)
+        about = {"nickname": nickname, "product": product, "title": invented.title("admin review", number)}
+        insert(store, "review", id=number, stars=stars, status=2 if status == "pending" else 1, **about)
     store.executemany("INSERT INTO cms VALUES (?, ?)", facts.PAGES.items())
 
 
@@ -63,10 +81,17 @@ def one(store: Store, query: str, *values: Any) -> sqlite3.Row:
 
 def admin_page(title: str, *body: object) -> Markup:
     places = {
-        "Dashboard": "/", "Orders": "/sales/order/", "Products": "/catalog/product/", "All Customers": "/customer/index/",
-        "Reviews": "/review/product/", "Pages": "/cms/page/", "Themes": "/admin/system_design_theme/", "Reports": "/reports/",
-        "Cart Price Rules": "/sales_rule/promo_quote/", "Catalog Price Rules": "/catalog_rule/promo_catalog/",
-    }  # fmt: skip
+        "Dashboard": "/",
+        "Orders": "/sales/order/",
+        "Products": "/catalog/product/",
+        "All Customers": "/customer/index/",
+        "Reviews": "/review/product/",
+        "Pages": "/cms/page/",
+        "Themes": "/admin/system_design_theme/",
+        "Reports": "/reports/",
+        "Cart Price Rules": "/sales_rule/promo_quote/",
+        "Catalog Price Rules": "/catalog_rule/promo_catalog/",
+    }
     return page(title, [tag("nav", listing(link(text, ROOT + url) for text, url in places.items()))], *body)
 
 
@@ -80,7 +105,8 @@ def _grid(status: str) -> str:
     """What a list of orders asks for, as it is narrowed to a status."""
     asked = {"namespace": "sales_order_grid", "search": "", "filters[placeholder]": "true", "keywordUpdated": "false"}
     asked |= {"filters[status]": status} if status else {}
-    return f"{ROOT}/mui/index/render/?{urlencode(asked | {'paging[pageSize]': '20', 'paging[current]': '1', 'isAjax': 'true'})}"
+    asked |= {"paging[pageSize]": "20", "paging[current]": "1", "isAjax": "true"}
+    return f"{ROOT}/mui/index/render/?{urlencode(asked)}"
 
 
 @ROUTES("GET", "/admin/sales/order")
@@ -117,17 +143,26 @@ def show_order(store: Store, request: Request, number: str) -> Markup:
     said = store.execute("SELECT * FROM comment WHERE bought = ?", (number,))
     cancel = form(f"{ROOT}/sales/order/cancel/order_id/{number}/", button("Cancel"))
     comment = sent_form(
-        "POST", f"{ROOT}/sales/order/addComment/order_id/{number}?isAjax=true", field("Comment", "history[comment]", kind="area"),
-        tick("Notify Customer by Email", "history[is_customer_notified]"), button("Submit Comment"), kind="form",
-    )  # fmt: skip
+        "POST",
+        f"{ROOT}/sales/order/addComment/order_id/{number}?isAjax=true",
+        field("Comment", "history[comment]", kind="area"),
+        tick("Notify Customer by Email", "history[is_customer_notified]"),
+        button("Submit Comment"),
+        kind="form",
+    )
     shown = ", ".join(row[key] for key in ("street", "more", "city", "region", "postcode") if row[key])
     ship = link("Ship", f"{ROOT}/admin/order_shipment/start/order_id/{number}/")
     return admin_page(
-        f"#{row['id']:09d}", tag("p", f"Status: {facts.STATUSES[row['status']]}"), tag("p", f"Customer: {row['customer']}"),
-        tag("p", f"Shipping Address: {shown}"), link("Edit", f"{ROOT}/sales/order/address/address_id/{row['address']}/"),
-        cancel if row["status"] in ("pending", "processing") else None, ship if not row["tracking"] else tag("p", row["tracking"]),
-        listing(f"{each['text']} (notified: {each['is_notified']})" for each in said), comment,
-    )  # fmt: skip
+        f"#{row['id']:09d}",
+        tag("p", f"Status: {facts.STATUSES[row['status']]}"),
+        tag("p", f"Customer: {row['customer']}"),
+        tag("p", f"Shipping Address: {shown}"),
+        link("Edit", f"{ROOT}/sales/order/address/address_id/{row['address']}/"),
+        cancel if row["status"] in ("pending", "processing") else None,
+        ship if not row["tracking"] else tag("p", row["tracking"]),
+        listing(f"{each['text']} (notified: {each['is_notified']})" for each in said),
+        comment,
+    )
 
 
 @ROUTES("POST", "/admin/sales/order/cancel/order_id/{number}")
@@ -149,11 +184,15 @@ def add_comment(store: Store, request: Request, number: str) -> Response:
 def show_address(store: Store, request: Request, number: str) -> Markup:
     row = one(store, "SELECT * FROM bought WHERE address = ?", number)
     fields = [
-        field("Street Address", "street[0]", row["street"]), field("Street Address Line 2", "street[1]", row["more"]),
-        choice("Country", "country_id", {"US": "United States"}, row["country"]), field("State/Province", "region", row["region"]),
-        choice("State", "region_id", {"": "Choose"} | facts.REGIONS), field("City", "city", row["city"]),
-        field("Zip/Postal Code", "postcode", row["postcode"]), button("Save Order Address"),
-    ]  # fmt: skip
+        field("Street Address", "street[0]", row["street"]),
+        field("Street Address Line 2", "street[1]", row["more"]),
+        choice("Country", "country_id", {"US": "United States"}, row["country"]),
+        field("State/Province", "region", row["region"]),
+        choice("State", "region_id", {"": "Choose"} | facts.REGIONS),
+        field("City", "city", row["city"]),
+        field("Zip/Postal Code", "postcode", row["postcode"]),
+        button("Save Order Address"),
+    ]
     return admin_page("Edit Order Address", form(f"{ROOT}/sales/order/addressSave/address_id/{number}/", *fields))
 
 
@@ -171,9 +210,11 @@ def save_address(store: Store, request: Request, number: str) -> Response:
 )
 def show_shipment(store: Store, request: Request, number: str) -> Markup:
     fields = [
-        choice("Carrier", "tracking[1][carrier_code]", facts.CARRIERS), hidden("tracking[1][title]", ""),
-        field("Number", "tracking[1][number]"), button("Submit Shipment"),
-    ]  # fmt: skip
+        choice("Carrier", "tracking[1][carrier_code]", facts.CARRIERS),
+        hidden("tracking[1][title]", ""),
+        field("Number", "tracking[1][number]"),
+        button("Submit Shipment"),
+    ]
     return admin_page("New Shipment", form(f"{ROOT}/admin/order_shipment/save/order_id/{number}/", *fields))
 
 
@@ -211,9 +252,11 @@ def show_report(store: Store, request: Request, kind: str, name: str, packed: st
     begin, end = (asked.get(key, [""])[0] for key in ("from", "to"))
     fields = [
         choice("Date Used", "report_type", {"created_at_order": "Order Created", "updated_at_order": "Order Updated"}),
-        choice("Period", "period_type", {"day": "Day", "month": "Month", "year": "Year"}), field("From", "from", begin),
-        field("To", "to", end), button("Show Report"),
-    ]  # fmt: skip
+        choice("Period", "period_type", {"day": "Day", "month": "Month", "year": "Year"}),
+        field("From", "from", begin),
+        field("To", "to", end),
+        button("Show Report"),
+    ]
     shown = tag("p", f"{title} from {begin} to {end}: no records.") if packed else None
     return admin_page(
         f"{title} Report", form(f"{ROOT}/reports/{kind}/{name}/filter/", *fields, method="get", data_packed="1"), shown
@@ -245,9 +288,12 @@ def show_cms(store: Store, request: Request) -> Markup:
 def show_cms_page(store: Store, request: Request, number: str) -> Markup:
     row = one(store, "SELECT * FROM cms WHERE id = ?", number)
     fields = [
-        hidden("page_id", row["id"]), hidden("store_id[0]", "0"), hidden("is_active", "1"),
-        field("Page Title", "title", row["title"], required=True), button("Save"),
-    ]  # fmt: skip
+        hidden("page_id", row["id"]),
+        hidden("store_id[0]", "0"),
+        hidden("is_active", "1"),
+        field("Page Title", "title", row["title"], required=True),
+        button("Save"),
+    ]
     return admin_page(row["title"], form(f"{ROOT}/cms/page/save/back/edit", *fields))
 
 

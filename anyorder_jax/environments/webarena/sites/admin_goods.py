@@ -7,8 +7,18 @@ import sqlite3
 from anyorder_jax.environments.webarena.sites import admin_facts as facts
 from anyorder_jax.environments.webarena.sites.admin import REVIEW_STATUS, ROOT, ROUTES, SET, admin_page, one, seed
 from anyorder_jax.environments.webarena.sites.markup import (
-    Markup, button, choice, field, form, hidden, joined, link, listing, table, tag,
-)  # fmt: skip
+    Markup,
+    button,
+    choice,
+    field,
+    form,
+    hidden,
+    joined,
+    link,
+    listing,
+    table,
+    tag,
+)
 from anyorder_jax.environments.webarena.sites.serving import MissingError, Request, Response, Site, Store, redirect
 
 _ENABLED = {"1": "Enabled", "2": "Disabled"}
@@ -47,19 +57,22 @@ def show_products(store: Store, request: Request) -> Markup:
 
 def _fields(name: str = "", price: float = 0.0, quantity: float = 0.0) -> list[Markup]:
     return [
-        field("Product Name", "product[name]", name, required=True), field("Price", "product[price]", f"{price:.2f}"),
+        field("Product Name", "product[name]", name, required=True),
+        field("Price", "product[price]", f"{price:.2f}"),
         field("Quantity", "product[quantity_and_stock_status][qty]", f"{quantity:g}"),
-    ]  # fmt: skip
+    ]
 
 
 @ROUTES("GET", "/admin/catalog/product/edit/id/{number}")
 def show_product(store: Store, request: Request, number: str) -> Markup:
     row = one(store, "SELECT * FROM product WHERE id = ?", number)
     fields = [
-        choice("Enable Product", "product[status]", _ENABLED, row["status"]), *_fields(row["name"], row["price"], row["quantity"]),
+        choice("Enable Product", "product[status]", _ENABLED, row["status"]),
+        *_fields(row["name"], row["price"], row["quantity"]),
         choice("Stock Status", "product[quantity_and_stock_status][is_in_stock]", _STOCK, row["is_in_stock"]),
-        field("Short Description", "product[short_description]", row["about"], kind="area"), button("Save"),
-    ]  # fmt: skip
+        field("Short Description", "product[short_description]", row["about"], kind="area"),
+        button("Save"),
+    ]
     action = f"{ROOT}/catalog/product/save/id/{number}/type/{_kind(row)}/store/0/set/{SET}/back/edit"
     return admin_page(row["name"], form(action, *fields))
 
@@ -69,9 +82,14 @@ def save_product(store: Store, request: Request, number: str, kind: str, group: 
     sent = request.form
     stock = "product[quantity_and_stock_status]"
     values = (
-        sent["product[name]"], float(sent["product[price]"]), float(sent[f"{stock}[qty]"]), int(sent[f"{stock}[is_in_stock]"]),
-        int(sent["product[status]"]), sent["product[short_description]"], number,
-    )  # fmt: skip
+        sent["product[name]"],
+        float(sent["product[price]"]),
+        float(sent[f"{stock}[qty]"]),
+        int(sent[f"{stock}[is_in_stock]"]),
+        int(sent["product[status]"]),
+        sent["product[short_description]"],
+        number,
+    )
     query = "UPDATE product SET name = ?, price = ?, quantity = ?, is_in_stock = ?, status = ?, about = ? WHERE id = ?"
     store.execute(query, values)
     return redirect(f"{ROOT}/catalog/product/edit/id/{number}/")
@@ -80,11 +98,13 @@ def save_product(store: Store, request: Request, number: str, kind: str, group: 
 @ROUTES("GET", "/admin/catalog/product/new/set/{group}/type/simple")
 def show_new_product(store: Store, request: Request, group: str) -> Markup:
     fields = [
-        choice("Enable Product", "product[status]", _ENABLED), *_fields(),
+        choice("Enable Product", "product[status]", _ENABLED),
+        *_fields(),
         choice("Stock Status", "product[quantity_and_stock_status][is_in_stock]", _STOCK),
-        choice("Size", "product[size]", {"": "Choose"} | facts.SIZES), choice("Color", "product[color]", {"": "Choose"} | facts.COLOURS),
+        choice("Size", "product[size]", {"": "Choose"} | facts.SIZES),
+        choice("Color", "product[color]", {"": "Choose"} | facts.COLOURS),
         button("Save"),
-    ]  # fmt: skip
+    ]
     return admin_page(
         "New Product", form(f"{ROOT}/catalog/product/save/type/simple/store/0/set/{group}/back/edit", *fields)
     )
@@ -94,9 +114,13 @@ def show_new_product(store: Store, request: Request, group: str) -> Markup:
 def create_product(store: Store, request: Request, group: str) -> Response:
     sent = request.form
     row = (
-        sent["product[name]"], float(sent["product[price]"]), float(sent["product[quantity_and_stock_status][qty]"]),
-        int(sent["product[status]"]), sent["product[size]"], sent["product[color]"],
-    )  # fmt: skip
+        sent["product[name]"],
+        float(sent["product[price]"]),
+        float(sent["product[quantity_and_stock_status][qty]"]),
+        int(sent["product[status]"]),
+        sent["product[size]"],
+        sent["product[color]"],
+    )
     query = "INSERT INTO product (name, price, quantity, status, size, colour) VALUES (?, ?, ?, ?, ?, ?)"
     return redirect(f"{ROOT}/catalog/product/edit/id/{store.execute(query, row).lastrowid}/")
 
@@ -104,10 +128,17 @@ def create_product(store: Store, request: Request, group: str) -> Response:
 @ROUTES("GET", "/admin/review/product")
 def show_reviews(store: Store, request: Request) -> Markup:
     rows = [
-        (row["id"], row["title"], row["nickname"], f"{row['stars']} stars", row["product"], REVIEW_STATUS[str(row["status"])],
-         link(f"Edit {row['id']}", f"{ROOT}/review/product/edit/id/{row['id']}/"))
+        (
+            row["id"],
+            row["title"],
+            row["nickname"],
+            f"{row['stars']} stars",
+            row["product"],
+            REVIEW_STATUS[str(row["status"])],
+            link(f"Edit {row['id']}", f"{ROOT}/review/product/edit/id/{row['id']}/"),
+        )
         for row in store.execute("SELECT * FROM review ORDER BY id DESC")
-    ]  # fmt: skip
+    ]
     return admin_page("Reviews", table(("ID", "Title", "Nickname", "Rating", "Product", "Status", "Action"), rows))
 
 
@@ -164,11 +195,20 @@ def show_new_rule(store: Store, request: Request, kind: str, name: str) -> Marku
         for key, value in (("type", _COMBINE), ("aggregator", "all"), ("value", "1"))
     ]
     fields = [
-        field("Rule Name", "name", required=True), hidden("is_active", "1"), hidden("coupon_type", "1"),
+        field("Rule Name", "name", required=True),
+        hidden("is_active", "1"),
+        hidden("coupon_type", "1"),
         choice("Websites", "website_ids[0]", {"1": "Main Website"}),
-        choice("Customer Groups", "customer_group_ids[0]", {"0": "NOT LOGGED IN", "1": "General", "2": "Wholesale", "3": "Retailer"}),
-        choice("Apply", "simple_action", _ACTIONS), field("Discount Amount", "discount_amount", "0"), joined(combine), button("Save"),
-    ]  # fmt: skip
+        choice(
+            "Customer Groups",
+            "customer_group_ids[0]",
+            {"0": "NOT LOGGED IN", "1": "General", "2": "Wholesale", "3": "Retailer"},
+        ),
+        choice("Apply", "simple_action", _ACTIONS),
+        field("Discount Amount", "discount_amount", "0"),
+        joined(combine),
+        button("Save"),
+    ]
     return admin_page("New Rule", form(f"{path}/save" + ("/" if kind == "catalog_rule" else ""), *fields))
 
 

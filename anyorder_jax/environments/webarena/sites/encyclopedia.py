@@ -49,12 +49,16 @@ def _pages() -> dict[str, Markup]:
     films = table(("Film", "Year", "Academy Award", "BAFTA Award"), rows)
     career = [tag("h3", one) for one in facts.CAREER]
     name = f"{facts.PERSON.replace(' ', '_')}.html"
-    person = _page(facts.PERSON, tag("p", f"{facts.PERSON} makes films."), tag("h2", "Career"), *career, tag("h2", "Films"), films)
+    person = _page(
+        facts.PERSON, tag("p", f"{facts.PERSON} makes films."), tag("h2", "Career"), *career, tag("h2", "Films"), films
+    )
     return {"index.html": _page("Encyclopedia", listing([link(facts.PERSON, name)])), name: person}
 
 
 def _page(title: str, *body: object) -> Markup:
-    return tag("html", tag("head", tag("meta", charset="utf-8"), tag("title", title)), tag("body", tag("h1", title), *body))
+    return tag(
+        "html", tag("head", tag("meta", charset="utf-8"), tag("title", title)), tag("body", tag("h1", title), *body)
+    )
 
 
 def _picture(side: int = 48) -> bytes:
@@ -75,7 +79,12 @@ def zim() -> bytes:
     Raises:
       RuntimeError: it cannot be made; says what the program said.
     """
-    about = {"title": "Encyclopedia", "description": "A few pages", "creator": "anyorder_jax", "publisher": "anyorder_jax"}
+    about = {
+        "title": "Encyclopedia",
+        "description": "A few pages",
+        "creator": "anyorder_jax",
+        "publisher": "anyorder_jax",
+    }
     with tempfile.TemporaryDirectory(prefix="anyorder-zim-") as folder:
         pages = Path(folder, "pages")
         pages.mkdir()
@@ -89,7 +98,9 @@ def zim() -> bytes:
             [*command, str(pages), str(made)], capture_output=True, timeout=MAKE_SECONDS, stdin=subprocess.DEVNULL
         )
         if done.returncode or not made.is_file():
-            raise RuntimeError(f"webarena: zimwriterfs ended with {done.returncode}: {done.stderr.decode(errors='replace')[-500:]}")
+            raise RuntimeError(
+                f"webarena: zimwriterfs ended with {done.returncode}: {done.stderr.decode(errors='replace')[-500:]}"
+            )
         return made.read_bytes()
 
 

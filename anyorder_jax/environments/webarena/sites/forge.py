@@ -1,4 +1,4 @@
-"""Forge: a stand-in for WebArena's GitLab; the one who looks is signed in as `USER`. Projects stand in `forge_project`."""
+"""Forge: a stand-in for WebArena's GitLab; who looks is signed in as `USER`. Projects stand in `forge_project`."""
 
 from __future__ import annotations
 
@@ -7,73 +7,35 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from anyorder_jax.environments.webarena.sites import forge_facts as facts
-from anyorder_jax.environments.webarena.sites import invented
 from anyorder_jax.environments.webarena.sites.forge_facts import NAMESPACE, USER
 from anyorder_jax.environments.webarena.sites.markup import (
-    Markup, button, choice, field, form, hidden, joined, link, listing, page, sent_form, tag, tick,
-)  # fmt: skip
+    Markup,
+    button,
+    choice,
+    field,
+    form,
+    hidden,
+    joined,
+    link,
+    listing,
+    page,
+    sent_form,
+    tag,
+    tick,
+)
 from anyorder_jax.environments.webarena.sites.serving import (
-    MissingError, Request, Response, Routes, Store, answer, redirect,
-)  # fmt: skip
+    MissingError,
+    Request,
+    Response,
+    Routes,
+    Store,
+    answer,
+    redirect,
+)
 
 ROUTES = Routes()
 LEVELS = {"0": "Private", "10": "Internal", "20": "Public"}
 ACCESS = {"10": "Guest", "20": "Reporter", "30": "Developer", "40": "Maintainer"}
-_TABLES = """
-CREATE TABLE user (id INTEGER PRIMARY KEY, name TEXT UNIQUE COLLATE NOCASE, full_name TEXT, is_followed INTEGER DEFAULT 0);
-CREATE TABLE project (id INTEGER PRIMARY KEY, path TEXT UNIQUE COLLATE NOCASE, name TEXT, stars INTEGER DEFAULT 0,
-    is_starred INTEGER DEFAULT 0, visibility INTEGER DEFAULT 20, template TEXT, parent INTEGER);
-CREATE TABLE team (id INTEGER PRIMARY KEY, path TEXT UNIQUE COLLATE NOCASE, name TEXT);
-CREATE TABLE member (place TEXT, user INTEGER, access INTEGER);
-CREATE TABLE issue (id INTEGER PRIMARY KEY, project TEXT COLLATE NOCASE, number INTEGER, title TEXT, state TEXT, label TEXT,
-    assignee INTEGER, due TEXT);
-CREATE TABLE milestone (project TEXT COLLATE NOCASE, title TEXT, start TEXT, due TEXT);
-CREATE TABLE request (id INTEGER PRIMARY KEY, project TEXT COLLATE NOCASE, number INTEGER, title TEXT, author TEXT,
-    source TEXT, target TEXT, reviewer INTEGER);
-CREATE TABLE note (kind TEXT, target INTEGER, author TEXT, text TEXT);
-CREATE TABLE file (project TEXT COLLATE NOCASE, branch TEXT, path TEXT, text TEXT, PRIMARY KEY (project, branch, path));
-CREATE TABLE work (project TEXT COLLATE NOCASE, author TEXT, day TEXT, title TEXT);
-CREATE TABLE setting (name TEXT PRIMARY KEY, value TEXT);
-"""
-
-
-def seed(store: Store) -> None:
-    store.executescript(_TABLES)
-    for name, (number, full_name) in facts.USERS.items():
-        store.execute("INSERT INTO user (id, name, full_name) VALUES (?, ?, ?)", (number, name, full_name))
-    for path, (number, name, stars) in facts.PROJECTS.items():
-        store.execute("INSERT INTO project (id, path, name, stars) VALUES (?, ?, ?, ?)", (number, path, name, stars))
-        for i, label in enumerate((*facts.LABELS.get(path, ()), "")):
-            for state in ("opened", "closed"):
-                title = invented.title("issue", path, i, state)
-                row = (path, 2 * i + (state == "closed") + 1, title, state, label)
-                store.execute("INSERT INTO issue (project, number, title, state, label) VALUES (?, ?, ?, ?, ?)", row)
-        store.execute("INSERT INTO file VALUES (?, ?, 'README.md', ?)", (path, branches(path)[0], f"# {name}\n"))
-    for (path, number), (identity, title) in facts.ISSUES.items():
-        row = (identity, path, number, title)
-        store.execute("INSERT INTO issue VALUES (?, ?, ?, ?, 'opened', '', NULL, NULL)", row)
-    for number, (path, title, author) in facts.REQUESTS.items():
-        row = (number, path, number % 1000, title, author, "patch", "main", None)
-        store.execute("INSERT INTO request VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
-        writer = author if number in facts.ANSWERED else USER
-        store.execute("INSERT INTO note VALUES ('merge_request', ?, ?, ?)", (number, writer, invented.remark(number)))
-    for (path, name), text in facts.FILES.items():
-        store.execute("INSERT INTO file VALUES (?, ?, ?, ?)", (path, branches(path)[0], name, text))
-    for (path, author, day), times in facts.COMMITS.items():
-        for i in range(times):
-            store.execute(
-                "INSERT INTO work VALUES (?, ?, ?, ?)", (path, author, day, invented.title(path, author, day, i))
-            )
-    for path, names in facts.MEMBERS.items():
-        for name in names:
-            store.execute("INSERT INTO member VALUES (?, ?, 30)", (path, facts.USERS[name][0]))
-    settings = {"website": "", "message": "", "availability": "not_set"}
-    store.executemany("INSERT INTO setting VALUES (?, ?)", settings.items())
-
-
-def branches(path: str) -> tuple[str, ...]:
-    """Of a project, its main one first."""
-    return facts.BRANCHES.get(path, ("main",))
 
 
 def one(store: Store, query: str, *values: Any) -> sqlite3.Row:
@@ -87,12 +49,18 @@ def one(store: Store, query: str, *values: Any) -> sqlite3.Row:
 def forge_page(title: str, *body: object) -> Markup:
     """A page with the menu."""
     menu = {
-        "Projects": "/", "Explore": "/explore", "To-Do List": "/dashboard/todos",
+        "Projects": "/",
+        "Explore": "/explore",
+        "To-Do List": "/dashboard/todos",
         "Assigned to you": f"/dashboard/merge_requests?assignee_username={USER}",
         "Review requests for you": f"/dashboard/merge_requests?reviewer_username={USER}",
-        "New project": "/projects/new", "New group": "/groups/new", "Set status": "/-/profile/status",
-        "Edit profile": "/-/profile", "Access tokens": "/-/profile/personal_access_tokens", USER: f"/{USER}",
-    }  # fmt: skip
+        "New project": "/projects/new",
+        "New group": "/groups/new",
+        "Set status": "/-/profile/status",
+        "Edit profile": "/-/profile",
+        "Access tokens": "/-/profile/personal_access_tokens",
+        USER: f"/{USER}",
+    }
     search = form("/search", field("Search GitLab", "search"), button("Search"), method="get")
     return page(title, [tag("nav", listing(link(*entry) for entry in menu.items())), search], *body)
 
@@ -108,10 +76,12 @@ def people(store: Store) -> dict[str, str]:
 def invitation(store: Store, kind: str, number: int) -> Markup:
     """The form that invites people; kind: "projects" or "groups"."""
     return sent_form(
-        "POST", f"/api/v4/{kind}/{number}/invitations",
+        "POST",
+        f"/api/v4/{kind}/{number}/invitations",
         choice("Username, name or email address", "user_id", people(store), multiple=True, size=10),
-        choice("Select a role", "access_level", ACCESS, "10", data_json="1"), button("Invite"),
-    )  # fmt: skip
+        choice("Select a role", "access_level", ACCESS, "10", data_json="1"),
+        button("Invite"),
+    )
 
 
 def shown_projects(rows: Iterable[sqlite3.Row]) -> Markup:
@@ -185,10 +155,12 @@ def save_profile(store: Store, request: Request) -> Response:
 def show_status(store: Store, request: Request) -> Markup:
     now = {row["name"]: row["value"] for row in store.execute("SELECT * FROM setting")}
     fields = [
-        field("What's your status?", "message", now["message"]), hidden("emoji", "speech_balloon"),
+        field("What's your status?", "message", now["message"]),
+        hidden("emoji", "speech_balloon"),
         tick("Set yourself as busy", "availability", "busy", data_off="not_set", checked=now["availability"] == "busy"),
-        hidden("clear_status_after", "null", data_json="1"), button("Set status"),
-    ]  # fmt: skip
+        hidden("clear_status_after", "null", data_json="1"),
+        button("Set status"),
+    ]
     return forge_page("Set a status", sent_form("PUT", "/api/v4/user/status", *fields, then=f"/{USER}"))
 
 
@@ -225,9 +197,13 @@ def show_new_project_form(store: Store, request: Request, template: str) -> Mark
         for value, text in LEVELS.items()
     ]
     fields = [
-        *chosen, field("Project name", "project[name]", required=True), hidden("project[namespace_id]", NAMESPACE),
-        field("Project slug", "project[path]", required=True), *levels, *(readme if template == "blank" else []),
-    ]  # fmt: skip
+        *chosen,
+        field("Project name", "project[name]", required=True),
+        hidden("project[namespace_id]", NAMESPACE),
+        field("Project slug", "project[path]", required=True),
+        *levels,
+        *(readme if template == "blank" else []),
+    ]
     return forge_page("Create project", form("/projects", *fields, button("Create project")))
 
 
@@ -289,7 +265,7 @@ def query_graph(store: Store, request: Request) -> Response:
     """What the page of issues asks when it opens: how many there are."""
     path = request.referer.split("/-/")[0].strip("/")
     rows = store.execute("SELECT state, COUNT(*) FROM issue WHERE project = ? GROUP BY state", (path,))
-    return answer({"data": {"project": {"issues": {state: number for state, number in rows}}}})
+    return answer({"data": {"project": {"issues": dict(rows.fetchall())}}})
 
 
 @ROUTES("GET", "/{name}")

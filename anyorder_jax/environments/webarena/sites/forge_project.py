@@ -7,17 +7,33 @@ import sqlite3
 
 from anyorder_jax.environments.webarena.sites import forge_facts as facts
 from anyorder_jax.environments.webarena.sites.forge import (
-    ROUTES, branches, forge_page, invitation, members_of, one, people, seed,
-)  # fmt: skip
+    ROUTES,
+    forge_page,
+    invitation,
+    members_of,
+    one,
+    people,
+)
 from anyorder_jax.environments.webarena.sites.forge_facts import NAMESPACE, USER
+from anyorder_jax.environments.webarena.sites.forge_store import branches
 from anyorder_jax.environments.webarena.sites.markup import (
-    Markup, button, choice, field, form, hidden, joined, link, listing, sent_button, sent_form, table, tag,
-)  # fmt: skip
+    Markup,
+    button,
+    choice,
+    field,
+    form,
+    hidden,
+    joined,
+    link,
+    listing,
+    sent_button,
+    sent_form,
+    table,
+    tag,
+)
 from anyorder_jax.environments.webarena.sites.serving import (
-    MissingError,
     Request,
     Response,
-    Site,
     Store,
     answer,
     redirect,
@@ -26,27 +42,29 @@ from anyorder_jax.environments.webarena.sites.serving import (
 _STATES = {"opened": "Open", "closed": "Closed", "all": "All"}
 
 
-def site() -> Site:
-    return Site("gitlab", ROUTES, seed)
-
-
-def _project(store: Store, space: str, name: str) -> sqlite3.Row:
+def find(store: Store, space: str, name: str) -> sqlite3.Row:
+    """A project. Raises MissingError."""
     return one(store, "SELECT * FROM project WHERE path = ?", f"{space}/{name}")
 
 
-def _project_page(project: sqlite3.Row, title: str, *body: object) -> Markup:
+def project_page(project: sqlite3.Row, title: str, *body: object) -> Markup:
     """A page with the project's own menu."""
     path = f"/{project['path']}"
     menu = {
-        project["name"]: path, "Issues": f"{path}/-/issues", "Milestones": f"{path}/-/milestones", "Commits": f"{path}/-/commits",
-        "Merge requests": f"{path}/-/merge_requests", "Members": f"{path}/-/project_members", "Web IDE": f"{path}/-/ide",
-    }  # fmt: skip
+        project["name"]: path,
+        "Issues": f"{path}/-/issues",
+        "Milestones": f"{path}/-/milestones",
+        "Commits": f"{path}/-/commits",
+        "Merge requests": f"{path}/-/merge_requests",
+        "Members": f"{path}/-/project_members",
+        "Web IDE": f"{path}/-/ide",
+    }
     return forge_page(title, tag("nav", listing(link(*entry) for entry in menu.items()), aria_label="Project"), *body)
 
 
 @ROUTES("GET", "/{space}/{name}")
-def show_project(store: Store, request: Request, space: str, name: str) -> Markup:
-    project = _project(store, space, name)
+def showfind(store: Store, request: Request, space: str, name: str) -> Markup:
+    project = find(store, space, name)
     path, stars = f"/{project['path']}", project["stars"] + project["is_starred"]
     files = store.execute("SELECT * FROM file WHERE project = ? ORDER BY branch, path", (project["path"],))
     fork = {
@@ -56,20 +74,25 @@ def show_project(store: Store, request: Request, space: str, name: str) -> Marku
         "path": name,
         "visibility": "public",
     }
-    return _project_page(
-        project, project["name"], tag("p", f"Project ID: {project['id']}"),
+    return project_page(
+        project,
+        project["name"],
+        tag("p", f"Project ID: {project['id']}"),
         sent_button("Unstar" if project["is_starred"] else "Star", "POST", f"{path}/toggle_star.json", {}, "form"),
-        tag("p", f"{stars} stars"), sent_button("Fork", "POST", f"/api/v4/projects/{project['id']}/fork", fork),
+        tag("p", f"{stars} stars"),
+        sent_button("Fork", "POST", f"/api/v4/projects/{project['id']}/fork", fork),
         field("Clone with SSH", "clone", f"ssh://git@127.0.0.1:2222{path}.git", readonly=True),
-        listing(link(f"{row['path']} ({row['branch']})", f"{path}/-/edit/{row['branch']}/{row['path']}") for row in files),
+        listing(
+            link(f"{row['path']} ({row['branch']})", f"{path}/-/edit/{row['branch']}/{row['path']}") for row in files
+        ),
         link("New file", f"{path}/-/new/{branches(project['path'])[0]}"),
-    )  # fmt: skip
+    )
 
 
 @ROUTES("POST", "/{space}/{name}/toggle_star.json")
 def toggle_star(store: Store, request: Request, space: str, name: str) -> Response:
     store.execute("UPDATE project SET is_starred = 1 - is_starred WHERE path = ?", (f"{space}/{name}",))
-    project = _project(store, space, name)
+    project = find(store, space, name)
     return answer({"star_count": project["stars"] + project["is_starred"]})
 
 
@@ -85,24 +108,15 @@ def fork(store: Store, request: Request, number: str) -> Response:
 
 @ROUTES("GET", "/{space}/{name}/-/project_members")
 def show_members(store: Store, request: Request, space: str, name: str) -> Markup:
-    project = _project(store, space, name)
-    return _project_page(
+    project = find(store, space, name)
+    return project_page(
         project, "Project members", members_of(store, project["path"]), invitation(store, "projects", project["id"])
-    )
-
-
-@ROUTES("GET", "/{space}/{name}/-/commits")
-def show_commits(store: Store, request: Request, space: str, name: str) -> Markup:
-    project = _project(store, space, name)
-    rows = store.execute("SELECT * FROM work WHERE project = ? ORDER BY day DESC, author", (project["path"],))
-    return _project_page(
-        project, "Commits", listing(f"{row['author']} authored on {row['day']}: {row['title']}" for row in rows)
     )
 
 
 @ROUTES("GET", "/{space}/{name}/-/issues")
 def show_issues(store: Store, request: Request, space: str, name: str) -> Markup:
-    project, asked = _project(store, space, name), request.query
+    project, asked = find(store, space, name), request.query
     state, text = asked.get("state", "opened"), f"%{asked.get('search', '')}%"
     query, values = "SELECT * FROM issue WHERE project = ? AND title LIKE ?", [project["path"], text]
     label, other = asked.get("label_name[]", ""), asked.get("not[label_name][]", "")
@@ -114,14 +128,16 @@ def show_issues(store: Store, request: Request, space: str, name: str) -> Markup
     labels = {"": "Any", "None": "None"} | {one: one for one in facts.LABELS.get(project["path"], ())}
     path = f"/{project['path']}/-/issues"
     search = [
-        choice("State", "state", _STATES, state), choice("Label", "label_name[]", labels, label),
+        choice("State", "state", _STATES, state),
+        choice("Label", "label_name[]", labels, label),
         choice("Label is not", "not[label_name][]", {key: one for key, one in labels.items() if key != "None"}, other),
-        field("Search", "search", asked.get("search", "")), button("Filter"),
-    ]  # fmt: skip
+        field("Search", "search", asked.get("search", "")),
+        button("Filter"),
+    ]
     ask = json.dumps({"operationName": "getIssuesCount", "variables": {"fullPath": project["path"]}})
     shown = [link(f"#{row['number']} {row['title']}", f"{path}/{row['number']}") for row in rows]
     loads = tag("div", data_load="/api/graphql", data_method="POST", data_kind="application/json", data_body=ask)
-    return _project_page(
+    return project_page(
         project,
         "Issues",
         link("New issue", f"{path}/new"),
@@ -133,17 +149,19 @@ def show_issues(store: Store, request: Request, space: str, name: str) -> Markup
 
 @ROUTES("GET", "/{space}/{name}/-/issues/new")
 def show_new_issue(store: Store, request: Request, space: str, name: str) -> Markup:
-    project = _project(store, space, name)
+    project = find(store, space, name)
     fields = [
-        field("Title", "issue[title]", required=True), field("Description", "issue[description]", kind="area"),
-        choice("Assignee", "issue[assignee_ids][]", {"0": "Unassigned"} | people(store)), field("Due date", "issue[due_date]"),
-    ]  # fmt: skip
-    return _project_page(project, "New Issue", form(f"/{project['path']}/-/issues", *fields, button("Create issue")))
+        field("Title", "issue[title]", required=True),
+        field("Description", "issue[description]", kind="area"),
+        choice("Assignee", "issue[assignee_ids][]", {"0": "Unassigned"} | people(store)),
+        field("Due date", "issue[due_date]"),
+    ]
+    return project_page(project, "New Issue", form(f"/{project['path']}/-/issues", *fields, button("Create issue")))
 
 
 @ROUTES("POST", "/{space}/{name}/-/issues")
 def create_issue(store: Store, request: Request, space: str, name: str) -> Response:
-    project, sent = _project(store, space, name), request.form
+    project, sent = find(store, space, name), request.form
     number = 1 + one(store, "SELECT COALESCE(MAX(number), 0) FROM issue WHERE project = ?", project["path"])[0]
     row = (project["path"], number, sent["issue[title]"], int(sent["issue[assignee_ids][]"]), sent["issue[due_date]"])
     query = (
@@ -155,20 +173,27 @@ def create_issue(store: Store, request: Request, space: str, name: str) -> Respo
 
 @ROUTES("GET", "/{space}/{name}/-/issues/{number}")
 def show_issue(store: Store, request: Request, space: str, name: str, number: str) -> Markup:
-    project = _project(store, space, name)
+    project = find(store, space, name)
     issue = one(store, "SELECT * FROM issue WHERE project = ? AND number = ?", project["path"], number)
     users = people(store)
     options = {"[]": "Unassigned"} | {f"[{key}]": text for key, text in users.items()}
     chosen = f"[{issue['assignee']}]" if issue["assignee"] else "[]"
     assign = sent_form(
-        "PUT", f"/{project['path']}/-/issues/{number}.json",
-        choice("Assignee", "issue.assignee_ids", options, chosen, data_json="1"), button("Apply"),
-    )  # fmt: skip
+        "PUT",
+        f"/{project['path']}/-/issues/{number}.json",
+        choice("Assignee", "issue.assignee_ids", options, chosen, data_json="1"),
+        button("Apply"),
+    )
     shown = users.get(str(issue["assignee"]), "none")
-    return _project_page(
-        project, issue["title"], tag("p", f"State: {issue['state']}"), tag("p", f"Assigned to: {shown}"),
-        tag("p", f"Due date: {issue['due'] or 'none'}"), assign, _notes(store, project, "Issue", issue["id"]),
-    )  # fmt: skip
+    return project_page(
+        project,
+        issue["title"],
+        tag("p", f"State: {issue['state']}"),
+        tag("p", f"Assigned to: {shown}"),
+        tag("p", f"Due date: {issue['due'] or 'none'}"),
+        assign,
+        notes(store, project, "Issue", issue["id"]),
+    )
 
 
 @ROUTES("PUT", "/{space}/{name}/-/issues/{number}.json")
@@ -179,16 +204,25 @@ def assign_issue(store: Store, request: Request, space: str, name: str, number: 
     return answer({"assignees": wanted})
 
 
-def _notes(store: Store, project: sqlite3.Row, kind: str, number: int) -> Markup:
+def notes(store: Store, project: sqlite3.Row, kind: str, number: int) -> Markup:
     """What was said, and the form to say more."""
     rows = store.execute("SELECT * FROM note WHERE kind = ? AND target = ? ORDER BY rowid", (kind, number))
     said = listing(f"@{row['author']} said: {row['text']}" for row in rows)
     url = f"/{project['path']}/notes?target_id={number}&target_type={kind}"
     shown = {"merge_request": "MergeRequest"}.get(kind, kind)
-    return joined([said, sent_form(
-        "POST", url, hidden("note.noteable_type", shown), hidden("note.noteable_id", number, data_json="1"),
-        field("Comment", "note.note", kind="area"), button("Comment"),
-    )])  # fmt: skip
+    return joined(
+        [
+            said,
+            sent_form(
+                "POST",
+                url,
+                hidden("note.noteable_type", shown),
+                hidden("note.noteable_id", number, data_json="1"),
+                field("Comment", "note.note", kind="area"),
+                button("Comment"),
+            ),
+        ]
+    )
 
 
 @ROUTES("POST", "/{space}/{name}/notes")
@@ -200,20 +234,22 @@ def add_note(store: Store, request: Request, space: str, name: str) -> Response:
 
 @ROUTES("GET", "/{space}/{name}/-/milestones")
 def show_milestones(store: Store, request: Request, space: str, name: str) -> Markup:
-    project = _project(store, space, name)
+    project = find(store, space, name)
     rows = store.execute("SELECT * FROM milestone WHERE project = ?", (project["path"],))
     shown = table(("Title", "Start date", "Due date"), [(row["title"], row["start"], row["due"]) for row in rows])
-    return _project_page(project, "Milestones", link("New milestone", f"/{project['path']}/-/milestones/new"), shown)
+    return project_page(project, "Milestones", link("New milestone", f"/{project['path']}/-/milestones/new"), shown)
 
 
 @ROUTES("GET", "/{space}/{name}/-/milestones/new")
 def show_new_milestone(store: Store, request: Request, space: str, name: str) -> Markup:
-    project = _project(store, space, name)
+    project = find(store, space, name)
     fields = [
-        field("Title", "milestone[title]", required=True), field("Start Date", "milestone[start_date]"),
-        field("Due Date", "milestone[due_date]"), field("Description", "milestone[description]", kind="area"),
-    ]  # fmt: skip
-    return _project_page(
+        field("Title", "milestone[title]", required=True),
+        field("Start Date", "milestone[start_date]"),
+        field("Due Date", "milestone[due_date]"),
+        field("Description", "milestone[description]", kind="area"),
+    ]
+    return project_page(
         project, "New Milestone", form(f"/{project['path']}/-/milestones", *fields, button("Create milestone"))
     )
 
@@ -223,120 +259,3 @@ def create_milestone(store: Store, request: Request, space: str, name: str) -> R
     row = (f"{space}/{name}", *(request.form[f"milestone[{key}]"] for key in ("title", "start_date", "due_date")))
     store.execute("INSERT INTO milestone VALUES (?, ?, ?, ?)", row)
     return redirect(f"/{space}/{name}/-/milestones")
-
-
-@ROUTES("GET", "/{space}/{name}/-/merge_requests")
-def show_requests(store: Store, request: Request, space: str, name: str) -> Markup:
-    project = _project(store, space, name)
-    path = f"/{project['path']}/-/merge_requests"
-    rows = store.execute("SELECT * FROM request WHERE project = ? ORDER BY id DESC", (project["path"],))
-    shown = listing(link(row["title"], f"{path}/{row['number']}") for row in rows)
-    return _project_page(project, "Merge requests", link("New merge request", f"{path}/new"), shown)
-
-
-@ROUTES("GET", "/{space}/{name}/-/merge_requests/new")
-def show_new_request(store: Store, request: Request, space: str, name: str) -> Markup:
-    project = _project(store, space, name)
-    options = {branch: branch for branch in branches(project["path"])}
-    users = people(store)
-    fields = [
-        choice("Source branch", "merge_request[source_branch]", options), choice("Target branch", "merge_request[target_branch]", options),
-        hidden("merge_request[source_project_id]", project["id"]), hidden("merge_request[target_project_id]", project["id"]),
-        field("Title", "merge_request[title]"), choice("Assignee", "merge_request[assignee_ids][]", {"0": "Unassigned"} | users),
-        choice("Reviewer", "merge_request[reviewer_ids][]", {"0": "Unassigned"} | users),
-    ]  # fmt: skip
-    action = f"/{project['path']}/-/merge_requests"
-    return _project_page(project, "New merge request", form(action, *fields, button("Create merge request")))
-
-
-@ROUTES("POST", "/{space}/{name}/-/merge_requests")
-def create_request(store: Store, request: Request, space: str, name: str) -> Response:
-    sent = {
-        key: request.form[f"merge_request[{key}]"]
-        for key in ("source_branch", "target_branch", "title", "reviewer_ids][")
-    }
-    project = _project(store, space, name)
-    number = 1 + one(store, "SELECT COALESCE(MAX(number), 0) FROM request WHERE project = ?", project["path"])[0]
-    title = sent["title"] or f"Merge {sent['source_branch']}"
-    row = (
-        project["path"],
-        number,
-        title,
-        USER,
-        sent["source_branch"],
-        sent["target_branch"],
-        int(sent["reviewer_ids]["]),
-    )
-    query = (
-        "INSERT INTO request (project, number, title, author, source, target, reviewer) VALUES (?, ?, ?, ?, ?, ?, ?)"
-    )
-    store.execute(query, row)
-    return redirect(f"/{project['path']}/-/merge_requests/{number}")
-
-
-@ROUTES("GET", "/{space}/{name}/-/merge_requests/{number}")
-def show_request(store: Store, request: Request, space: str, name: str, number: str) -> Markup:
-    project = _project(store, space, name)
-    row = one(store, "SELECT * FROM request WHERE project = ? AND number = ?", project["path"], number)
-    about = tag("p", f"@{row['author']} asks to merge {row['source']} into {row['target']}")
-    return _project_page(project, row["title"], about, _notes(store, project, "merge_request", row["id"]))
-
-
-def _file_form(project: sqlite3.Row, method: str, branch: str, path: str, text: str) -> Markup:
-    action, name = ("update", "file_path") if method == "put" else ("create", "file_name")
-    where = f"/{project['path']}/-/{action}/{branch}" + (f"/{path}" if path else "")
-    return form(
-        where, hidden("_method", method), field("File name", name, path), hidden("original_branch", branch),
-        field("Content", "content", text, kind="area"), field("Target branch", "branch_name", branch),
-        field("Commit message", "commit_message", f"Update {path}"), button("Commit changes"),
-    )  # fmt: skip
-
-
-@ROUTES("GET", "/{space}/{name}/-/edit/{branch}/{path:path}")
-def show_file(store: Store, request: Request, space: str, name: str, branch: str, path: str) -> Markup:
-    project = _project(store, space, name)
-    row = one(store, "SELECT * FROM file WHERE project = ? AND branch = ? AND path = ?", project["path"], branch, path)
-    return _project_page(project, "Edit file", _file_form(project, "put", branch, path, row["text"]))
-
-
-@ROUTES("GET", "/{space}/{name}/-/new/{branch}")
-def show_new_file(store: Store, request: Request, space: str, name: str, branch: str) -> Markup:
-    project = _project(store, space, name)
-    return _project_page(project, "New file", _file_form(project, "post", branch, "", ""))
-
-
-@ROUTES("POST", "/{space}/{name}/-/update/{branch}/{path:path}", "/{space}/{name}/-/create/{branch}")
-def save_file(store: Store, request: Request, space: str, name: str, branch: str, path: str = "") -> Response:
-    sent, project = request.form, _project(store, space, name)
-    renamed = sent["file_path"] if path else sent["file_name"]
-    if path and sent["branch_name"] == branch:
-        store.execute("DELETE FROM file WHERE project = ? AND branch = ? AND path = ?", (project["path"], branch, path))
-    _keep(store, project["path"], sent["branch_name"], renamed, sent["content"])
-    return redirect(f"/{project['path']}")
-
-
-def _keep(store: Store, project: str, branch: str, path: str, text: str) -> None:
-    store.execute("INSERT OR REPLACE INTO file VALUES (?, ?, ?, ?)", (project, branch, path, text))
-
-
-@ROUTES("GET", "/{space}/{name}/-/ide")
-def show_ide(store: Store, request: Request, space: str, name: str) -> Markup:
-    project = _project(store, space, name)
-    branch = branches(project["path"])[0]
-    form_ = sent_form(
-        "POST", f"/api/v4/projects/{space}%2F{name}/repository/commits", hidden("branch", branch),
-        hidden("commit_message", "Update files"), hidden("actions.0.action", "create"),
-        field("File name", "actions.0.file_path"), field("Content", "actions.0.content", kind="area"), button("Commit"),
-        then=f"/{project['path']}",
-    )  # fmt: skip
-    return _project_page(project, "Web IDE", form_)
-
-
-@ROUTES("POST", "/api/v4/projects/{path}/repository/commits")
-def commit(store: Store, request: Request, path: str) -> Response:
-    project = one(store, "SELECT * FROM project WHERE path = ?", path)
-    for action in request.body["actions"]:
-        if action["action"] not in ("create", "update"):
-            raise MissingError(f"a file cannot be {action['action']}d here")
-        _keep(store, project["path"], request.body["branch"], action["file_path"], action["content"])
-    return answer({"message": request.body["commit_message"]}, 201)

@@ -6,99 +6,41 @@ import sqlite3
 from collections.abc import Iterable
 from typing import Any
 
-from anyorder_jax.environments.webarena.sites import forum_facts as facts
 from anyorder_jax.environments.webarena.sites import invented
 from anyorder_jax.environments.webarena.sites.forum_facts import USER
+from anyorder_jax.environments.webarena.sites.forum_store import seed
 from anyorder_jax.environments.webarena.sites.markup import (
-    Markup, button, choice, field, form, hidden, joined, link, listing, page, sent_button, sent_form, tag,
-)  # fmt: skip
+    Markup,
+    button,
+    choice,
+    field,
+    form,
+    hidden,
+    joined,
+    link,
+    listing,
+    page,
+    sent_button,
+    tag,
+)
 from anyorder_jax.environments.webarena.sites.serving import (
-    MissingError, Request, Response, Routes, Site, Store, answer, redirect,
-)  # fmt: skip
+    MissingError,
+    Request,
+    Response,
+    Routes,
+    Site,
+    Store,
+    answer,
+    redirect,
+)
 
 ROUTES = Routes()
 ORDERS = {"hot": "heat", "new": "id", "top": "votes", "controversial": "disputed", "most_commented": "num_comments"}
-_NUM_FILLERS = 4
-"""Invented posts of a forum, below those that tasks name."""
 _SHOWN = 40
-_FIRST_PICTURE = 60_001
-
-_TABLES = """
-CREATE TABLE forum (id INTEGER PRIMARY KEY, name TEXT UNIQUE COLLATE NOCASE, title TEXT, description TEXT,
-    sidebar TEXT, is_subscribed INTEGER DEFAULT 0);
-CREATE TABLE post (id INTEGER PRIMARY KEY, forum TEXT COLLATE NOCASE, author TEXT, title TEXT, slug TEXT, body TEXT,
-    url TEXT, votes INTEGER, heat INTEGER, disputed INTEGER, num_comments INTEGER, choice INTEGER DEFAULT 0);
-CREATE TABLE comment (id INTEGER PRIMARY KEY, post INTEGER, parent INTEGER, author TEXT, body TEXT, votes INTEGER);
-CREATE TABLE profile (name TEXT PRIMARY KEY, biography TEXT);
-"""
-
-
-def _seed(store: Store) -> None:
-    store.executescript(_TABLES)
-    for name, number in facts.FORUMS.items():
-        about = f"All about {name}"
-        store.execute("INSERT INTO forum VALUES (?, ?, ?, ?, ?, 0)", (number, name, name, about, "Be kind."))
-        for post, author in _posts(name):
-            _seed_post(store, name, post, author)
-    for number, (post, author, text) in facts.COMMENTS.items():
-        store.execute("INSERT INTO comment VALUES (?, ?, NULL, ?, ?, 5)", (number, post, author, text))
-    store.execute("INSERT INTO profile VALUES (?, '')", (USER,))
-
-
-def _posts(name: str) -> list[tuple[int, str]]:
-    """Numbers and authors of a forum's posts."""
-    found = {post: author for (forum, author), posts in facts.AUTHORS.items() if forum == name for post in posts}
-    named = [*facts.TOP.get(name, ()), *facts.OTHERS.get(name, ())]
-    named += [
-        table[name] for table in (facts.NEWEST, facts.HOTTEST, facts.DISPUTED, facts.MOST_COMMENTED) if name in table
-    ]
-    named += [200 + 10 * facts.FORUMS[name] % 1000 * 7 + i for i in range(_NUM_FILLERS)]
-    if name == "pics":
-        named += range(_FIRST_PICTURE, _FIRST_PICTURE + len(facts.PICTURES))
-    for post in named:
-        found.setdefault(post, invented.name("author", post))
-    return sorted(found.items())
-
-
-def _is_picture(number: int) -> bool:
-    return 0 <= number - _FIRST_PICTURE < len(facts.PICTURES)
-
-
-def title_of(number: int) -> str:
-    """Of a post that is there at first."""
-    if _is_picture(number):
-        return list(facts.PICTURES)[number - _FIRST_PICTURE]
-    if number in facts.TITLES:
-        return facts.TITLES[number]
-    if number in facts.SLUGS:
-        return facts.SLUGS[number].replace("-", " ").capitalize()
-    return f"{invented.title('post', number)} ({number})"
-
-
-def _seed_post(store: Store, forum: str, number: int, author: str) -> None:
-    top = facts.TOP.get(forum, ())
-    low = invented.number("votes", number) % 50
-    votes = 9000 - 100 * top.index(number) if number in top else low
-    title, url = title_of(number), ""
-    if _is_picture(number):
-        url = f"/submission_images/{facts.PICTURES[title]}.jpg"
-    slug = facts.SLUGS.get(number) or invented.slug(title)
-    is_first = [facts.HOTTEST.get(forum), facts.DISPUTED.get(forum), facts.MOST_COMMENTED.get(forum)]
-    heat, disputed, num_comments = (
-        1000 if number == first else invented.number(what, number) % 90
-        for what, first in zip(("heat", "disputed", "comments"), is_first, strict=True)
-    )
-    body = facts.BODIES.get(number, "")
-    row = (number, forum, author, title, slug, body, url, votes, heat, disputed, num_comments)
-    store.execute("INSERT INTO post VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)", row)
-    for i in range(2 if number not in (post for post, *_ in facts.COMMENTS.values()) else 0):
-        who, what = invented.name("comment", number, i), invented.remark(number, i)
-        score = 1 + invented.number(number, i) % 9
-        store.execute("INSERT INTO comment (post, author, body, votes) VALUES (?, ?, ?, ?)", (number, who, what, score))
 
 
 def site() -> Site:
-    return Site("reddit", ROUTES, _seed)
+    return Site("reddit", ROUTES, seed)
 
 
 def _one(store: Store, query: str, *values: Any) -> sqlite3.Row:
@@ -132,15 +74,22 @@ def _votes(post: sqlite3.Row) -> Markup:
 
 def _listed(posts: Iterable[sqlite3.Row]) -> Markup:
     return listing(
-        joined([
-            tag("h2", link(post["title"], post["url"] or _address(post))),
-            tag("p", "Submitted by ", link(post["author"], f"/user/{post['author']}"), " in ",
-                link(post["forum"], f"/f/{post['forum']}")),
-            tag("p", link(f"{post['num_comments']} comments", _address(post))),
-            _votes(post),
-        ])
+        joined(
+            [
+                tag("h2", link(post["title"], post["url"] or _address(post))),
+                tag(
+                    "p",
+                    "Submitted by ",
+                    link(post["author"], f"/user/{post['author']}"),
+                    " in ",
+                    link(post["forum"], f"/f/{post['forum']}"),
+                ),
+                tag("p", link(f"{post['num_comments']} comments", _address(post))),
+                _votes(post),
+            ]
+        )
         for post in posts
-    )  # fmt: skip
+    )
 
 
 def _subscription(forum: sqlite3.Row) -> Markup:
@@ -167,10 +116,14 @@ def show_forum(store: Store, request: Request, name: str, order: str = "hot") ->
     query = f"SELECT * FROM post WHERE forum = ? ORDER BY {ORDERS[order]} DESC, id LIMIT {_SHOWN}"
     sorts = [link(one.replace("_", " ").capitalize(), f"/f/{forum['name']}/{one}") for one in ORDERS]
     return _page(
-        f"/f/{forum['name']}", tag("p", forum["description"]), tag("nav", listing(sorts), aria_label="Sort by"),
-        link("Submit to this forum", f"/submit/{forum['name']}"), _subscription(forum),
-        _listed(store.execute(query, (name,))), tag("aside", tag("p", forum["sidebar"])),
-    )  # fmt: skip
+        f"/f/{forum['name']}",
+        tag("p", forum["description"]),
+        tag("nav", listing(sorts), aria_label="Sort by"),
+        link("Submit to this forum", f"/submit/{forum['name']}"),
+        _subscription(forum),
+        _listed(store.execute(query, (name,))),
+        tag("aside", tag("p", forum["sidebar"])),
+    )
 
 
 @ROUTES("GET", "/f/{name}/{number}/{slug}")
@@ -179,20 +132,34 @@ def show_post(store: Store, request: Request, name: str, number: str, slug: str 
     post = _one(store, "SELECT * FROM post WHERE id = ? AND forum = ?", number, name)
     comments = store.execute("SELECT * FROM comment WHERE post = ? ORDER BY id", (number,)).fetchall()
     shown = [
-        joined([
-            tag("p", link(one["author"], f"/user/{one['author']}"), f" wrote ({one['votes']} votes):"), tag("p", one["body"]),
-            _reply(post, one["id"], f"Reply to {one['author']}"),
-        ])
+        joined(
+            [
+                tag("p", link(one["author"], f"/user/{one['author']}"), f" wrote ({one['votes']} votes):"),
+                tag("p", one["body"]),
+                _reply(post, one["id"], f"Reply to {one['author']}"),
+            ]
+        )
         for one in comments
-    ]  # fmt: skip
+    ]
     edit = link("Edit", f"/f/{post['forum']}/{post['id']}/-/edit") if post["author"] == USER else None
     picture = tag("p", link("Picture", post["url"])) if post["url"] else None
     return _page(
-        post["title"], tag("p", "Submitted by ", link(post["author"], f"/user/{post['author']}"), " in ",
-                           link(forum["name"], f"/f/{forum['name']}")),
-        tag("p", post["body"]), picture, _votes(post), edit, _subscription(forum),
-        _reply(post, None, "Comment"), listing(shown),
-    )  # fmt: skip
+        post["title"],
+        tag(
+            "p",
+            "Submitted by ",
+            link(post["author"], f"/user/{post['author']}"),
+            " in ",
+            link(forum["name"], f"/f/{forum['name']}"),
+        ),
+        tag("p", post["body"]),
+        picture,
+        _votes(post),
+        edit,
+        _subscription(forum),
+        _reply(post, None, "Comment"),
+        listing(shown),
+    )
 
 
 def _reply(post: sqlite3.Row, comment: int | None, label: str) -> Markup:
@@ -237,9 +204,11 @@ def show_submit(store: Store, request: Request, name: str = "") -> Markup:
     chosen = next((row["id"] for row in forums if row["name"].lower() == name.lower()), "")
     options = {"": "Choose one forum"} | {str(row["id"]): row["name"] for row in forums}
     fields = [
-        field("URL", "submission[url]"), field("Title", "submission[title]", required=True),
-        field("Body", "submission[body]", kind="area"), choice("Forum", "submission[forum]", options, chosen, required=True),
-    ]  # fmt: skip
+        field("URL", "submission[url]"),
+        field("Title", "submission[title]", required=True),
+        field("Body", "submission[body]", kind="area"),
+        choice("Forum", "submission[forum]", options, chosen, required=True),
+    ]
     return _page("Create submission", form(request.path, *fields, button("Create submission")))
 
 

@@ -1,26 +1,66 @@
-"""Facts that WebArena-Verified's tasks take for granted of its forum: numbers, names and places; all else is invented."""
+"""Facts that WebArena-Verified's tasks take for granted of its forum; all else is invented."""
 
 from __future__ import annotations
 
 USER = "MarvelsGrantMan136"
 FORUMS = {
-    "BuyItForLife": 10003, "Connecticut": 10006, "DIY": 10007, "EarthPorn": 10008, "Futurology": 10009,
-    "IAmA": 10010, "MachineLearning": 10011, "UpliftingNews": 10012, "Worcester": 10013, "books": 10037,
-    "consoles": 10039, "dataisbeautiful": 10042, "deeplearning": 10043, "explainlikeimfive": 10044, "funny": 10046,
-    "gadgets": 10047, "gaming": 10048, "headphones": 10050, "history": 10051, "iphone": 10052, "massachusetts": 10055,
-    "movies": 10060, "news": 10064, "nyc": 10067, "personalfinance": 10070, "photoshopbattles": 10071, "pics": 10072,
-    "pittsburgh": 10073, "relationship_advice": 10075, "singularity": 10077, "space": 10079, "sports": 10080,
-    "technology": 10082, "television": 10083, "videos": 10085, "wallstreetbets": 10087, "washington": 10030,
-}  # fmt: skip
+    "BuyItForLife": 10003,
+    "Connecticut": 10006,
+    "DIY": 10007,
+    "EarthPorn": 10008,
+    "Futurology": 10009,
+    "IAmA": 10010,
+    "MachineLearning": 10011,
+    "UpliftingNews": 10012,
+    "Worcester": 10013,
+    "books": 10037,
+    "consoles": 10039,
+    "dataisbeautiful": 10042,
+    "deeplearning": 10043,
+    "explainlikeimfive": 10044,
+    "funny": 10046,
+    "gadgets": 10047,
+    "gaming": 10048,
+    "headphones": 10050,
+    "history": 10051,
+    "iphone": 10052,
+    "massachusetts": 10055,
+    "movies": 10060,
+    "news": 10064,
+    "nyc": 10067,
+    "personalfinance": 10070,
+    "photoshopbattles": 10071,
+    "pics": 10072,
+    "pittsburgh": 10073,
+    "relationship_advice": 10075,
+    "singularity": 10077,
+    "space": 10079,
+    "sports": 10080,
+    "technology": 10082,
+    "television": 10083,
+    "videos": 10085,
+    "wallstreetbets": 10087,
+    "washington": 10030,
+}
 NEWEST = {
-    "books": 124260, "DIY": 119019, "Futurology": 119517, "deeplearning": 125036, "explainlikeimfive": 125342,
-    "personalfinance": 126800, "Worcester": 123100, "space": 134164, "photoshopbattles": 127200,
-}  # fmt: skip
+    "books": 124260,
+    "DIY": 119019,
+    "Futurology": 119517,
+    "deeplearning": 125036,
+    "explainlikeimfive": 125342,
+    "personalfinance": 126800,
+    "Worcester": 123100,
+    "space": 134164,
+    "photoshopbattles": 127200,
+}
 """Forum -> its newest post."""
 TOP = {
-    "gadgets": (19459,), "history": (58888, 41616), "books": (81371, 59421, 59447),
-    "movies": (86174, 86029, 86055, 42682), "technology": (48670, 134696, 48785, 70354, 70233),
-}  # fmt: skip
+    "gadgets": (19459,),
+    "history": (58888, 41616),
+    "books": (81371, 59421, 59447),
+    "movies": (86174, 86029, 86055, 42682),
+    "technology": (48670, 134696, 48785, 70354, 70233),
+}
 """Forum -> the posts with most votes, in order."""
 HOTTEST = {"space": 69581}
 DISPUTED = {"consoles": 17949}

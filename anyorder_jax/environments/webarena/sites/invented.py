@@ -5,15 +5,58 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
-_OPENINGS = ("A short note on", "Thoughts about", "First steps with", "What I learned from", "A question about",
-             "Photos of", "Three ideas for", "Looking back at", "Nobody warned me about", "An honest look at")  # fmt: skip
-_THINGS = ("the old harbour", "my neighbour's garden", "slow mornings", "a broken kettle", "the last train home",
-           "paper maps", "winter cycling", "the corner bakery", "second-hand lamps", "a very long queue",
-           "quiet libraries", "the town clock", "learning to whistle", "sourdough", "night buses")  # fmt: skip
-_REMARKS = ("I had not thought of it that way.", "Same here, and I would do it again.", "Where was this taken?",
-            "That made my day.", "Could you say a little more?", "It took me three tries.", "Well put.")  # fmt: skip
-_NAMES = ("amber_fox", "quietharbor", "mira_lind", "tobias77", "paperkite", "northlane", "sagewillow", "oldbicycle",
-          "lanternfish", "copperpot", "juniper_j", "rowanberry")  # fmt: skip
+_OPENINGS = (
+    "A short note on",
+    "Thoughts about",
+    "First steps with",
+    "What I learned from",
+    "A question about",
+    "Photos of",
+    "Three ideas for",
+    "Looking back at",
+    "Nobody warned me about",
+    "An honest look at",
+)
+_THINGS = (
+    "the old harbour",
+    "my neighbour's garden",
+    "slow mornings",
+    "a broken kettle",
+    "the last train home",
+    "paper maps",
+    "winter cycling",
+    "the corner bakery",
+    "second-hand lamps",
+    "a very long queue",
+    "quiet libraries",
+    "the town clock",
+    "learning to whistle",
+    "sourdough",
+    "night buses",
+)
+_REMARKS = (
+    "I had not thought of it that way.",
+    "Same here, and I would do it again.",
+    "Where was this taken?",
+    "That made my day.",
+    "Could you say a little more?",
+    "It took me three tries.",
+    "Well put.",
+)
+_NAMES = (
+    "amber_fox",
+    "quietharbor",
+    "mira_lind",
+    "tobias77",
+    "paperkite",
+    "northlane",
+    "sagewillow",
+    "oldbicycle",
+    "lanternfish",
+    "copperpot",
+    "juniper_j",
+    "rowanberry",
+)
 
 
 def number(*place: object) -> int:

@@ -2,8 +2,8 @@
 
     tag("a", "Posts & more", href="/posts")   ->   <a href="/posts">Posts &amp; more</a>
 
-A form is sent by the browser itself; one that a site's own script sends (`sent_form`, `sent_button`) says how in `data-`
-attributes, and SCRIPT sends it and waits for the answer, so that what follows never depends on how fast the machine is.
+A form is sent by the browser itself; one that a site's own script sends (`sent_form`, `sent_button`) says how in
+`data-` attributes, and SCRIPT sends it and waits for the answer: what follows never depends on the machine's speed.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def escaped(value: object) -> str:
 
 
 def tag(name: str, /, *inside: object, **attributes: object) -> Markup:
-    """An element. Attributes: `_` for `-` (one at the end is dropped); True stands alone, None and False are left out."""
+    """An element. Attributes: `_` for `-` (at the end: dropped); True stands alone, None and False are left out."""
     shown = ""
     for key, value in attributes.items():
         if value is True:

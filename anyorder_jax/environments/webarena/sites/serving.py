@@ -13,12 +13,13 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import socket
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from anyorder_jax.environments.webarena.sites.markup import Markup, escaped
@@ -61,7 +62,15 @@ def answer(value: Any, status: int = 200) -> Response:
     return Response(json.dumps(value), status, "application/json")
 
 
+def insert(store: Store, table: str, **columns: Any) -> int:
+    """Writes a row. Returns its number."""
+    marks = ", ".join("?" * len(columns))
+    query = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})"
+    return int(store.execute(query, tuple(columns.values())).lastrowid or 0)
+
+
 Handler = Callable[..., "Response | Markup"]
+AnyHandler = TypeVar("AnyHandler", bound=Handler)
 
 
 @dataclass
@@ -70,8 +79,8 @@ class Routes:
 
     found: list[tuple[str, re.Pattern[str], Handler]] = field(default_factory=list)
 
-    def __call__(self, method: str, *templates: str) -> Callable[[Handler], Handler]:
-        def keep(handler: Handler) -> Handler:
+    def __call__(self, method: str, *templates: str) -> Callable[[AnyHandler], AnyHandler]:
+        def keep(handler: AnyHandler) -> AnyHandler:
             for template in templates:
                 parts = re.split(r"\{(\w+)(:path)?\}", template)
                 pattern = re.escape(parts[0])
@@ -142,6 +151,7 @@ class Site:
         finally:
             server.shutdown()
             server.server_close()
+            server.hang_up()
             thread.join()
 
 
@@ -150,6 +160,29 @@ class _Server(ThreadingHTTPServer):
     block_on_close = False  # a browser keeps connections open
     request_queue_size = 64
     site: Site
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._held = set[socket.socket]()
+        self._lock = threading.Lock()
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        connection, address = super().get_request()
+        with self._lock:
+            self._held.add(connection)
+        return connection, address
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._lock:
+            self._held.discard(request)
+        super().shutdown_request(request)
+
+    def hang_up(self) -> None:
+        """Ends the connections that browsers keep open: a site that is closed answers nobody."""
+        with self._lock:
+            for connection in self._held:
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
 
 
 class _Connection(BaseHTTPRequestHandler):

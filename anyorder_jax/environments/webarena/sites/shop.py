@@ -1,4 +1,4 @@
-"""Shop: a stand-in for WebArena's shop: its catalogue and product pages. The customer's own pages stand in `shop_account`."""
+"""Shop: a stand-in for WebArena's shop: what it sells. The customer's own pages stand in `shop_account`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,26 @@ from urllib.parse import quote, urlencode
 from anyorder_jax.environments.webarena.sites import invented
 from anyorder_jax.environments.webarena.sites import shop_facts as facts
 from anyorder_jax.environments.webarena.sites.markup import (
-    Markup, button, field, form, hidden, joined, link, listing, page, tag, tick,
-)  # fmt: skip
+    Markup,
+    button,
+    field,
+    form,
+    hidden,
+    joined,
+    link,
+    listing,
+    page,
+    tag,
+    tick,
+)
 from anyorder_jax.environments.webarena.sites.serving import (
-    MissingError, Request, Response, Routes, Store, redirect,
-)  # fmt: skip
+    MissingError,
+    Request,
+    Response,
+    Routes,
+    Store,
+    redirect,
+)
 
 ROUTES = Routes()
 _ORDERS = {"name": "name COLLATE NOCASE", "price": "price"}
@@ -82,9 +97,14 @@ def one(store: Store, query: str, *values: Any) -> sqlite3.Row:
 def shop_page(title: str, *body: object) -> Markup:
     """A page with the shop's menu, its search, and its letter."""
     account = {
-        "One Stop Market": "/", "My Account": "/customer/account/", "My Orders": "/sales/order/history/",
-        "My Wish List": "/wishlist/", "My Cart": "/checkout/cart/", "Address Book": "/customer/address/", "Contact Us": "/contact/",
-    }  # fmt: skip
+        "One Stop Market": "/",
+        "My Account": "/customer/account/",
+        "My Orders": "/sales/order/history/",
+        "My Wish List": "/wishlist/",
+        "My Cart": "/checkout/cart/",
+        "Address Book": "/customer/address/",
+        "Contact Us": "/contact/",
+    }
     search = form("/catalogsearch/result/", field("Search", "q"), button("Search"), method="get")
     letter = form(
         "/newsletter/subscriber/new/",
@@ -164,9 +184,12 @@ def _product_page(store: Store, slug: str) -> Markup:
     number = product["id"]
     packed = base64.urlsafe_b64encode(address_of(product).encode()).decode().rstrip("=")
     cart = form(
-        f"/checkout/cart/add/uenc/{packed}/product/{number}/", hidden("product", number), hidden("item", number),
-        field("Qty", "qty", 1), button("Add to Cart"),
-    )  # fmt: skip
+        f"/checkout/cart/add/uenc/{packed}/product/{number}/",
+        hidden("product", number),
+        hidden("item", number),
+        field("Qty", "qty", 1),
+        button("Add to Cart"),
+    )
     reviews = store.execute("SELECT * FROM review WHERE product = ? ORDER BY rowid", (number,))
     shown = listing(
         joined(
@@ -184,9 +207,13 @@ def _product_page(store: Store, slug: str) -> Markup:
         for star in range(1, 6)
     ]
     write = form(
-        f"/review/product/post/id/{number}/", *stars, field("Nickname", "nickname", required=True),
-        field("Summary", "title", required=True), field("Review", "detail", kind="area"), button("Submit Review"),
-    )  # fmt: skip
+        f"/review/product/post/id/{number}/",
+        *stars,
+        field("Nickname", "nickname", required=True),
+        field("Summary", "title", required=True),
+        field("Review", "detail", kind="area"),
+        button("Submit Review"),
+    )
     return shop_page(
         product["name"],
         tag("p", f"${product['price']:.2f}"),

@@ -68,11 +68,15 @@ def show_order(store: Store, request: Request, number: str) -> Markup:
     lines = [(link(row["name"], address_of(row)), f"${row['paid']:.2f}") for row in store.execute(query, (number,))]
     street, city, region, postcode, country = facts.BILLING
     return shop_page(
-        f"Order # {_number(order)}", tag("p", f"Status: {order['status']}"),
-        tag("p", f"Order Date: {date.fromisoformat(order['day']):%B %-d, %Y}"), table(("Product Name", "Price"), lines),
-        tag("p", f"Shipping & Handling: ${order['shipping']:.2f}"), tag("p", f"Grand Total: ${_total(store, order):.2f}"),
-        tag("p", "Shipping Method: Flat Rate - Fixed"), tag("p", f"Billing Address: {street}, {city}, {region}, {postcode}, {country}"),
-    )  # fmt: skip
+        f"Order # {_number(order)}",
+        tag("p", f"Status: {order['status']}"),
+        tag("p", f"Order Date: {date.fromisoformat(order['day']):%B %-d, %Y}"),
+        table(("Product Name", "Price"), lines),
+        tag("p", f"Shipping & Handling: ${order['shipping']:.2f}"),
+        tag("p", f"Grand Total: ${_total(store, order):.2f}"),
+        tag("p", "Shipping Method: Flat Rate - Fixed"),
+        tag("p", f"Billing Address: {street}, {city}, {region}, {postcode}, {country}"),
+    )
 
 
 @ROUTES("GET", "/wishlist")
@@ -123,11 +127,15 @@ def show_addresses(store: Store, request: Request) -> Markup:
 def show_address(store: Store, request: Request, number: str) -> Markup:
     row = one(store, "SELECT * FROM address WHERE id = ?", number)
     fields = [
-        field("First Name", "firstname", row["first"]), field("Last Name", "lastname", row["last"]),
-        field("Street Address", "street[0]", row["street"]), field("Street Address: Line 2", "street[1]", row["more"]),
-        field("City", "city", row["city"]), field("State/Province", "region", row["region"]),
-        field("Zip/Postal Code", "postcode", row["postcode"]), choice("Country", "country_id", _COUNTRIES, row["country"]),
-    ]  # fmt: skip
+        field("First Name", "firstname", row["first"]),
+        field("Last Name", "lastname", row["last"]),
+        field("Street Address", "street[0]", row["street"]),
+        field("Street Address: Line 2", "street[1]", row["more"]),
+        field("City", "city", row["city"]),
+        field("State/Province", "region", row["region"]),
+        field("Zip/Postal Code", "postcode", row["postcode"]),
+        choice("Country", "country_id", _COUNTRIES, row["country"]),
+    ]
     return shop_page("Edit Address", form(f"/customer/address/formPost/id/{number}/", *fields, button("Save Address")))
 
 
