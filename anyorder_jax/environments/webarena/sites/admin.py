@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import sqlite3
-from typing import Any
 from urllib.parse import parse_qs, urlencode
 
 from anyorder_jax.environments.webarena.sites import admin_facts as facts
@@ -32,6 +30,7 @@ from anyorder_jax.environments.webarena.sites.serving import (
     Routes,
     Store,
     insert,
+    one,
     redirect,
 )
 
@@ -70,13 +69,6 @@ def seed(store: Store) -> None:
         about = {"nickname": nickname, "product": product, "title": invented.title("admin review", number)}
         insert(store, "review", id=number, stars=stars, status=2 if status == "pending" else 1, **about)
     store.executemany("INSERT INTO cms VALUES (?, ?)", facts.PAGES.items())
-
-
-def one(store: Store, query: str, *values: Any) -> sqlite3.Row:
-    row: sqlite3.Row | None = store.execute(query, values).fetchone()
-    if row is None:
-        raise MissingError("there is nothing here")
-    return row
 
 
 def admin_page(title: str, *body: object) -> Markup:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
+from urllib.parse import urlencode
 
 from anyorder_jax.environments.webarena.sites import admin_facts as facts
-from anyorder_jax.environments.webarena.sites.admin import REVIEW_STATUS, ROOT, ROUTES, SET, admin_page, one, seed
+from anyorder_jax.environments.webarena.sites.admin import REVIEW_STATUS, ROOT, ROUTES, SET, admin_page, seed
 from anyorder_jax.environments.webarena.sites.markup import (
     Markup,
     button,
@@ -19,9 +20,11 @@ from anyorder_jax.environments.webarena.sites.markup import (
     table,
     tag,
 )
-from anyorder_jax.environments.webarena.sites.serving import MissingError, Request, Response, Site, Store, redirect
+from anyorder_jax.environments.webarena.sites.serving import MissingError, Request, Response, Site, Store, one, redirect
 
 _ENABLED = {"1": "Enabled", "2": "Disabled"}
+_SHOWN = 20
+"""Products on a page."""
 _STOCK = {"1": "In Stock", "0": "Out of Stock"}
 
 
@@ -36,22 +39,26 @@ def _kind(row: sqlite3.Row) -> str:
 
 @ROUTES("GET", "/admin/catalog/product")
 def show_products(store: Store, request: Request) -> Markup:
-    text = request.query.get("search", "")
-    rows = store.execute("SELECT * FROM product WHERE name LIKE ? ORDER BY id", (f"%{text}%",)).fetchall()
-    search = form(
-        f"{ROOT}/catalog/product/", field("Search by keyword", "search", text), button("Search"), method="get"
-    )
-    edit = [tag("a", f"Edit {row['name']}", href=f"{ROOT}/catalog/product/edit/id/{row['id']}/") for row in rows]
+    text, page = request.query.get("search", ""), int(request.query.get("page") or 1)
+    query = "SELECT * FROM product WHERE name LIKE ? ORDER BY id LIMIT ? OFFSET ?"
+    rows = store.execute(query, (f"%{text}%", _SHOWN + 1, _SHOWN * (page - 1))).fetchall()
+    path = f"{ROOT}/catalog/product/"
+    search = form(path, field("Search by keyword", "search", text), button("Search"), method="get")
     shown = [
-        (row["id"], row["name"], f"${row['price']:.2f}", row["quantity"], each)
-        for row, each in zip(rows, edit, strict=True)
+        (
+            row["id"],
+            row["name"],
+            f"${row['price']:.2f}",
+            row["quantity"],
+            link(f"Edit {row['name']}", f"{path}edit/id/{row['id']}/"),
+        )
+        for row in rows[:_SHOWN]
     ]
     head = ("ID", "Name", "Price", "Quantity", "Action")
+    add = link("Add Product", f"{path}new/set/{SET}/type/simple/")
+    more = f"{path}?{urlencode({'search': text, 'page': page + 1})}"
     return admin_page(
-        "Products",
-        search,
-        link("Add Product", f"{ROOT}/catalog/product/new/set/{SET}/type/simple/"),
-        table(head, shown),
+        "Products", search, add, table(head, shown), link("Next page", more) if len(rows) > _SHOWN else None
     )
 
 

@@ -30,20 +30,13 @@ from anyorder_jax.environments.webarena.sites.serving import (
     Routes,
     Store,
     answer,
+    one,
     redirect,
 )
 
 ROUTES = Routes()
 LEVELS = {"0": "Private", "10": "Internal", "20": "Public"}
 ACCESS = {"10": "Guest", "20": "Reporter", "30": "Developer", "40": "Maintainer"}
-
-
-def one(store: Store, query: str, *values: Any) -> sqlite3.Row:
-    """A row. Raises MissingError."""
-    row: sqlite3.Row | None = store.execute(query, values).fetchone()
-    if row is None:
-        raise MissingError("there is nothing here")
-    return row
 
 
 def forge_page(title: str, *body: object) -> Markup:

@@ -6,7 +6,6 @@ import sqlite3
 
 from anyorder_jax.environments.webarena.sites.forge import (
     ROUTES,
-    one,
     people,
 )
 from anyorder_jax.environments.webarena.sites.forge_facts import USER
@@ -31,6 +30,8 @@ from anyorder_jax.environments.webarena.sites.serving import (
     Site,
     Store,
     answer,
+    insert,
+    one,
     redirect,
 )
 
@@ -77,26 +78,14 @@ def show_new_request(store: Store, request: Request, space: str, name: str) -> M
 
 @ROUTES("POST", "/{space}/{name}/-/merge_requests")
 def create_request(store: Store, request: Request, space: str, name: str) -> Response:
-    sent = {
-        key: request.form[f"merge_request[{key}]"]
-        for key in ("source_branch", "target_branch", "title", "reviewer_ids][")
-    }
     project = find(store, space, name)
+    source, target, title = (
+        request.form[f"merge_request[{key}]"] for key in ("source_branch", "target_branch", "title")
+    )
+    reviewer = int(request.form["merge_request[reviewer_ids][]"])
     number = 1 + one(store, "SELECT COALESCE(MAX(number), 0) FROM request WHERE project = ?", project["path"])[0]
-    title = sent["title"] or f"Merge {sent['source_branch']}"
-    row = (
-        project["path"],
-        number,
-        title,
-        USER,
-        sent["source_branch"],
-        sent["target_branch"],
-        int(sent["reviewer_ids]["]),
-    )
-    query = (
-        "INSERT INTO request (project, number, title, author, source, target, reviewer) VALUES (?, ?, ?, ?, ?, ?, ?)"
-    )
-    store.execute(query, row)
+    about = {"project": project["path"], "number": number, "title": title or f"Merge {source}", "author": USER}
+    insert(store, "request", **about, source=source, target=target, reviewer=reviewer)
     return redirect(f"/{project['path']}/-/merge_requests/{number}")
 
 

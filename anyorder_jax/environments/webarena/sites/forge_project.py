@@ -11,7 +11,6 @@ from anyorder_jax.environments.webarena.sites.forge import (
     forge_page,
     invitation,
     members_of,
-    one,
     people,
 )
 from anyorder_jax.environments.webarena.sites.forge_facts import NAMESPACE, USER
@@ -31,13 +30,7 @@ from anyorder_jax.environments.webarena.sites.markup import (
     table,
     tag,
 )
-from anyorder_jax.environments.webarena.sites.serving import (
-    Request,
-    Response,
-    Store,
-    answer,
-    redirect,
-)
+from anyorder_jax.environments.webarena.sites.serving import Request, Response, Store, answer, one, redirect
 
 _STATES = {"opened": "Open", "closed": "Closed", "all": "All"}
 

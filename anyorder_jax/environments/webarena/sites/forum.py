@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable
-from typing import Any
 
 from anyorder_jax.environments.webarena.sites import invented
 from anyorder_jax.environments.webarena.sites.forum_facts import USER
@@ -31,6 +30,7 @@ from anyorder_jax.environments.webarena.sites.serving import (
     Site,
     Store,
     answer,
+    one,
     redirect,
 )
 
@@ -41,13 +41,6 @@ _SHOWN = 40
 
 def site() -> Site:
     return Site("reddit", ROUTES, seed)
-
-
-def _one(store: Store, query: str, *values: Any) -> sqlite3.Row:
-    row: sqlite3.Row | None = store.execute(query, values).fetchone()
-    if row is None:
-        raise MissingError("there is nothing here")
-    return row
 
 
 def _page(title: str, *body: object) -> Markup:
@@ -110,7 +103,7 @@ def show_forums(store: Store, request: Request) -> Markup:
 
 @ROUTES("GET", "/f/{name}", "/f/{name}/{order}")
 def show_forum(store: Store, request: Request, name: str, order: str = "hot") -> Markup:
-    forum = _one(store, "SELECT * FROM forum WHERE name = ?", name)
+    forum = one(store, "SELECT * FROM forum WHERE name = ?", name)
     if order not in ORDERS:
         return show_post(store, request, name, order)
     query = f"SELECT * FROM post WHERE forum = ? ORDER BY {ORDERS[order]} DESC, id LIMIT {_SHOWN}"
@@ -128,8 +121,8 @@ def show_forum(store: Store, request: Request, name: str, order: str = "hot") ->
 
 @ROUTES("GET", "/f/{name}/{number}/{slug}")
 def show_post(store: Store, request: Request, name: str, number: str, slug: str = "") -> Markup:
-    forum = _one(store, "SELECT * FROM forum WHERE name = ?", name)
-    post = _one(store, "SELECT * FROM post WHERE id = ? AND forum = ?", number, name)
+    forum = one(store, "SELECT * FROM forum WHERE name = ?", name)
+    post = one(store, "SELECT * FROM post WHERE id = ? AND forum = ?", number, name)
     comments = store.execute("SELECT * FROM comment WHERE post = ? ORDER BY id", (number,)).fetchall()
     shown = [
         joined(
@@ -171,7 +164,7 @@ def _reply(post: sqlite3.Row, comment: int | None, label: str) -> Markup:
 
 @ROUTES("POST", "/f/{name}/{number}/-/comment", "/f/{name}/{number}/-/comment/{parent}")
 def add_comment(store: Store, request: Request, name: str, number: str, parent: str = "") -> Response:
-    post = _one(store, "SELECT * FROM post WHERE id = ? AND forum = ?", number, name)
+    post = one(store, "SELECT * FROM post WHERE id = ? AND forum = ?", number, name)
     text = request.form[f"reply_to_comment_{parent}[comment]" if parent else f"reply_to_submission_{number}[comment]"]
     query = "INSERT INTO comment (post, parent, author, body, votes) VALUES (?, ?, ?, ?, 1)"
     store.execute(query, (number, parent or None, USER, text))
@@ -184,9 +177,9 @@ def vote(store: Store, request: Request, number: str) -> Response:
     wanted = request.form["choice"]
     if wanted not in ("-1", "0", "1"):
         raise ValueError(f"choice is -1, 0 or 1, got {wanted!r}")
-    _one(store, "SELECT 1 FROM post WHERE id = ?", number)
+    one(store, "SELECT 1 FROM post WHERE id = ?", number)
     store.execute("UPDATE post SET choice = ? WHERE id = ?", (int(wanted), number))
-    return answer({"netScore": _one(store, "SELECT votes + choice FROM post WHERE id = ?", number)[0]})
+    return answer({"netScore": one(store, "SELECT votes + choice FROM post WHERE id = ?", number)[0]})
 
 
 @ROUTES("POST", "/f/{name}/{verb}.json")
@@ -214,17 +207,17 @@ def show_submit(store: Store, request: Request, name: str = "") -> Markup:
 
 @ROUTES("POST", "/submit", "/submit/{name}")
 def submit(store: Store, request: Request, name: str = "") -> Response:
-    forum = _one(store, "SELECT * FROM forum WHERE id = ?", request.form["submission[forum]"])
+    forum = one(store, "SELECT * FROM forum WHERE id = ?", request.form["submission[forum]"])
     title, body, url = (request.form[f"submission[{key}]"] for key in ("title", "body", "url"))
     query = "INSERT INTO post (forum, author, title, slug, body, url, votes, heat, disputed, num_comments) "
     row = (forum["name"], USER, title, invented.slug(title), body, url)
     number = store.execute(query + "VALUES (?, ?, ?, ?, ?, ?, 1, 99, 0, 0)", row).lastrowid
-    return redirect(_address(_one(store, "SELECT * FROM post WHERE id = ?", number)))
+    return redirect(_address(one(store, "SELECT * FROM post WHERE id = ?", number)))
 
 
 @ROUTES("GET", "/f/{name}/{number}/-/edit")
 def show_edit(store: Store, request: Request, name: str, number: str) -> Markup:
-    post = _one(store, "SELECT * FROM post WHERE id = ? AND forum = ?", number, name)
+    post = one(store, "SELECT * FROM post WHERE id = ? AND forum = ?", number, name)
     if post["author"] != USER:
         raise MissingError("only its author can edit a post")
     fields = [
@@ -238,7 +231,7 @@ def show_edit(store: Store, request: Request, name: str, number: str) -> Markup:
 def edit(store: Store, request: Request, name: str, number: str) -> Response:
     values = (request.form["submission[title]"], request.form["submission[body]"], number, USER)
     store.execute("UPDATE post SET title = ?, body = ? WHERE id = ? AND author = ?", values)
-    return redirect(_address(_one(store, "SELECT * FROM post WHERE id = ?", number)))
+    return redirect(_address(one(store, "SELECT * FROM post WHERE id = ?", number)))
 
 
 @ROUTES("GET", "/user/{name}")
@@ -252,7 +245,7 @@ def show_user(store: Store, request: Request, name: str) -> Markup:
 
 @ROUTES("GET", "/user/{name}/edit_biography")
 def show_biography(store: Store, request: Request, name: str) -> Markup:
-    profile = _one(store, "SELECT * FROM profile WHERE name = ?", name)
+    profile = one(store, "SELECT * FROM profile WHERE name = ?", name)
     text = field("Biography", "user_biography[biography]", profile["biography"], kind="area")
     return _page("Edit biography", form(request.path, text, button("Save")))
 
@@ -286,5 +279,5 @@ def create_forum(store: Store, request: Request) -> Response:
 
 @ROUTES("GET", "/submission_images/{name}")
 def show_picture(store: Store, request: Request, name: str) -> Markup:
-    post = _one(store, "SELECT * FROM post WHERE url = ?", request.path)
+    post = one(store, "SELECT * FROM post WHERE url = ?", request.path)
     return _page(f"Picture: {post['title']}", tag("p", "A picture stood here."), hidden("name", name))

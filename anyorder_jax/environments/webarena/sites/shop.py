@@ -24,11 +24,11 @@ from anyorder_jax.environments.webarena.sites.markup import (
     tick,
 )
 from anyorder_jax.environments.webarena.sites.serving import (
-    MissingError,
     Request,
     Response,
     Routes,
     Store,
+    one,
     redirect,
 )
 
@@ -84,14 +84,6 @@ def _seed_product(store: Store, number: int, slug: str, name: str, price: float,
     for title, stars in reviews:
         row = (number, invented.name("reviewer", number, title), title, invented.remark(number, title), stars)
         store.execute("INSERT INTO review VALUES (?, ?, ?, ?, ?)", row)
-
-
-def one(store: Store, query: str, *values: Any) -> sqlite3.Row:
-    """A row. Raises MissingError."""
-    row: sqlite3.Row | None = store.execute(query, values).fetchone()
-    if row is None:
-        raise MissingError("there is nothing here")
-    return row
 
 
 def shop_page(title: str, *body: object) -> Markup:

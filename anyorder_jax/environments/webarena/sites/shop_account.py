@@ -20,8 +20,8 @@ from anyorder_jax.environments.webarena.sites.markup import (
     table,
     tag,
 )
-from anyorder_jax.environments.webarena.sites.serving import Request, Response, Site, Store, redirect
-from anyorder_jax.environments.webarena.sites.shop import ROUTES, address_of, one, seed, shop_page
+from anyorder_jax.environments.webarena.sites.serving import Request, Response, Site, Store, one, redirect
+from anyorder_jax.environments.webarena.sites.shop import ROUTES, address_of, seed, shop_page
 
 _COUNTRIES = {"US": "United States", "CA": "Canada"}
 
