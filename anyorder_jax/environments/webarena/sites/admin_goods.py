@@ -38,7 +38,7 @@ def _kind(row: sqlite3.Row) -> str:
 
 
 @ROUTES("GET", "/admin/catalog/product")
-def show_products(store: Store, request: Request) -> Markup:
+def _show_products(store: Store, request: Request) -> Markup:
     text, page = request.query.get("search", ""), int(request.query.get("page") or 1)
     query = "SELECT * FROM product WHERE name LIKE ? ORDER BY id LIMIT ? OFFSET ?"
     rows = store.execute(query, (f"%{text}%", _SHOWN + 1, _SHOWN * (page - 1))).fetchall()
@@ -71,7 +71,7 @@ def _fields(name: str = "", price: float = 0.0, quantity: float = 0.0) -> list[M
 
 
 @ROUTES("GET", "/admin/catalog/product/edit/id/{number}")
-def show_product(store: Store, request: Request, number: str) -> Markup:
+def _show_product(store: Store, request: Request, number: str) -> Markup:
     row = one(store, "SELECT * FROM product WHERE id = ?", number)
     fields = [
         choice("Enable Product", "product[status]", _ENABLED, row["status"]),
@@ -85,7 +85,7 @@ def show_product(store: Store, request: Request, number: str) -> Markup:
 
 
 @ROUTES("POST", "/admin/catalog/product/save/id/{number}/type/{kind}/store/0/set/{group}/back/edit")
-def save_product(store: Store, request: Request, number: str, kind: str, group: str) -> Response:
+def _save_product(store: Store, request: Request, number: str, kind: str, group: str) -> Response:
     sent = request.form
     stock = "product[quantity_and_stock_status]"
     values = (
@@ -103,7 +103,7 @@ def save_product(store: Store, request: Request, number: str, kind: str, group: 
 
 
 @ROUTES("GET", "/admin/catalog/product/new/set/{group}/type/simple")
-def show_new_product(store: Store, request: Request, group: str) -> Markup:
+def _show_new_product(store: Store, request: Request, group: str) -> Markup:
     fields = [
         choice("Enable Product", "product[status]", _ENABLED),
         *_fields(),
@@ -118,7 +118,7 @@ def show_new_product(store: Store, request: Request, group: str) -> Markup:
 
 
 @ROUTES("POST", "/admin/catalog/product/save/type/simple/store/0/set/{group}/back/edit")
-def create_product(store: Store, request: Request, group: str) -> Response:
+def _create_product(store: Store, request: Request, group: str) -> Response:
     sent = request.form
     row = (
         sent["product[name]"],
@@ -133,7 +133,7 @@ def create_product(store: Store, request: Request, group: str) -> Response:
 
 
 @ROUTES("GET", "/admin/review/product")
-def show_reviews(store: Store, request: Request) -> Markup:
+def _show_reviews(store: Store, request: Request) -> Markup:
     rows = [
         (
             row["id"],
@@ -150,7 +150,7 @@ def show_reviews(store: Store, request: Request) -> Markup:
 
 
 @ROUTES("GET", "/admin/review/product/edit/id/{number}")
-def show_review(store: Store, request: Request, number: str) -> Markup:
+def _show_review(store: Store, request: Request, number: str) -> Markup:
     row = one(store, "SELECT * FROM review WHERE id = ?", number)
     fields = [choice("Status", "status_id", REVIEW_STATUS, row["status"]), button("Save Review")]
     delete = form(f"{ROOT}/review/product/delete/id/{number}/", button("Delete Review"))
@@ -160,13 +160,13 @@ def show_review(store: Store, request: Request, number: str) -> Markup:
 
 
 @ROUTES("POST", "/admin/review/product/save/id/{number}")
-def save_review(store: Store, request: Request, number: str) -> Response:
+def _save_review(store: Store, request: Request, number: str) -> Response:
     store.execute("UPDATE review SET status = ? WHERE id = ?", (int(request.form["status_id"]), number))
     return redirect(f"{ROOT}/review/product/")
 
 
 @ROUTES("POST", "/admin/review/product/delete/id/{number}")
-def delete_review(store: Store, request: Request, number: str) -> Response:
+def _delete_review(store: Store, request: Request, number: str) -> Response:
     store.execute("DELETE FROM review WHERE id = ?", (number,))
     return redirect(f"{ROOT}/review/product/")
 
@@ -187,7 +187,7 @@ def _rules(kind: str, name: str) -> str:
 
 
 @ROUTES("GET", "/admin/{kind}/{name}")
-def show_rules(store: Store, request: Request, kind: str, name: str) -> Markup:
+def _show_rules(store: Store, request: Request, kind: str, name: str) -> Markup:
     path = _rules(kind, name)
     rows = store.execute("SELECT * FROM rule WHERE place = ?", (name,))
     shown = listing(f"{row['name']}: {row['action']} {row['amount']}" for row in rows)
@@ -195,7 +195,7 @@ def show_rules(store: Store, request: Request, kind: str, name: str) -> Markup:
 
 
 @ROUTES("GET", "/admin/{kind}/{name}/new")
-def show_new_rule(store: Store, request: Request, kind: str, name: str) -> Markup:
+def _show_new_rule(store: Store, request: Request, kind: str, name: str) -> Markup:
     path = _rules(kind, name)
     combine = [
         hidden(f"rule[actions][1][{key}]", value)
@@ -220,7 +220,7 @@ def show_new_rule(store: Store, request: Request, kind: str, name: str) -> Marku
 
 
 @ROUTES("POST", "/admin/{kind}/{name}/save")
-def save_rule(store: Store, request: Request, kind: str, name: str) -> Response:
+def _save_rule(store: Store, request: Request, kind: str, name: str) -> Response:
     path, sent = _rules(kind, name), request.form
     store.execute(
         "INSERT INTO rule VALUES (?, ?, ?, ?)", (sent["name"], name, sent["simple_action"], sent["discount_amount"])
