@@ -202,6 +202,9 @@ def test_the_forge_makes_projects_and_invites(stand_ins):
     page = ask(f"{forge}/a11yproject/a11yproject.com/-/project_members")[1]
     assert status == 201 and "@yjlou Developer" in page
     assert json.loads(ask(f"{forge}/primer/design/toggle_star.json", {})[1]) == {"star_count": 22}
+    group = {"group[name]": "Friends", "group[path]": "friends"}
+    assert [ask(f"{forge}/groups", group)[0] for _ in range(2)] == [302, 409]
+    assert stand_ins.made["gitlab"].failures == []
 
 
 @needs_kiwix

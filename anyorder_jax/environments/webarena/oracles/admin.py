@@ -117,7 +117,12 @@ def products(task: Task) -> list[Step]:
     steps: list[Step] = []
     for event in range(len(task.events)):
         name = facts.PRODUCTS[int(task.path(event).split("/id/")[1].split("/")[0])][0]
-        steps += links("Products", f"Edit {name}")
+        steps += [
+            *links("Products"),
+            fill("Search by keyword", name),
+            click("button", "Search"),
+            *links(f"Edit {name}"),
+        ]
         steps += [*_fields(task, event), click("button", "Save")]
     return steps
 

@@ -30,9 +30,7 @@ def new_forum(task: Task) -> list[Step]:
 def _submission(task: Task) -> list[Step]:
     sent = task.sent()
     number = sent["submission[forum]"]
-    name = _NAMES.get(number) or task.path().removeprefix("/submit/")
-    if name not in facts.FORUMS:  # any forum will do
-        name = "deeplearning"
+    name = _NAMES[number]
     body = [fill("Body", sent["submission[body]"])] if "submission[body]" in sent else []
     fields = [fill("Title", sent["submission[title]"]), *body, select("Forum", name)]
     return [*links("Submit"), *fields, click("button", "Create submission")]

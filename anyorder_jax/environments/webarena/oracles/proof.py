@@ -66,7 +66,17 @@ def tasks(path: Path, sites: Collection[str]) -> list[tuple[Task, Plan]]:
 
 
 def play(tab: SiteTab, sites: Sites, task: Task, plan: Plan) -> Played:
-    """Plays a plan on sites that are put back first. Raises LostError where its first page cannot be opened."""
+    """Plays a plan on sites that are put back first.
+
+    Args:
+      tab: with a browser.
+      sites: that are served.
+      task: whose first page is opened.
+      plan: what is done there.
+
+    Raises:
+      LostError: the first page cannot be opened.
+    """
     began, at = time.monotonic(), sites.addresses
     sites.reset()
     tab.forget(list(at.values()))

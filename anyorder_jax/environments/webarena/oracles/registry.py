@@ -9,6 +9,11 @@ from anyorder_jax.environments.webarena.oracles.steps import Plan, Step, Task
 Maker = Callable[[Task], "Plan | list[Step] | None"]
 """What writes a task's plan; None: the task is left out."""
 MAKERS: dict[int, Maker] = {}
+LEFT_OUT = {
+    "604": "the scorer looks for the number of a forum that it does not know ({{forum_id}})",
+    "811": "the scorer cannot read what it expects itself (alternatives of one item)",
+}
+"""Tasks of these templates that nobody can do by the scorer's word, and why. What a maker leaves out it says itself."""
 
 
 def plans(*templates: int) -> Callable[[Maker], Maker]:
@@ -25,6 +30,6 @@ def plans(*templates: int) -> Callable[[Maker], Maker]:
 
 def plan_of(task: Task) -> Plan | None:
     """A task's plan; None where there is none."""
-    maker = MAKERS.get(task.template)
+    maker = None if task.number in LEFT_OUT else MAKERS.get(task.template)
     made = maker(task) if maker else None
     return Plan(made) if isinstance(made, list) else made

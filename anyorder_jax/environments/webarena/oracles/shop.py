@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from anyorder_jax.environments.web.tree import Node
 from anyorder_jax.environments.webarena.oracles.registry import plans
-from anyorder_jax.environments.webarena.oracles.steps import Plan, Step, Task, click, fill, found, goto, links, texts
+from anyorder_jax.environments.webarena.oracles.steps import (
+    Plan,
+    Reader,
+    Step,
+    Task,
+    click,
+    fill,
+    found,
+    goto,
+    links,
+    texts,
+)
 from anyorder_jax.environments.webarena.sites import shop_facts as facts
 from anyorder_jax.environments.webarena.sites.shop import name_of
 
@@ -176,20 +186,17 @@ def latest_total(task: Task) -> Plan | None:
 
 
 @plans(206)
-def detail(task: Task) -> Plan | None:
-    """Of one order: how it is sent, when it was bought, what was in it, where its bill goes."""
-    numbers = [
-        word.lstrip("0") for word in str(task.words).replace("'", " ").replace(".", " ").split() if word.isdecimal()
-    ]
-    readers: dict[str, Any] = {
-        "358": lambda nodes: texts(nodes, "Shipping Method:")[0],
-        "359": lambda nodes: texts(nodes, "Order Date:")[0],
-        "360": lambda nodes: [node.name for node in nodes if node.role == "link" and node.name in _BOUGHT],
-        "362": lambda nodes: _address(texts(nodes, "Billing Address:")[0]),
-    }
-    if task.number not in readers or not numbers:
-        return None
-    return Plan(links("My Orders", f"View Order {int(numbers[0]):09d}"), readers[task.number])
+def detail(task: Task) -> Plan:
+    """How an order is sent, when it was bought, what was in it, where its bill goes; of several orders their status."""
+    numbers = [int(word) for word in str(task.words["order_number"]).split(" and ")]
+    if task.words["info"] == "order statuses":
+        return Plan(links("My Orders"), lambda nodes: _statuses(nodes, numbers))
+    return Plan(links("My Orders", f"View Order {numbers[0]:09d}"), _DETAILS[task.words["info"]])
+
+
+def _statuses(nodes: Sequence[Node], numbers: Sequence[int]) -> list[dict[str, str]]:
+    rows = {int(row["number"]): row for row in _rows(nodes)}
+    return [{"order_number": str(number), "status": rows[number]["status"]} for number in numbers]
 
 
 _BOUGHT = frozenset(facts.NAMES.values())
@@ -206,6 +213,14 @@ def _address(text: str) -> dict[str, str]:
         "postcode": postcode,
         "country": country,
     }
+
+
+_DETAILS: Mapping[str, Reader] = {
+    "shipping method": lambda nodes: texts(nodes, "Shipping Method:")[0],
+    "order date": lambda nodes: texts(nodes, "Order Date:")[0],
+    "product names": lambda nodes: [node.name for node in nodes if node.role == "link" and node.name in _BOUGHT],
+    "billing address": lambda nodes: _address(texts(nodes, "Billing Address:")[0]),
+}
 
 
 @plans(136)

@@ -131,7 +131,16 @@ def links(*names: str) -> list[Step]:
 
 
 def found(nodes: Sequence[Node], role: str, name: str, after: str = "") -> Node:
-    """The first node of this role and name. Raises OracleError."""
+    """The first node of this role and name.
+
+    Args:
+      nodes: of the page.
+      role, name: of the node.
+      after: the name of a node that stands above it; "": the page's first will do.
+
+    Raises:
+      OracleError: there is none; names those that are near.
+    """
     start = 0
     if after:
         start = next((place for place, node in enumerate(nodes) if node.name == after), len(nodes))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import sqlite3
-from typing import Any
 from urllib.parse import parse_qs, urlencode
 
 from anyorder_jax.environments.webarena.sites import admin_facts as facts
@@ -32,6 +30,7 @@ from anyorder_jax.environments.webarena.sites.serving import (
     Routes,
     Store,
     insert,
+    one,
     redirect,
 )
 
@@ -72,13 +71,6 @@ def seed(store: Store) -> None:
     store.executemany("INSERT INTO cms VALUES (?, ?)", facts.PAGES.items())
 
 
-def one(store: Store, query: str, *values: Any) -> sqlite3.Row:
-    row: sqlite3.Row | None = store.execute(query, values).fetchone()
-    if row is None:
-        raise MissingError("there is nothing here")
-    return row
-
-
 def admin_page(title: str, *body: object) -> Markup:
     places = {
         "Dashboard": "/",
@@ -96,7 +88,7 @@ def admin_page(title: str, *body: object) -> Markup:
 
 
 @ROUTES("GET", "/admin", "/admin/admin")
-def show_dashboard(store: Store, request: Request) -> Markup:
+def _show_dashboard(store: Store, request: Request) -> Markup:
     (number,) = one(store, "SELECT COUNT(*) FROM bought WHERE status = 'pending'")
     return admin_page("Dashboard", tag("p", f"{number} orders wait."))
 
@@ -110,7 +102,7 @@ def _grid(status: str) -> str:
 
 
 @ROUTES("GET", "/admin/sales/order")
-def show_orders(store: Store, request: Request) -> Markup:
+def _show_orders(store: Store, request: Request) -> Markup:
     """The filter does not leave the page: its button fills the list below."""
     accept = "text/html, */*; q=0.01"
     narrow = Markup(
@@ -126,7 +118,7 @@ def show_orders(store: Store, request: Request) -> Markup:
 
 
 @ROUTES("GET", "/admin/mui/index/render")
-def render_grid(store: Store, request: Request) -> Markup:
+def _render_grid(store: Store, request: Request) -> Markup:
     status = request.query.get("filters[status]", "")
     rows = store.execute("SELECT * FROM bought WHERE ? IN ('', status) ORDER BY id DESC", (status,))
     shown = []
@@ -138,7 +130,7 @@ def render_grid(store: Store, request: Request) -> Markup:
 
 
 @ROUTES("GET", "/admin/sales/order/view/order_id/{number}")
-def show_order(store: Store, request: Request, number: str) -> Markup:
+def _show_order(store: Store, request: Request, number: str) -> Markup:
     row = one(store, "SELECT * FROM bought WHERE id = ?", number)
     said = store.execute("SELECT * FROM comment WHERE bought = ?", (number,))
     cancel = form(f"{ROOT}/sales/order/cancel/order_id/{number}/", button("Cancel"))
@@ -166,7 +158,7 @@ def show_order(store: Store, request: Request, number: str) -> Markup:
 
 
 @ROUTES("POST", "/admin/sales/order/cancel/order_id/{number}")
-def cancel_order(store: Store, request: Request, number: str) -> Response:
+def _cancel_order(store: Store, request: Request, number: str) -> Response:
     store.execute(
         "UPDATE bought SET status = 'canceled' WHERE id = ? AND status IN ('pending', 'processing')", (number,)
     )
@@ -174,14 +166,14 @@ def cancel_order(store: Store, request: Request, number: str) -> Response:
 
 
 @ROUTES("POST", "/admin/sales/order/addComment/order_id/{number}")
-def add_comment(store: Store, request: Request, number: str) -> Response:
+def _add_comment(store: Store, request: Request, number: str) -> Response:
     is_notified = request.form.get("history[is_customer_notified]", "0")
     store.execute("INSERT INTO comment VALUES (?, ?, ?)", (number, request.form["history[comment]"], int(is_notified)))
     return Response(tag("p", "done"))
 
 
 @ROUTES("GET", "/admin/sales/order/address/address_id/{number}")
-def show_address(store: Store, request: Request, number: str) -> Markup:
+def _show_address(store: Store, request: Request, number: str) -> Markup:
     row = one(store, "SELECT * FROM bought WHERE address = ?", number)
     fields = [
         field("Street Address", "street[0]", row["street"]),
@@ -197,7 +189,7 @@ def show_address(store: Store, request: Request, number: str) -> Markup:
 
 
 @ROUTES("POST", "/admin/sales/order/addressSave/address_id/{number}")
-def save_address(store: Store, request: Request, number: str) -> Response:
+def _save_address(store: Store, request: Request, number: str) -> Response:
     names = ("street[0]", "street[1]", "city", "region", "postcode", "country_id")
     query = "UPDATE bought SET street = ?, more = ?, city = ?, region = ?, postcode = ?, country = ? WHERE address = ?"
     store.execute(query, (*(request.form[name] for name in names), number))
@@ -208,7 +200,7 @@ def save_address(store: Store, request: Request, number: str) -> Response:
 @ROUTES(
     "GET", "/admin/admin/order_shipment/start/order_id/{number}", "/admin/admin/order_shipment/new/order_id/{number}"
 )
-def show_shipment(store: Store, request: Request, number: str) -> Markup:
+def _show_shipment(store: Store, request: Request, number: str) -> Markup:
     fields = [
         choice("Carrier", "tracking[1][carrier_code]", facts.CARRIERS),
         hidden("tracking[1][title]", ""),
@@ -219,27 +211,27 @@ def show_shipment(store: Store, request: Request, number: str) -> Markup:
 
 
 @ROUTES("POST", "/admin/admin/order_shipment/save/order_id/{number}")
-def save_shipment(store: Store, request: Request, number: str) -> Response:
+def _save_shipment(store: Store, request: Request, number: str) -> Response:
     sent = (request.form["tracking[1][carrier_code]"], request.form["tracking[1][number]"], number)
     store.execute("UPDATE bought SET carrier = ?, tracking = ? WHERE id = ?", sent)
     return redirect(f"{ROOT}/sales/order/view/order_id/{number}/")
 
 
 @ROUTES("GET", "/admin/customer/index")
-def show_customers(store: Store, request: Request) -> Markup:
+def _show_customers(store: Store, request: Request) -> Markup:
     rows = store.execute("SELECT DISTINCT customer FROM bought ORDER BY customer")
     return admin_page("Customers", listing(row["customer"] for row in rows))
 
 
 @ROUTES("GET", "/admin/reports")
-def show_reports(store: Store, request: Request) -> Markup:
+def _show_reports(store: Store, request: Request) -> Markup:
     return admin_page(
         "Reports", listing(link(f"{text} Report", f"{ROOT}/reports/{place}/") for place, text in facts.REPORTS.items())
     )
 
 
 @ROUTES("GET", "/admin/reports/{kind}/{name}", "/admin/reports/{kind}/{name}/filter/{packed}")
-def show_report(store: Store, request: Request, kind: str, name: str, packed: str = "") -> Markup:
+def _show_report(store: Store, request: Request, kind: str, name: str, packed: str = "") -> Markup:
     title = facts.REPORTS.get(f"{kind}/{name}")
     if title is None:
         raise MissingError(f"there is no report {name}")
@@ -264,20 +256,20 @@ def show_report(store: Store, request: Request, kind: str, name: str, packed: st
 
 
 @ROUTES("GET", "/admin/admin/system_design_theme")
-def show_themes(store: Store, request: Request) -> Markup:
+def _show_themes(store: Store, request: Request) -> Markup:
     links = [link(name, f"{ROOT}/admin/system_design_theme/edit/id/{number}") for number, name in facts.THEMES.items()]
     return admin_page("Themes", listing(links))
 
 
 @ROUTES("GET", "/admin/admin/system_design_theme/edit/id/{number}")
-def show_theme(store: Store, request: Request, number: str) -> Markup:
+def _show_theme(store: Store, request: Request, number: str) -> Markup:
     if not number.isdecimal() or int(number) not in facts.THEMES:
         raise MissingError("there is no such theme")
     return admin_page(facts.THEMES[int(number)], tag("p", "Theme Path: frontend"))
 
 
 @ROUTES("GET", "/admin/cms/page")
-def show_cms(store: Store, request: Request) -> Markup:
+def _show_cms(store: Store, request: Request) -> Markup:
     rows = store.execute("SELECT * FROM cms ORDER BY id")
     return admin_page(
         "Pages", listing(link(f"Edit {row['title']}", f"{ROOT}/cms/page/edit/page_id/{row['id']}/") for row in rows)
@@ -285,7 +277,7 @@ def show_cms(store: Store, request: Request) -> Markup:
 
 
 @ROUTES("GET", "/admin/cms/page/edit/page_id/{number}")
-def show_cms_page(store: Store, request: Request, number: str) -> Markup:
+def _show_cms_page(store: Store, request: Request, number: str) -> Markup:
     row = one(store, "SELECT * FROM cms WHERE id = ?", number)
     fields = [
         hidden("page_id", row["id"]),
@@ -298,6 +290,6 @@ def show_cms_page(store: Store, request: Request, number: str) -> Markup:
 
 
 @ROUTES("POST", "/admin/cms/page/save/back/edit")
-def save_cms_page(store: Store, request: Request) -> Response:
+def _save_cms_page(store: Store, request: Request) -> Response:
     store.execute("UPDATE cms SET title = ? WHERE id = ?", (request.form["title"], request.form["page_id"]))
     return redirect(f"{ROOT}/cms/page/edit/page_id/{request.form['page_id']}/")

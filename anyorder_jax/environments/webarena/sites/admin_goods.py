@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
+from urllib.parse import urlencode
 
 from anyorder_jax.environments.webarena.sites import admin_facts as facts
-from anyorder_jax.environments.webarena.sites.admin import REVIEW_STATUS, ROOT, ROUTES, SET, admin_page, one, seed
+from anyorder_jax.environments.webarena.sites.admin import REVIEW_STATUS, ROOT, ROUTES, SET, admin_page, seed
 from anyorder_jax.environments.webarena.sites.markup import (
     Markup,
     button,
@@ -19,9 +20,11 @@ from anyorder_jax.environments.webarena.sites.markup import (
     table,
     tag,
 )
-from anyorder_jax.environments.webarena.sites.serving import MissingError, Request, Response, Site, Store, redirect
+from anyorder_jax.environments.webarena.sites.serving import MissingError, Request, Response, Site, Store, one, redirect
 
 _ENABLED = {"1": "Enabled", "2": "Disabled"}
+_SHOWN = 20
+"""Products on a page."""
 _STOCK = {"1": "In Stock", "0": "Out of Stock"}
 
 
@@ -35,23 +38,27 @@ def _kind(row: sqlite3.Row) -> str:
 
 
 @ROUTES("GET", "/admin/catalog/product")
-def show_products(store: Store, request: Request) -> Markup:
-    text = request.query.get("search", "")
-    rows = store.execute("SELECT * FROM product WHERE name LIKE ? ORDER BY id", (f"%{text}%",)).fetchall()
-    search = form(
-        f"{ROOT}/catalog/product/", field("Search by keyword", "search", text), button("Search"), method="get"
-    )
-    edit = [tag("a", f"Edit {row['name']}", href=f"{ROOT}/catalog/product/edit/id/{row['id']}/") for row in rows]
+def _show_products(store: Store, request: Request) -> Markup:
+    text, page = request.query.get("search", ""), int(request.query.get("page") or 1)
+    query = "SELECT * FROM product WHERE name LIKE ? ORDER BY id LIMIT ? OFFSET ?"
+    rows = store.execute(query, (f"%{text}%", _SHOWN + 1, _SHOWN * (page - 1))).fetchall()
+    path = f"{ROOT}/catalog/product/"
+    search = form(path, field("Search by keyword", "search", text), button("Search"), method="get")
     shown = [
-        (row["id"], row["name"], f"${row['price']:.2f}", row["quantity"], each)
-        for row, each in zip(rows, edit, strict=True)
+        (
+            row["id"],
+            row["name"],
+            f"${row['price']:.2f}",
+            row["quantity"],
+            link(f"Edit {row['name']}", f"{path}edit/id/{row['id']}/"),
+        )
+        for row in rows[:_SHOWN]
     ]
     head = ("ID", "Name", "Price", "Quantity", "Action")
+    add = link("Add Product", f"{path}new/set/{SET}/type/simple/")
+    more = f"{path}?{urlencode({'search': text, 'page': page + 1})}"
     return admin_page(
-        "Products",
-        search,
-        link("Add Product", f"{ROOT}/catalog/product/new/set/{SET}/type/simple/"),
-        table(head, shown),
+        "Products", search, add, table(head, shown), link("Next page", more) if len(rows) > _SHOWN else None
     )
 
 
@@ -64,7 +71,7 @@ def _fields(name: str = "", price: float = 0.0, quantity: float = 0.0) -> list[M
 
 
 @ROUTES("GET", "/admin/catalog/product/edit/id/{number}")
-def show_product(store: Store, request: Request, number: str) -> Markup:
+def _show_product(store: Store, request: Request, number: str) -> Markup:
     row = one(store, "SELECT * FROM product WHERE id = ?", number)
     fields = [
         choice("Enable Product", "product[status]", _ENABLED, row["status"]),
@@ -78,7 +85,7 @@ def show_product(store: Store, request: Request, number: str) -> Markup:
 
 
 @ROUTES("POST", "/admin/catalog/product/save/id/{number}/type/{kind}/store/0/set/{group}/back/edit")
-def save_product(store: Store, request: Request, number: str, kind: str, group: str) -> Response:
+def _save_product(store: Store, request: Request, number: str, kind: str, group: str) -> Response:
     sent = request.form
     stock = "product[quantity_and_stock_status]"
     values = (
@@ -96,7 +103,7 @@ def save_product(store: Store, request: Request, number: str, kind: str, group: 
 
 
 @ROUTES("GET", "/admin/catalog/product/new/set/{group}/type/simple")
-def show_new_product(store: Store, request: Request, group: str) -> Markup:
+def _show_new_product(store: Store, request: Request, group: str) -> Markup:
     fields = [
         choice("Enable Product", "product[status]", _ENABLED),
         *_fields(),
@@ -111,7 +118,7 @@ def show_new_product(store: Store, request: Request, group: str) -> Markup:
 
 
 @ROUTES("POST", "/admin/catalog/product/save/type/simple/store/0/set/{group}/back/edit")
-def create_product(store: Store, request: Request, group: str) -> Response:
+def _create_product(store: Store, request: Request, group: str) -> Response:
     sent = request.form
     row = (
         sent["product[name]"],
@@ -126,7 +133,7 @@ def create_product(store: Store, request: Request, group: str) -> Response:
 
 
 @ROUTES("GET", "/admin/review/product")
-def show_reviews(store: Store, request: Request) -> Markup:
+def _show_reviews(store: Store, request: Request) -> Markup:
     rows = [
         (
             row["id"],
@@ -143,7 +150,7 @@ def show_reviews(store: Store, request: Request) -> Markup:
 
 
 @ROUTES("GET", "/admin/review/product/edit/id/{number}")
-def show_review(store: Store, request: Request, number: str) -> Markup:
+def _show_review(store: Store, request: Request, number: str) -> Markup:
     row = one(store, "SELECT * FROM review WHERE id = ?", number)
     fields = [choice("Status", "status_id", REVIEW_STATUS, row["status"]), button("Save Review")]
     delete = form(f"{ROOT}/review/product/delete/id/{number}/", button("Delete Review"))
@@ -153,13 +160,13 @@ def show_review(store: Store, request: Request, number: str) -> Markup:
 
 
 @ROUTES("POST", "/admin/review/product/save/id/{number}")
-def save_review(store: Store, request: Request, number: str) -> Response:
+def _save_review(store: Store, request: Request, number: str) -> Response:
     store.execute("UPDATE review SET status = ? WHERE id = ?", (int(request.form["status_id"]), number))
     return redirect(f"{ROOT}/review/product/")
 
 
 @ROUTES("POST", "/admin/review/product/delete/id/{number}")
-def delete_review(store: Store, request: Request, number: str) -> Response:
+def _delete_review(store: Store, request: Request, number: str) -> Response:
     store.execute("DELETE FROM review WHERE id = ?", (number,))
     return redirect(f"{ROOT}/review/product/")
 
@@ -180,7 +187,7 @@ def _rules(kind: str, name: str) -> str:
 
 
 @ROUTES("GET", "/admin/{kind}/{name}")
-def show_rules(store: Store, request: Request, kind: str, name: str) -> Markup:
+def _show_rules(store: Store, request: Request, kind: str, name: str) -> Markup:
     path = _rules(kind, name)
     rows = store.execute("SELECT * FROM rule WHERE place = ?", (name,))
     shown = listing(f"{row['name']}: {row['action']} {row['amount']}" for row in rows)
@@ -188,7 +195,7 @@ def show_rules(store: Store, request: Request, kind: str, name: str) -> Markup:
 
 
 @ROUTES("GET", "/admin/{kind}/{name}/new")
-def show_new_rule(store: Store, request: Request, kind: str, name: str) -> Markup:
+def _show_new_rule(store: Store, request: Request, kind: str, name: str) -> Markup:
     path = _rules(kind, name)
     combine = [
         hidden(f"rule[actions][1][{key}]", value)
@@ -213,7 +220,7 @@ def show_new_rule(store: Store, request: Request, kind: str, name: str) -> Marku
 
 
 @ROUTES("POST", "/admin/{kind}/{name}/save")
-def save_rule(store: Store, request: Request, kind: str, name: str) -> Response:
+def _save_rule(store: Store, request: Request, kind: str, name: str) -> Response:
     path, sent = _rules(kind, name), request.form
     store.execute(
         "INSERT INTO rule VALUES (?, ?, ?, ?)", (sent["name"], name, sent["simple_action"], sent["discount_amount"])

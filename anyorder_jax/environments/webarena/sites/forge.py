@@ -30,20 +30,13 @@ from anyorder_jax.environments.webarena.sites.serving import (
     Routes,
     Store,
     answer,
+    one,
     redirect,
 )
 
 ROUTES = Routes()
 LEVELS = {"0": "Private", "10": "Internal", "20": "Public"}
 ACCESS = {"10": "Guest", "20": "Reporter", "30": "Developer", "40": "Maintainer"}
-
-
-def one(store: Store, query: str, *values: Any) -> sqlite3.Row:
-    """A row. Raises MissingError."""
-    row: sqlite3.Row | None = store.execute(query, values).fetchone()
-    if row is None:
-        raise MissingError("there is nothing here")
-    return row
 
 
 def forge_page(title: str, *body: object) -> Markup:
@@ -97,13 +90,13 @@ def shown_projects(rows: Iterable[sqlite3.Row]) -> Markup:
 
 
 @ROUTES("GET", "/")
-def show_dashboard(store: Store, request: Request) -> Markup:
+def _show_dashboard(store: Store, request: Request) -> Markup:
     rows = store.execute("SELECT * FROM project WHERE path LIKE ? ORDER BY path COLLATE NOCASE", (f"{USER}/%",))
     return forge_page("Your projects", shown_projects(rows))
 
 
 @ROUTES("GET", "/explore", "/explore/projects")
-def show_explore(store: Store, request: Request) -> Markup:
+def _show_explore(store: Store, request: Request) -> Markup:
     level = request.query.get("visibility_level", "20")
     order = "stars DESC" if request.query.get("sort") == "stars_desc" else "path COLLATE NOCASE"
     rows = store.execute(f"SELECT * FROM project WHERE visibility = ? ORDER BY {order}", (level,))
@@ -112,7 +105,7 @@ def show_explore(store: Store, request: Request) -> Markup:
 
 
 @ROUTES("GET", "/search")
-def show_search(store: Store, request: Request) -> Markup:
+def _show_search(store: Store, request: Request) -> Markup:
     text = f"%{request.query.get('search', '')}%"
     projects = store.execute("SELECT * FROM project WHERE path LIKE ? OR name LIKE ? ORDER BY stars DESC", (text, text))
     users = store.execute("SELECT * FROM user WHERE name LIKE ? OR full_name LIKE ? ORDER BY id", (text, text))
@@ -121,13 +114,13 @@ def show_search(store: Store, request: Request) -> Markup:
 
 
 @ROUTES("GET", "/dashboard/todos")
-def show_todos(store: Store, request: Request) -> Markup:
+def _show_todos(store: Store, request: Request) -> Markup:
     rows = store.execute(f"SELECT * FROM request WHERE id IN ({','.join('?' * len(facts.MINE))})", facts.MINE)
     return forge_page("To-Do List", listing(f"{row['author']} asked you to look at {row['title']}" for row in rows))
 
 
 @ROUTES("GET", "/dashboard/merge_requests")
-def show_my_requests(store: Store, request: Request) -> Markup:
+def _show_my_requests(store: Store, request: Request) -> Markup:
     numbers = facts.MINE if "assignee_username" in request.query else ()
     rows = store.execute(f"SELECT * FROM request WHERE id IN ({','.join('?' * len(numbers))}) ORDER BY id", numbers)
     shown = [link(row["title"], f"/{row['project']}/-/merge_requests/{row['number']}") for row in rows]
@@ -135,7 +128,7 @@ def show_my_requests(store: Store, request: Request) -> Markup:
 
 
 @ROUTES("GET", "/-/profile")
-def show_profile(store: Store, request: Request) -> Markup:
+def _show_profile(store: Store, request: Request) -> Markup:
     url = one(store, "SELECT value FROM setting WHERE name = 'website'")["value"]
     fields = [
         hidden("_method", "put"),
@@ -146,13 +139,13 @@ def show_profile(store: Store, request: Request) -> Markup:
 
 
 @ROUTES("POST", "/-/profile")
-def save_profile(store: Store, request: Request) -> Response:
+def _save_profile(store: Store, request: Request) -> Response:
     store.execute("UPDATE setting SET value = ? WHERE name = 'website'", (request.form["user[website_url]"],))
     return redirect("/-/profile")
 
 
 @ROUTES("GET", "/-/profile/status")
-def show_status(store: Store, request: Request) -> Markup:
+def _show_status(store: Store, request: Request) -> Markup:
     now = {row["name"]: row["value"] for row in store.execute("SELECT * FROM setting")}
     fields = [
         field("What's your status?", "message", now["message"]),
@@ -165,28 +158,28 @@ def show_status(store: Store, request: Request) -> Markup:
 
 
 @ROUTES("PUT", "/api/v4/user/status")
-def set_status(store: Store, request: Request) -> Response:
+def _set_status(store: Store, request: Request) -> Response:
     for name in ("message", "availability"):
         store.execute("UPDATE setting SET value = ? WHERE name = ?", (request.body[name], name))
     return answer({key: request.body[key] for key in ("message", "availability")})
 
 
 @ROUTES("GET", "/-/profile/personal_access_tokens")
-def show_tokens(store: Store, request: Request) -> Markup:
+def _show_tokens(store: Store, request: Request) -> Markup:
     return forge_page(
         "Access tokens", tag("h2", "Feed token"), field("Feed token", "feed_token", facts.FEED_TOKEN, readonly=True)
     )
 
 
 @ROUTES("GET", "/projects/new")
-def show_new_project(store: Store, request: Request) -> Markup:
+def _show_new_project(store: Store, request: Request) -> Markup:
     kinds = [link("Create blank project", "/projects/new/blank")]
     kinds += [link(f"Use template {text}", f"/projects/new/{name}") for name, text in facts.TEMPLATES.items()]
     return forge_page("Create new project", listing(kinds))
 
 
 @ROUTES("GET", "/projects/new/{template}")
-def show_new_project_form(store: Store, request: Request, template: str) -> Markup:
+def _show_new_project_form(store: Store, request: Request, template: str) -> Markup:
     chosen = [] if template == "blank" else [hidden("project[template_name]", template)]
     readme = [
         hidden("project[initialize_with_readme]", "0"),
@@ -208,7 +201,7 @@ def show_new_project_form(store: Store, request: Request, template: str) -> Mark
 
 
 @ROUTES("POST", "/projects")
-def create_project(store: Store, request: Request) -> Response:
+def _create_project(store: Store, request: Request) -> Response:
     path = f"{USER}/{request.form['project[path]']}"
     level, template = request.form["project[visibility_level]"], request.form.get("project[template_name]", "")
     query = "INSERT INTO project (path, name, visibility, template) VALUES (?, ?, ?, ?)"
@@ -219,20 +212,20 @@ def create_project(store: Store, request: Request) -> Response:
 
 
 @ROUTES("GET", "/groups/new")
-def show_new_group(store: Store, request: Request) -> Markup:
+def _show_new_group(store: Store, request: Request) -> Markup:
     fields = [field("Group name", "group[name]", required=True), field("Group URL", "group[path]", required=True)]
     return forge_page("Create group", form("/groups", *fields, button("Create group")))
 
 
 @ROUTES("POST", "/groups")
-def create_group(store: Store, request: Request) -> Response:
+def _create_group(store: Store, request: Request) -> Response:
     path = request.form["group[path]"]
     store.execute("INSERT INTO team (path, name) VALUES (?, ?)", (path, request.form["group[name]"]))
     return redirect(f"/{path}")
 
 
 @ROUTES("GET", "/groups/{path}/-/group_members")
-def show_group_members(store: Store, request: Request, path: str) -> Markup:
+def _show_group_members(store: Store, request: Request, path: str) -> Markup:
     group = one(store, "SELECT * FROM team WHERE path = ?", path)
     return forge_page("Group members", members_of(store, path), invitation(store, "groups", group["id"]))
 
@@ -245,7 +238,7 @@ def members_of(store: Store, place: str) -> Markup:
 
 
 @ROUTES("POST", "/api/v4/{kind}/{number}/invitations")
-def invite(store: Store, request: Request, kind: str, number: str) -> Response:
+def _invite(store: Store, request: Request, kind: str, number: str) -> Response:
     table = {"projects": "project", "groups": "team"}[kind]
     place = one(store, f"SELECT path FROM {table} WHERE id = ?", number)["path"]
     invited: Mapping[str, Any] = request.body
@@ -255,13 +248,13 @@ def invite(store: Store, request: Request, kind: str, number: str) -> Response:
 
 
 @ROUTES("POST", "/users/{name}/follow.json")
-def follow(store: Store, request: Request, name: str) -> Response:
+def _follow(store: Store, request: Request, name: str) -> Response:
     store.execute("UPDATE user SET is_followed = 1 WHERE name = ?", (name,))
     return redirect(f"/{name}")
 
 
 @ROUTES("POST", "/api/graphql")
-def query_graph(store: Store, request: Request) -> Response:
+def _query_graph(store: Store, request: Request) -> Response:
     """What the page of issues asks when it opens: how many there are."""
     path = request.referer.split("/-/")[0].strip("/")
     rows = store.execute("SELECT state, COUNT(*) FROM issue WHERE project = ? GROUP BY state", (path,))
@@ -269,7 +262,7 @@ def query_graph(store: Store, request: Request) -> Response:
 
 
 @ROUTES("GET", "/{name}")
-def show_user(store: Store, request: Request, name: str) -> Markup:
+def _show_user(store: Store, request: Request, name: str) -> Markup:
     group = store.execute("SELECT * FROM team WHERE path = ?", (name,)).fetchone()
     if group:
         return forge_page(group["name"], link("Members", f"/groups/{name}/-/group_members"), members_of(store, name))

@@ -6,7 +6,6 @@ import sqlite3
 
 from anyorder_jax.environments.webarena.sites.forge import (
     ROUTES,
-    one,
     people,
 )
 from anyorder_jax.environments.webarena.sites.forge_facts import USER
@@ -31,6 +30,8 @@ from anyorder_jax.environments.webarena.sites.serving import (
     Site,
     Store,
     answer,
+    insert,
+    one,
     redirect,
 )
 
@@ -40,7 +41,7 @@ def site() -> Site:
 
 
 @ROUTES("GET", "/{space}/{name}/-/commits")
-def show_commits(store: Store, request: Request, space: str, name: str) -> Markup:
+def _show_commits(store: Store, request: Request, space: str, name: str) -> Markup:
     project = find(store, space, name)
     rows = store.execute("SELECT * FROM work WHERE project = ? ORDER BY day DESC, author", (project["path"],))
     return project_page(
@@ -49,7 +50,7 @@ def show_commits(store: Store, request: Request, space: str, name: str) -> Marku
 
 
 @ROUTES("GET", "/{space}/{name}/-/merge_requests")
-def show_requests(store: Store, request: Request, space: str, name: str) -> Markup:
+def _show_requests(store: Store, request: Request, space: str, name: str) -> Markup:
     project = find(store, space, name)
     path = f"/{project['path']}/-/merge_requests"
     rows = store.execute("SELECT * FROM request WHERE project = ? ORDER BY id DESC", (project["path"],))
@@ -58,7 +59,7 @@ def show_requests(store: Store, request: Request, space: str, name: str) -> Mark
 
 
 @ROUTES("GET", "/{space}/{name}/-/merge_requests/new")
-def show_new_request(store: Store, request: Request, space: str, name: str) -> Markup:
+def _show_new_request(store: Store, request: Request, space: str, name: str) -> Markup:
     project = find(store, space, name)
     options = {branch: branch for branch in branches(project["path"])}
     users = people(store)
@@ -76,32 +77,20 @@ def show_new_request(store: Store, request: Request, space: str, name: str) -> M
 
 
 @ROUTES("POST", "/{space}/{name}/-/merge_requests")
-def create_request(store: Store, request: Request, space: str, name: str) -> Response:
-    sent = {
-        key: request.form[f"merge_request[{key}]"]
-        for key in ("source_branch", "target_branch", "title", "reviewer_ids][")
-    }
+def _create_request(store: Store, request: Request, space: str, name: str) -> Response:
     project = find(store, space, name)
+    source, target, title = (
+        request.form[f"merge_request[{key}]"] for key in ("source_branch", "target_branch", "title")
+    )
+    reviewer = int(request.form["merge_request[reviewer_ids][]"])
     number = 1 + one(store, "SELECT COALESCE(MAX(number), 0) FROM request WHERE project = ?", project["path"])[0]
-    title = sent["title"] or f"Merge {sent['source_branch']}"
-    row = (
-        project["path"],
-        number,
-        title,
-        USER,
-        sent["source_branch"],
-        sent["target_branch"],
-        int(sent["reviewer_ids]["]),
-    )
-    query = (
-        "INSERT INTO request (project, number, title, author, source, target, reviewer) VALUES (?, ?, ?, ?, ?, ?, ?)"
-    )
-    store.execute(query, row)
+    about = {"project": project["path"], "number": number, "title": title or f"Merge {source}", "author": USER}
+    insert(store, "request", **about, source=source, target=target, reviewer=reviewer)
     return redirect(f"/{project['path']}/-/merge_requests/{number}")
 
 
 @ROUTES("GET", "/{space}/{name}/-/merge_requests/{number}")
-def show_request(store: Store, request: Request, space: str, name: str, number: str) -> Markup:
+def _show_request(store: Store, request: Request, space: str, name: str, number: str) -> Markup:
     project = find(store, space, name)
     row = one(store, "SELECT * FROM request WHERE project = ? AND number = ?", project["path"], number)
     about = tag("p", f"@{row['author']} asks to merge {row['source']} into {row['target']}")
@@ -124,20 +113,20 @@ def _file_form(project: sqlite3.Row, method: str, branch: str, path: str, text: 
 
 
 @ROUTES("GET", "/{space}/{name}/-/edit/{branch}/{path:path}")
-def show_file(store: Store, request: Request, space: str, name: str, branch: str, path: str) -> Markup:
+def _show_file(store: Store, request: Request, space: str, name: str, branch: str, path: str) -> Markup:
     project = find(store, space, name)
     row = one(store, "SELECT * FROM file WHERE project = ? AND branch = ? AND path = ?", project["path"], branch, path)
     return project_page(project, "Edit file", _file_form(project, "put", branch, path, row["text"]))
 
 
 @ROUTES("GET", "/{space}/{name}/-/new/{branch}")
-def show_new_file(store: Store, request: Request, space: str, name: str, branch: str) -> Markup:
+def _show_new_file(store: Store, request: Request, space: str, name: str, branch: str) -> Markup:
     project = find(store, space, name)
     return project_page(project, "New file", _file_form(project, "post", branch, "", ""))
 
 
 @ROUTES("POST", "/{space}/{name}/-/update/{branch}/{path:path}", "/{space}/{name}/-/create/{branch}")
-def save_file(store: Store, request: Request, space: str, name: str, branch: str, path: str = "") -> Response:
+def _save_file(store: Store, request: Request, space: str, name: str, branch: str, path: str = "") -> Response:
     sent, project = request.form, find(store, space, name)
     renamed = sent["file_path"] if path else sent["file_name"]
     if path and sent["branch_name"] == branch:
@@ -151,7 +140,7 @@ def _keep(store: Store, project: str, branch: str, path: str, text: str) -> None
 
 
 @ROUTES("GET", "/{space}/{name}/-/ide")
-def show_ide(store: Store, request: Request, space: str, name: str) -> Markup:
+def _show_ide(store: Store, request: Request, space: str, name: str) -> Markup:
     project = find(store, space, name)
     branch = branches(project["path"])[0]
     form_ = sent_form(
@@ -169,7 +158,7 @@ def show_ide(store: Store, request: Request, space: str, name: str) -> Markup:
 
 
 @ROUTES("POST", "/api/v4/projects/{path}/repository/commits")
-def commit(store: Store, request: Request, path: str) -> Response:
+def _commit(store: Store, request: Request, path: str) -> Response:
     project = one(store, "SELECT * FROM project WHERE path = ?", path)
     for action in request.body["actions"]:
         if action["action"] not in ("create", "update"):

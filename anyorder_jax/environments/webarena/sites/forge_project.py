@@ -11,7 +11,6 @@ from anyorder_jax.environments.webarena.sites.forge import (
     forge_page,
     invitation,
     members_of,
-    one,
     people,
 )
 from anyorder_jax.environments.webarena.sites.forge_facts import NAMESPACE, USER
@@ -31,13 +30,7 @@ from anyorder_jax.environments.webarena.sites.markup import (
     table,
     tag,
 )
-from anyorder_jax.environments.webarena.sites.serving import (
-    Request,
-    Response,
-    Store,
-    answer,
-    redirect,
-)
+from anyorder_jax.environments.webarena.sites.serving import Request, Response, Store, answer, one, redirect
 
 _STATES = {"opened": "Open", "closed": "Closed", "all": "All"}
 
@@ -63,7 +56,7 @@ def project_page(project: sqlite3.Row, title: str, *body: object) -> Markup:
 
 
 @ROUTES("GET", "/{space}/{name}")
-def showfind(store: Store, request: Request, space: str, name: str) -> Markup:
+def _showfind(store: Store, request: Request, space: str, name: str) -> Markup:
     project = find(store, space, name)
     path, stars = f"/{project['path']}", project["stars"] + project["is_starred"]
     files = store.execute("SELECT * FROM file WHERE project = ? ORDER BY branch, path", (project["path"],))
@@ -90,14 +83,14 @@ def showfind(store: Store, request: Request, space: str, name: str) -> Markup:
 
 
 @ROUTES("POST", "/{space}/{name}/toggle_star.json")
-def toggle_star(store: Store, request: Request, space: str, name: str) -> Response:
+def _toggle_star(store: Store, request: Request, space: str, name: str) -> Response:
     store.execute("UPDATE project SET is_starred = 1 - is_starred WHERE path = ?", (f"{space}/{name}",))
     project = find(store, space, name)
     return answer({"star_count": project["stars"] + project["is_starred"]})
 
 
 @ROUTES("POST", "/api/v4/projects/{number}/fork")
-def fork(store: Store, request: Request, number: str) -> Response:
+def _fork(store: Store, request: Request, number: str) -> Response:
     path = f"{USER}/{request.body['path']}"
     if store.execute("SELECT 1 FROM project WHERE path = ?", (path,)).fetchone():
         return answer({"message": f"there is a project {path} already"}, 409)
@@ -107,7 +100,7 @@ def fork(store: Store, request: Request, number: str) -> Response:
 
 
 @ROUTES("GET", "/{space}/{name}/-/project_members")
-def show_members(store: Store, request: Request, space: str, name: str) -> Markup:
+def _show_members(store: Store, request: Request, space: str, name: str) -> Markup:
     project = find(store, space, name)
     return project_page(
         project, "Project members", members_of(store, project["path"]), invitation(store, "projects", project["id"])
@@ -115,7 +108,7 @@ def show_members(store: Store, request: Request, space: str, name: str) -> Marku
 
 
 @ROUTES("GET", "/{space}/{name}/-/issues")
-def show_issues(store: Store, request: Request, space: str, name: str) -> Markup:
+def _show_issues(store: Store, request: Request, space: str, name: str) -> Markup:
     project, asked = find(store, space, name), request.query
     state, text = asked.get("state", "opened"), f"%{asked.get('search', '')}%"
     query, values = "SELECT * FROM issue WHERE project = ? AND title LIKE ?", [project["path"], text]
@@ -148,7 +141,7 @@ def show_issues(store: Store, request: Request, space: str, name: str) -> Markup
 
 
 @ROUTES("GET", "/{space}/{name}/-/issues/new")
-def show_new_issue(store: Store, request: Request, space: str, name: str) -> Markup:
+def _show_new_issue(store: Store, request: Request, space: str, name: str) -> Markup:
     project = find(store, space, name)
     fields = [
         field("Title", "issue[title]", required=True),
@@ -160,7 +153,7 @@ def show_new_issue(store: Store, request: Request, space: str, name: str) -> Mar
 
 
 @ROUTES("POST", "/{space}/{name}/-/issues")
-def create_issue(store: Store, request: Request, space: str, name: str) -> Response:
+def _create_issue(store: Store, request: Request, space: str, name: str) -> Response:
     project, sent = find(store, space, name), request.form
     number = 1 + one(store, "SELECT COALESCE(MAX(number), 0) FROM issue WHERE project = ?", project["path"])[0]
     row = (project["path"], number, sent["issue[title]"], int(sent["issue[assignee_ids][]"]), sent["issue[due_date]"])
@@ -172,7 +165,7 @@ def create_issue(store: Store, request: Request, space: str, name: str) -> Respo
 
 
 @ROUTES("GET", "/{space}/{name}/-/issues/{number}")
-def show_issue(store: Store, request: Request, space: str, name: str, number: str) -> Markup:
+def _show_issue(store: Store, request: Request, space: str, name: str, number: str) -> Markup:
     project = find(store, space, name)
     issue = one(store, "SELECT * FROM issue WHERE project = ? AND number = ?", project["path"], number)
     users = people(store)
@@ -197,7 +190,7 @@ def show_issue(store: Store, request: Request, space: str, name: str, number: st
 
 
 @ROUTES("PUT", "/{space}/{name}/-/issues/{number}.json")
-def assign_issue(store: Store, request: Request, space: str, name: str, number: str) -> Response:
+def _assign_issue(store: Store, request: Request, space: str, name: str, number: str) -> Response:
     wanted = request.body["issue"]["assignee_ids"]
     values = (wanted[0] if wanted else None, f"{space}/{name}", number)
     store.execute("UPDATE issue SET assignee = ? WHERE project = ? AND number = ?", values)
@@ -205,7 +198,14 @@ def assign_issue(store: Store, request: Request, space: str, name: str, number: 
 
 
 def notes(store: Store, project: sqlite3.Row, kind: str, number: int) -> Markup:
-    """What was said, and the form to say more."""
+    """What was said, and the form to say more.
+
+    Args:
+      store: of the forge.
+      project: where it is said.
+      kind: "Issue" or "merge_request".
+      number: of the issue or merge request, among all of the forge.
+    """
     rows = store.execute("SELECT * FROM note WHERE kind = ? AND target = ? ORDER BY rowid", (kind, number))
     said = listing(f"@{row['author']} said: {row['text']}" for row in rows)
     url = f"/{project['path']}/notes?target_id={number}&target_type={kind}"
@@ -226,14 +226,14 @@ def notes(store: Store, project: sqlite3.Row, kind: str, number: int) -> Markup:
 
 
 @ROUTES("POST", "/{space}/{name}/notes")
-def add_note(store: Store, request: Request, space: str, name: str) -> Response:
+def _add_note(store: Store, request: Request, space: str, name: str) -> Response:
     row = (request.query["target_type"], int(request.query["target_id"]), USER, request.body["note"]["note"])
     store.execute("INSERT INTO note VALUES (?, ?, ?, ?)", row)
     return answer({"note": row[3]})
 
 
 @ROUTES("GET", "/{space}/{name}/-/milestones")
-def show_milestones(store: Store, request: Request, space: str, name: str) -> Markup:
+def _show_milestones(store: Store, request: Request, space: str, name: str) -> Markup:
     project = find(store, space, name)
     rows = store.execute("SELECT * FROM milestone WHERE project = ?", (project["path"],))
     shown = table(("Title", "Start date", "Due date"), [(row["title"], row["start"], row["due"]) for row in rows])
@@ -241,7 +241,7 @@ def show_milestones(store: Store, request: Request, space: str, name: str) -> Ma
 
 
 @ROUTES("GET", "/{space}/{name}/-/milestones/new")
-def show_new_milestone(store: Store, request: Request, space: str, name: str) -> Markup:
+def _show_new_milestone(store: Store, request: Request, space: str, name: str) -> Markup:
     project = find(store, space, name)
     fields = [
         field("Title", "milestone[title]", required=True),
@@ -255,7 +255,7 @@ def show_new_milestone(store: Store, request: Request, space: str, name: str) ->
 
 
 @ROUTES("POST", "/{space}/{name}/-/milestones")
-def create_milestone(store: Store, request: Request, space: str, name: str) -> Response:
+def _create_milestone(store: Store, request: Request, space: str, name: str) -> Response:
     row = (f"{space}/{name}", *(request.form[f"milestone[{key}]"] for key in ("title", "start_date", "due_date")))
     store.execute("INSERT INTO milestone VALUES (?, ?, ?, ?)", row)
     return redirect(f"/{space}/{name}/-/milestones")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable
-from typing import Any
 
 from anyorder_jax.environments.webarena.sites import invented
 from anyorder_jax.environments.webarena.sites.forum_facts import USER
@@ -31,6 +30,7 @@ from anyorder_jax.environments.webarena.sites.serving import (
     Site,
     Store,
     answer,
+    one,
     redirect,
 )
 
@@ -41,13 +41,6 @@ _SHOWN = 40
 
 def site() -> Site:
     return Site("reddit", ROUTES, seed)
-
-
-def _one(store: Store, query: str, *values: Any) -> sqlite3.Row:
-    row: sqlite3.Row | None = store.execute(query, values).fetchone()
-    if row is None:
-        raise MissingError("there is nothing here")
-    return row
 
 
 def _page(title: str, *body: object) -> Markup:
@@ -98,21 +91,21 @@ def _subscription(forum: sqlite3.Row) -> Markup:
 
 
 @ROUTES("GET", "/")
-def show_front(store: Store, request: Request) -> Markup:
+def _show_front(store: Store, request: Request) -> Markup:
     return _page("Postmill", _listed(store.execute("SELECT * FROM post ORDER BY heat DESC, id LIMIT 10")))
 
 
 @ROUTES("GET", "/forums")
-def show_forums(store: Store, request: Request) -> Markup:
+def _show_forums(store: Store, request: Request) -> Markup:
     rows = store.execute("SELECT * FROM forum ORDER BY name COLLATE NOCASE")
     return _page("List of forums", listing(link(row["name"], f"/f/{row['name']}") for row in rows))
 
 
 @ROUTES("GET", "/f/{name}", "/f/{name}/{order}")
-def show_forum(store: Store, request: Request, name: str, order: str = "hot") -> Markup:
-    forum = _one(store, "SELECT * FROM forum WHERE name = ?", name)
+def _show_forum(store: Store, request: Request, name: str, order: str = "hot") -> Markup:
+    forum = one(store, "SELECT * FROM forum WHERE name = ?", name)
     if order not in ORDERS:
-        return show_post(store, request, name, order)
+        return _show_post(store, request, name, order)
     query = f"SELECT * FROM post WHERE forum = ? ORDER BY {ORDERS[order]} DESC, id LIMIT {_SHOWN}"
     sorts = [link(one.replace("_", " ").capitalize(), f"/f/{forum['name']}/{one}") for one in ORDERS]
     return _page(
@@ -127,9 +120,9 @@ def show_forum(store: Store, request: Request, name: str, order: str = "hot") ->
 
 
 @ROUTES("GET", "/f/{name}/{number}/{slug}")
-def show_post(store: Store, request: Request, name: str, number: str, slug: str = "") -> Markup:
-    forum = _one(store, "SELECT * FROM forum WHERE name = ?", name)
-    post = _one(store, "SELECT * FROM post WHERE id = ? AND forum = ?", number, name)
+def _show_post(store: Store, request: Request, name: str, number: str, slug: str = "") -> Markup:
+    forum = one(store, "SELECT * FROM forum WHERE name = ?", name)
+    post = one(store, "SELECT * FROM post WHERE id = ? AND forum = ?", number, name)
     comments = store.execute("SELECT * FROM comment WHERE post = ? ORDER BY id", (number,)).fetchall()
     shown = [
         joined(
@@ -170,8 +163,8 @@ def _reply(post: sqlite3.Row, comment: int | None, label: str) -> Markup:
 
 
 @ROUTES("POST", "/f/{name}/{number}/-/comment", "/f/{name}/{number}/-/comment/{parent}")
-def add_comment(store: Store, request: Request, name: str, number: str, parent: str = "") -> Response:
-    post = _one(store, "SELECT * FROM post WHERE id = ? AND forum = ?", number, name)
+def _add_comment(store: Store, request: Request, name: str, number: str, parent: str = "") -> Response:
+    post = one(store, "SELECT * FROM post WHERE id = ? AND forum = ?", number, name)
     text = request.form[f"reply_to_comment_{parent}[comment]" if parent else f"reply_to_submission_{number}[comment]"]
     query = "INSERT INTO comment (post, parent, author, body, votes) VALUES (?, ?, ?, ?, 1)"
     store.execute(query, (number, parent or None, USER, text))
@@ -180,17 +173,17 @@ def add_comment(store: Store, request: Request, name: str, number: str, parent: 
 
 
 @ROUTES("POST", "/sv/{number}.json")
-def vote(store: Store, request: Request, number: str) -> Response:
+def _vote(store: Store, request: Request, number: str) -> Response:
     wanted = request.form["choice"]
     if wanted not in ("-1", "0", "1"):
         raise ValueError(f"choice is -1, 0 or 1, got {wanted!r}")
-    _one(store, "SELECT 1 FROM post WHERE id = ?", number)
+    one(store, "SELECT 1 FROM post WHERE id = ?", number)
     store.execute("UPDATE post SET choice = ? WHERE id = ?", (int(wanted), number))
-    return answer({"netScore": _one(store, "SELECT votes + choice FROM post WHERE id = ?", number)[0]})
+    return answer({"netScore": one(store, "SELECT votes + choice FROM post WHERE id = ?", number)[0]})
 
 
 @ROUTES("POST", "/f/{name}/{verb}.json")
-def subscribe(store: Store, request: Request, name: str, verb: str) -> Response:
+def _subscribe(store: Store, request: Request, name: str, verb: str) -> Response:
     if verb not in ("subscribe", "unsubscribe"):
         raise MissingError(f"there is no {verb}")
     is_subscribed = verb == "subscribe"
@@ -199,7 +192,7 @@ def subscribe(store: Store, request: Request, name: str, verb: str) -> Response:
 
 
 @ROUTES("GET", "/submit", "/submit/{name}")
-def show_submit(store: Store, request: Request, name: str = "") -> Markup:
+def _show_submit(store: Store, request: Request, name: str = "") -> Markup:
     forums = store.execute("SELECT id, name FROM forum ORDER BY name COLLATE NOCASE").fetchall()
     chosen = next((row["id"] for row in forums if row["name"].lower() == name.lower()), "")
     options = {"": "Choose one forum"} | {str(row["id"]): row["name"] for row in forums}
@@ -213,18 +206,18 @@ def show_submit(store: Store, request: Request, name: str = "") -> Markup:
 
 
 @ROUTES("POST", "/submit", "/submit/{name}")
-def submit(store: Store, request: Request, name: str = "") -> Response:
-    forum = _one(store, "SELECT * FROM forum WHERE id = ?", request.form["submission[forum]"])
+def _submit(store: Store, request: Request, name: str = "") -> Response:
+    forum = one(store, "SELECT * FROM forum WHERE id = ?", request.form["submission[forum]"])
     title, body, url = (request.form[f"submission[{key}]"] for key in ("title", "body", "url"))
     query = "INSERT INTO post (forum, author, title, slug, body, url, votes, heat, disputed, num_comments) "
     row = (forum["name"], USER, title, invented.slug(title), body, url)
     number = store.execute(query + "VALUES (?, ?, ?, ?, ?, ?, 1, 99, 0, 0)", row).lastrowid
-    return redirect(_address(_one(store, "SELECT * FROM post WHERE id = ?", number)))
+    return redirect(_address(one(store, "SELECT * FROM post WHERE id = ?", number)))
 
 
 @ROUTES("GET", "/f/{name}/{number}/-/edit")
-def show_edit(store: Store, request: Request, name: str, number: str) -> Markup:
-    post = _one(store, "SELECT * FROM post WHERE id = ? AND forum = ?", number, name)
+def _show_edit(store: Store, request: Request, name: str, number: str) -> Markup:
+    post = one(store, "SELECT * FROM post WHERE id = ? AND forum = ?", number, name)
     if post["author"] != USER:
         raise MissingError("only its author can edit a post")
     fields = [
@@ -235,14 +228,14 @@ def show_edit(store: Store, request: Request, name: str, number: str) -> Markup:
 
 
 @ROUTES("POST", "/f/{name}/{number}/-/edit")
-def edit(store: Store, request: Request, name: str, number: str) -> Response:
+def _edit(store: Store, request: Request, name: str, number: str) -> Response:
     values = (request.form["submission[title]"], request.form["submission[body]"], number, USER)
     store.execute("UPDATE post SET title = ?, body = ? WHERE id = ? AND author = ?", values)
-    return redirect(_address(_one(store, "SELECT * FROM post WHERE id = ?", number)))
+    return redirect(_address(one(store, "SELECT * FROM post WHERE id = ?", number)))
 
 
 @ROUTES("GET", "/user/{name}")
-def show_user(store: Store, request: Request, name: str) -> Markup:
+def _show_user(store: Store, request: Request, name: str) -> Markup:
     profile = store.execute("SELECT * FROM profile WHERE name = ?", (name,)).fetchone()
     posts = store.execute("SELECT * FROM post WHERE author = ? ORDER BY id DESC", (name,))
     is_me = name == USER
@@ -251,14 +244,14 @@ def show_user(store: Store, request: Request, name: str) -> Markup:
 
 
 @ROUTES("GET", "/user/{name}/edit_biography")
-def show_biography(store: Store, request: Request, name: str) -> Markup:
-    profile = _one(store, "SELECT * FROM profile WHERE name = ?", name)
+def _show_biography(store: Store, request: Request, name: str) -> Markup:
+    profile = one(store, "SELECT * FROM profile WHERE name = ?", name)
     text = field("Biography", "user_biography[biography]", profile["biography"], kind="area")
     return _page("Edit biography", form(request.path, text, button("Save")))
 
 
 @ROUTES("POST", "/user/{name}/edit_biography")
-def save_biography(store: Store, request: Request, name: str) -> Response:
+def _save_biography(store: Store, request: Request, name: str) -> Response:
     text = request.form["user_biography[biography]"]
     store.execute("UPDATE profile SET biography = ? WHERE name = ?", (text, name))
     return redirect(f"/user/{name}")
@@ -268,7 +261,7 @@ _FORUM_FIELDS = ("name", "title", "description", "sidebar")
 
 
 @ROUTES("GET", "/create_forum")
-def show_create_forum(store: Store, request: Request) -> Markup:
+def _show_create_forum(store: Store, request: Request) -> Markup:
     boxes = [
         field(key.capitalize(), f"forum[{key}]", kind="area" if key == "sidebar" else "text") for key in _FORUM_FIELDS
     ]
@@ -276,7 +269,7 @@ def show_create_forum(store: Store, request: Request) -> Markup:
 
 
 @ROUTES("POST", "/create_forum")
-def create_forum(store: Store, request: Request) -> Response:
+def _create_forum(store: Store, request: Request) -> Response:
     values = [request.form[f"forum[{key}]"] for key in _FORUM_FIELDS]
     if not values[0] or store.execute("SELECT 1 FROM forum WHERE name = ?", (values[0],)).fetchone():
         raise ValueError(f"a forum needs a name that is still free, got {values[0]!r}")
@@ -285,6 +278,6 @@ def create_forum(store: Store, request: Request) -> Response:
 
 
 @ROUTES("GET", "/submission_images/{name}")
-def show_picture(store: Store, request: Request, name: str) -> Markup:
-    post = _one(store, "SELECT * FROM post WHERE url = ?", request.path)
+def _show_picture(store: Store, request: Request, name: str) -> Markup:
+    post = one(store, "SELECT * FROM post WHERE url = ?", request.path)
     return _page(f"Picture: {post['title']}", tag("p", "A picture stood here."), hidden("name", name))

@@ -100,7 +100,7 @@ def tag(name: str, /, *inside: object, **attributes: object) -> Markup:
             shown += f" {key.rstrip('_').replace('_', '-')}"
         elif value is not None and value is not False:
             shown += f' {key.rstrip("_").replace("_", "-")}="{html.escape(str(value))}"'
-    if name in ("input", "br", "img"):
+    if name in ("input", "meta"):
         return Markup(f"<{name}{shown}>")
     return Markup(f"<{name}{shown}>{joined(inside)}</{name}>")
 
@@ -145,7 +145,15 @@ def hidden(name: str, value: object, **attributes: object) -> Markup:
 
 
 def choice(label: str, name: str, options: Mapping[str, str], chosen: object = "", **attributes: object) -> Markup:
-    """A list to choose from. options: value -> what is shown."""
+    """A list to choose from.
+
+    Args:
+      label: what agents find it by.
+      name: of the field that is sent.
+      options: value -> what is shown.
+      chosen: the value that is chosen at first.
+      attributes: of the element.
+    """
     shown = [tag("option", text, value=value, selected=value == str(chosen)) for value, text in options.items()]
     return tag("p", tag("label", f"{label} ", tag("select", *shown, name=name, **attributes)))
 
@@ -163,6 +171,8 @@ def sent_form(method: str, url: str, *inside: object, kind: str = "json", then: 
     """A form that the page's script sends.
 
     Args:
+      method, url: how it is sent, and where to.
+      inside: its fields and buttons.
       kind: of the body, "json" (names with dots are nested; `data_json` fields hold JSON) or "form".
       then: the page to open then; else this one again.
     """
@@ -170,16 +180,20 @@ def sent_form(method: str, url: str, *inside: object, kind: str = "json", then: 
 
 
 def sent_button(text: str, method: str, url: str, fields: Mapping[str, Any], kind: str = "json") -> Markup:
-    """A button that the page's script answers to. fields: what is sent."""
+    """A button that the page's script answers to.
+
+    Args:
+      text: what is on it.
+      method, url: how something is sent, and where to.
+      fields: what is sent.
+      kind: of the body, as `sent_form`'s.
+    """
     boxes = [hidden(name, json.dumps(value), data_json="1") for name, value in fields.items()]
     return sent_form(method, url, *boxes, button(text), kind=kind)
 
 
 def page(title: str, head: Iterable[object], *body: object) -> Markup:
     """A whole page. head: what stands above on all pages of a site."""
-    return Markup("<!doctype html>") + tag(  # type: ignore[return-value]
-        "html",
-        tag("head", tag("meta", charset="utf-8"), tag("title", title), tag("script", Markup(SCRIPT))),
-        tag("body", tag("header", *head), tag("main", tag("h1", title), tag("p", id="answer", role="status"), *body)),
-        lang="en",
-    )
+    content = tag("main", tag("h1", title), tag("p", id="answer", role="status"), *body)
+    top = tag("head", tag("meta", charset="utf-8"), tag("title", title), tag("script", Markup(SCRIPT)))
+    return Markup("<!doctype html>" + tag("html", top, tag("body", tag("header", *head), content), lang="en"))

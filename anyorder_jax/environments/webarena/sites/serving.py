@@ -62,6 +62,14 @@ def answer(value: Any, status: int = 200) -> Response:
     return Response(json.dumps(value), status, "application/json")
 
 
+def one(store: Store, query: str, *values: Any) -> sqlite3.Row:
+    """The first row of an answer. Raises MissingError."""
+    row: sqlite3.Row | None = store.execute(query, values).fetchone()
+    if row is None:
+        raise MissingError("there is nothing here")
+    return row
+
+
 def insert(store: Store, table: str, **columns: Any) -> int:
     """Writes a row. Returns its number."""
     marks = ", ".join("?" * len(columns))
@@ -135,6 +143,8 @@ class Site:
                 found = handler(self.store, request, **parts)
         except MissingError as error:
             return Response(f"<!doctype html><title>Not Found</title><h1>404</h1><p>{escaped(error)}", 404)
+        except sqlite3.IntegrityError as error:
+            return Response(f"<!doctype html><title>Conflict</title><h1>409</h1><p>{escaped(error)}", 409)
         except KeyError as error:
             return Response(f"<!doctype html><title>Bad request</title><h1>400</h1><p>no field {escaped(error)}", 400)
         return Response(found) if isinstance(found, str) else found

@@ -24,11 +24,11 @@ from anyorder_jax.environments.webarena.sites.markup import (
     tick,
 )
 from anyorder_jax.environments.webarena.sites.serving import (
-    MissingError,
     Request,
     Response,
     Routes,
     Store,
+    one,
     redirect,
 )
 
@@ -86,14 +86,6 @@ def _seed_product(store: Store, number: int, slug: str, name: str, price: float,
         store.execute("INSERT INTO review VALUES (?, ?, ?, ?, ?)", row)
 
 
-def one(store: Store, query: str, *values: Any) -> sqlite3.Row:
-    """A row. Raises MissingError."""
-    row: sqlite3.Row | None = store.execute(query, values).fetchone()
-    if row is None:
-        raise MissingError("there is nothing here")
-    return row
-
-
 def shop_page(title: str, *body: object) -> Markup:
     """A page with the shop's menu, its search, and its letter."""
     account = {
@@ -149,13 +141,13 @@ def _products(store: Store, match: str, values: Sequence[Any], asked: Mapping[st
 
 
 @ROUTES("GET", "/")
-def show_front(store: Store, request: Request) -> Markup:
+def _show_front(store: Store, request: Request) -> Markup:
     shown = listing(link(name, f"/{path}.html") for path, name in facts.CATEGORIES.items())
     return shop_page("One Stop Market", tag("nav", shown, aria_label="Categories"))
 
 
 @ROUTES("GET", "/catalogsearch/result", "/catalogsearch/result/index")
-def search(store: Store, request: Request) -> Markup:
+def _search(store: Store, request: Request) -> Markup:
     words = request.query.get("q", "").split()
     match = " + ".join(["(name LIKE ?)"] * len(words)) or "1"
     rows = _products(store, match, [f"%{word}%" for word in words], request.query)
@@ -164,7 +156,7 @@ def search(store: Store, request: Request) -> Markup:
 
 
 @ROUTES("GET", "/{path:path}.html")
-def show_listing(store: Store, request: Request, path: str) -> Markup:
+def _show_listing(store: Store, request: Request, path: str) -> Markup:
     if path not in facts.CATEGORIES:
         return _product_page(store, path)
     rows = _products(store, "category = ?", [path], request.query)
@@ -226,7 +218,7 @@ def _product_page(store: Store, slug: str) -> Markup:
 
 
 @ROUTES("POST", "/review/product/post/id/{number}")
-def post_review(store: Store, request: Request, number: str) -> Response:
+def _post_review(store: Store, request: Request, number: str) -> Response:
     product = one(store, "SELECT * FROM product WHERE id = ?", number)
     sent = request.form
     row = (

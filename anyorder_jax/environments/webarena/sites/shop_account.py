@@ -20,8 +20,8 @@ from anyorder_jax.environments.webarena.sites.markup import (
     table,
     tag,
 )
-from anyorder_jax.environments.webarena.sites.serving import Request, Response, Site, Store, redirect
-from anyorder_jax.environments.webarena.sites.shop import ROUTES, address_of, one, seed, shop_page
+from anyorder_jax.environments.webarena.sites.serving import Request, Response, Site, Store, one, redirect
+from anyorder_jax.environments.webarena.sites.shop import ROUTES, address_of, seed, shop_page
 
 _COUNTRIES = {"US": "United States", "CA": "Canada"}
 
@@ -40,12 +40,12 @@ def _total(store: Store, order: sqlite3.Row) -> float:
 
 
 @ROUTES("GET", "/customer/account")
-def show_account(store: Store, request: Request) -> Markup:
+def _show_account(store: Store, request: Request) -> Markup:
     return shop_page("My Account", tag("p", f"{facts.FIRST_NAME} {facts.LAST_NAME}"), tag("p", facts.EMAIL))
 
 
 @ROUTES("GET", "/sales/order/history")
-def show_orders(store: Store, request: Request) -> Markup:
+def _show_orders(store: Store, request: Request) -> Markup:
     rows = []
     for order in store.execute("SELECT * FROM bought ORDER BY day DESC, id DESC").fetchall():
         day = date.fromisoformat(order["day"])
@@ -62,7 +62,7 @@ def show_orders(store: Store, request: Request) -> Markup:
 
 
 @ROUTES("GET", "/sales/order/view/order_id/{number}")
-def show_order(store: Store, request: Request, number: str) -> Markup:
+def _show_order(store: Store, request: Request, number: str) -> Markup:
     order = one(store, "SELECT * FROM bought WHERE id = ?", number)
     query = "SELECT product.*, line.price AS paid FROM line JOIN product ON product.id = line.product WHERE bought = ?"
     lines = [(link(row["name"], address_of(row)), f"${row['paid']:.2f}") for row in store.execute(query, (number,))]
@@ -80,13 +80,13 @@ def show_order(store: Store, request: Request, number: str) -> Markup:
 
 
 @ROUTES("GET", "/wishlist")
-def show_wishes(store: Store, request: Request) -> Markup:
+def _show_wishes(store: Store, request: Request) -> Markup:
     rows = store.execute("SELECT product.* FROM wish JOIN product ON product.id = wish.product ORDER BY wish.rowid")
     return shop_page("My Wish List", listing(link(row["name"], address_of(row)) for row in rows))
 
 
 @ROUTES("POST", "/wishlist/index/add")
-def add_wish(store: Store, request: Request) -> Response:
+def _add_wish(store: Store, request: Request) -> Response:
     product = one(store, "SELECT * FROM product WHERE id = ?", request.form["product"])
     store.execute("INSERT INTO wish VALUES (?)", (product["id"],))
     text = f"{product['name']} has been added to your Wish List. Click here to continue shopping."
@@ -95,7 +95,7 @@ def add_wish(store: Store, request: Request) -> Response:
 
 
 @ROUTES("GET", "/checkout/cart")
-def show_cart(store: Store, request: Request) -> Markup:
+def _show_cart(store: Store, request: Request) -> Markup:
     query = "SELECT product.*, cart.quantity FROM cart JOIN product ON product.id = cart.product ORDER BY cart.rowid"
     rows = [
         (link(row["name"], address_of(row)), row["quantity"], f"${row['price']:.2f}") for row in store.execute(query)
@@ -104,7 +104,7 @@ def show_cart(store: Store, request: Request) -> Markup:
 
 
 @ROUTES("POST", "/checkout/cart/add/uenc/{packed}/product/{number}")
-def add_to_cart(store: Store, request: Request, packed: str, number: str) -> Response:
+def _add_to_cart(store: Store, request: Request, packed: str, number: str) -> Response:
     """As the shop's own script does it answers with the page, not with another address."""
     quantity = int(request.form["qty"])
     if not 1 <= quantity <= 10_000:
@@ -115,7 +115,7 @@ def add_to_cart(store: Store, request: Request, packed: str, number: str) -> Res
 
 
 @ROUTES("GET", "/customer/address")
-def show_addresses(store: Store, request: Request) -> Markup:
+def _show_addresses(store: Store, request: Request) -> Markup:
     row = one(store, "SELECT * FROM address")
     shown = ", ".join(str(row[key]) for key in ("street", "more", "city", "region", "postcode") if row[key])
     return shop_page(
@@ -124,7 +124,7 @@ def show_addresses(store: Store, request: Request) -> Markup:
 
 
 @ROUTES("GET", "/customer/address/edit/id/{number}")
-def show_address(store: Store, request: Request, number: str) -> Markup:
+def _show_address(store: Store, request: Request, number: str) -> Markup:
     row = one(store, "SELECT * FROM address WHERE id = ?", number)
     fields = [
         field("First Name", "firstname", row["first"]),
@@ -140,7 +140,7 @@ def show_address(store: Store, request: Request, number: str) -> Markup:
 
 
 @ROUTES("POST", "/customer/address/formPost/id/{number}")
-def save_address(store: Store, request: Request, number: str) -> Response:
+def _save_address(store: Store, request: Request, number: str) -> Response:
     names = ("firstname", "lastname", "street[0]", "street[1]", "city", "region", "postcode", "country_id")
     query = (
         "UPDATE address SET first = ?, last = ?, street = ?, more = ?, city = ?, region = ?, postcode = ?, country = ?"
@@ -150,19 +150,19 @@ def save_address(store: Store, request: Request, number: str) -> Response:
 
 
 @ROUTES("POST", "/newsletter/subscriber/new")
-def subscribe(store: Store, request: Request) -> Response:
+def _subscribe(store: Store, request: Request) -> Response:
     store.execute("INSERT OR IGNORE INTO subscriber VALUES (?)", (request.form["email"],))
     return redirect("/newsletter/manage/")
 
 
 @ROUTES("GET", "/newsletter/manage")
-def show_letter(store: Store, request: Request) -> Markup:
+def _show_letter(store: Store, request: Request) -> Markup:
     rows = store.execute("SELECT email FROM subscriber")
     return shop_page("Newsletter", listing(f"{row['email']} is subscribed" for row in rows))
 
 
 @ROUTES("GET", "/contact")
-def show_contact(store: Store, request: Request) -> Markup:
+def _show_contact(store: Store, request: Request) -> Markup:
     name = f"{facts.FIRST_NAME} {facts.LAST_NAME}"
     fields = [
         field("Name", "name", name),
@@ -173,5 +173,5 @@ def show_contact(store: Store, request: Request) -> Markup:
 
 
 @ROUTES("POST", "/contact/index/post")
-def send_contact(store: Store, request: Request) -> Markup:
+def _send_contact(store: Store, request: Request) -> Markup:
     return shop_page("Contact Us", joined([tag("p", "Thanks for contacting us.")]))
