@@ -254,7 +254,8 @@ def test_a_site_that_stops_answering_is_an_outcome(opened, forge, monkeypatch):
 def test_a_scorer_that_fails_ends_the_episode_with_its_words(opened, tmp_path, monkeypatch):
     monkeypatch.setenv(package.VARIABLE, str(webarena_package.write(tmp_path / "package")))
     monkeypatch.setenv(world.OUTPUT, str(tmp_path))
-    for again in ("1", "2"):
+    opened.reset("4")  # left without an answer: 1/4 stays empty
+    for again in ("2", "3"):
         opened.reset("4")
         with pytest.raises(RuntimeError, match="No module named webarena_verified"):
             do(opened, "send_msg_to_user('Repo')")
@@ -263,6 +264,7 @@ def test_a_scorer_that_fails_ends_the_episode_with_its_words(opened, tmp_path, m
         network = json.loads((tmp_path / again / "4" / export.NETWORK).read_text(encoding="utf-8"))
         assert network["log"]["version"] == "1.2" and network["log"]["entries"]
         assert "the episode is over" in do(opened, "noop()").units[0].text
+    assert not list((tmp_path / "1" / "4").iterdir())
 
 
 @needs_browser

@@ -66,7 +66,13 @@ def score(directory: Path, tasks: Sequence[str], addresses: sites.Addresses) -> 
 
 
 def score_response(task: str, response: Response, entries: Sequence[Any], addresses: sites.Addresses) -> Verdict:
-    """The verdict on one episode, whose files are thrown away. Errors as `score`."""
+    """The verdict on one episode, whose files are thrown away. Errors as `score`.
+
+    Args:
+      task: its number in the benchmark.
+      response, entries: as `export.write` takes them.
+      addresses: of the sites when it was played.
+    """
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder), task, response, entries)
         return score(Path(folder), [task], addresses)[task]

@@ -115,7 +115,7 @@ class Session:
                 f"{self.id}: task {task} is on {' and '.join(self._task.sites)}, and {lacking[0]} has no address. "
                 f"Name it: {addresses.VARIABLE}={lacking[0]}=http://..."
             )
-        self._step, self._is_over = 0, False
+        self._step, self._is_over, self._kept = 0, False, _kept_in(task)
         try:
             self._tab.forget(list(at.values()))
             self._served.prepare(self._tab, self._task.sites)
@@ -165,12 +165,12 @@ class Session:
             raise InvalidActionError(str(error)) from None
         self._step, self._is_over = step, True
         entries = self._tab.recorder.entries()
-        kept = _kept_in(self._task.number)
-        if kept is None:
-            verdict = scorer.score_response(self._task.number, said, entries, self._served.addresses)
+        number, at = self._task.number, self._served.addresses
+        if self._kept is None:
+            verdict = scorer.score_response(number, said, entries, at)
         else:
-            export.write(kept, self._task.number, said, entries)
-            verdict = scorer.score(kept, [self._task.number], self._served.addresses)[self._task.number]
+            export.write(self._kept, number, said, entries)
+            verdict = scorer.score(self._kept, [number], at)[number]
         return TextStep((self._told("the answer was taken"),), verdict.score, True, verdict.is_success)
 
     def _told(self, text: str) -> Unit:
@@ -189,8 +189,8 @@ class Session:
 
 
 def _kept_in(task: str) -> Path | None:
-    """The folder that an episode's files are kept in: 1, 2, ... for the first, the second time that a task is played;
-    None where nothing is kept."""
+    """The folder that an episode's files are to be kept in: 1, 2, ... for the first, the second time that a task is
+    played; None where nothing is kept. One that gave no answer leaves it empty."""
     named = os.environ.get(OUTPUT)
     if not named:
         return None
