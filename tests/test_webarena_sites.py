@@ -20,6 +20,7 @@ from anyorder_jax.environments.webarena.browser import SiteTab
 from anyorder_jax.environments.webarena.oracles import OracleError, Plan, Task, plan_of, proof
 from anyorder_jax.environments.webarena.oracles.steps import click, fill
 from anyorder_jax.environments.webarena.sites import encyclopedia
+from anyorder_jax.environments.webarena.world import MAX_STEPS
 from java_worlds import run_variables
 from web_pages import needs_browser
 from webarena_package import needs_scorer
@@ -314,5 +315,6 @@ def test_a_site_that_is_down_is_told_and_never_waited_for(tab):
 def test_the_official_scorer_gives_one_and_without_the_last_action_zero(stand_ins, tab, tmp_path):
     todo = proof.tasks(package.tasks_file(package.directory()), stand_ins.addresses)
     assert len(todo) >= 80 and len({task.number for task, _ in todo}) == len(todo)
+    assert all(len(plan.steps) < MAX_STEPS for _, plan in todo)
     proofs = proof.prove(tab, stand_ins, [one for one in todo if one[0].number in ("44", "527", "231")], tmp_path)
     assert [(one.whole, one.short) for one in proofs] == [(1.0, 0.0)] * 3

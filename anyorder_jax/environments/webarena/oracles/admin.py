@@ -7,6 +7,7 @@ from datetime import datetime
 from anyorder_jax.environments.webarena.oracles.registry import plans
 from anyorder_jax.environments.webarena.oracles.steps import Step, Task, click, fill, links, select
 from anyorder_jax.environments.webarena.sites import admin_facts as facts
+from anyorder_jax.environments.webarena.sites.admin_goods import SHOWN
 
 
 def _number(path: str, after: str) -> int:
@@ -111,19 +112,21 @@ def _fields(task: Task, event: int) -> list[Step]:
     return steps
 
 
+def _to_product(number: int) -> list[Step]:
+    """By the list, or by a search where the list's first page does not have it."""
+    name = facts.PRODUCTS[number][0]
+    is_near = number in sorted(facts.PRODUCTS)[:SHOWN]
+    search = [] if is_near else [fill("Search by keyword", name), click("button", "Search")]
+    return [*links("Products"), *search, *links(f"Edit {name}")]
+
+
 @plans(241, 242, 247, 251, 287, 742)
 def products(task: Task) -> list[Step]:
     """A page of each, found by its name."""
     steps: list[Step] = []
     for event in range(len(task.events)):
-        name = facts.PRODUCTS[int(task.path(event).split("/id/")[1].split("/")[0])][0]
-        steps += [
-            *links("Products"),
-            fill("Search by keyword", name),
-            click("button", "Search"),
-            *links(f"Edit {name}"),
-        ]
-        steps += [*_fields(task, event), click("button", "Save")]
+        number = int(task.path(event).split("/id/")[1].split("/")[0])
+        steps += [*_to_product(number), *_fields(task, event), click("button", "Save")]
     return steps
 
 

@@ -23,7 +23,7 @@ from anyorder_jax.environments.webarena.sites.markup import (
 from anyorder_jax.environments.webarena.sites.serving import MissingError, Request, Response, Site, Store, one, redirect
 
 _ENABLED = {"1": "Enabled", "2": "Disabled"}
-_SHOWN = 20
+SHOWN = 20
 """Products on a page."""
 _STOCK = {"1": "In Stock", "0": "Out of Stock"}
 
@@ -41,7 +41,7 @@ def _kind(row: sqlite3.Row) -> str:
 def _show_products(store: Store, request: Request) -> Markup:
     text, page = request.query.get("search", ""), int(request.query.get("page") or 1)
     query = "SELECT * FROM product WHERE name LIKE ? ORDER BY id LIMIT ? OFFSET ?"
-    rows = store.execute(query, (f"%{text}%", _SHOWN + 1, _SHOWN * (page - 1))).fetchall()
+    rows = store.execute(query, (f"%{text}%", SHOWN + 1, SHOWN * (page - 1))).fetchall()
     path = f"{ROOT}/catalog/product/"
     search = form(path, field("Search by keyword", "search", text), button("Search"), method="get")
     shown = [
@@ -52,13 +52,13 @@ def _show_products(store: Store, request: Request) -> Markup:
             row["quantity"],
             link(f"Edit {row['name']}", f"{path}edit/id/{row['id']}/"),
         )
-        for row in rows[:_SHOWN]
+        for row in rows[:SHOWN]
     ]
     head = ("ID", "Name", "Price", "Quantity", "Action")
     add = link("Add Product", f"{path}new/set/{SET}/type/simple/")
     more = f"{path}?{urlencode({'search': text, 'page': page + 1})}"
     return admin_page(
-        "Products", search, add, table(head, shown), link("Next page", more) if len(rows) > _SHOWN else None
+        "Products", search, add, table(head, shown), link("Next page", more) if len(rows) > SHOWN else None
     )
 
 

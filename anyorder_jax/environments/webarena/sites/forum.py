@@ -44,9 +44,14 @@ def site() -> Site:
 
 
 def _page(title: str, *body: object) -> Markup:
-    places = (("Home", "/"), ("Forums", "/forums"), ("Submit", "/submit"), ("Create forum", "/create_forum"))
-    head = [*(link(text, url) for text, url in places), link(USER, f"/user/{USER}")]
-    return page(title, [joined(f"{part} " if not isinstance(part, Markup) else part for part in head)], *body)
+    places = {
+        "Home": "/",
+        "Forums": "/forums",
+        "Submit": "/submit",
+        "Create forum": "/create_forum",
+        USER: f"/user/{USER}",
+    }
+    return page(title, [link(*entry) for entry in places.items()], *body)
 
 
 def _address(post: sqlite3.Row) -> str:
