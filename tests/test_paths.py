@@ -31,6 +31,7 @@ DOORS = {
     "anyorder_jax.ingest": ("--input=logs.jsonl", "--output_dir=~no one/x"),
     "anyorder_jax.export_episodes": ("--input=~no one/x", "--output=y", "--format=atif"),
     "anyorder_jax.environments.toolbench.sample": ("--output_dir=~no one/x",),
+    "anyorder_jax.environments.webarena.setup": ("--output_dir=~no one/x",),
     "anyorder_jax.evaluation.recompute": ("~no one/x",),
     "anyorder_jax.train": ("--config=any_order", "--workdir=~no one/x"),
     "conversion": ("inspect", "~no one/x"),

@@ -95,6 +95,34 @@ def test_every_kind_of_action_does_what_it_says(page, opened):
 
 
 @needs_browser
+def test_no_way_leads_back_into_another_episode(page, opened):
+    opened("<a href='page.html?second'>on</a>")
+    do(page, f"click('{bid_of(page, 'link', 'on')}')")
+    opened("<p>new</p>")
+    with pytest.raises(InvalidActionError, match="no such page in the history"):
+        do(page, "go_back()")
+
+
+@needs_browser
+def test_hosts_that_are_not_named_are_not_reached():
+    with socket.create_server(("127.0.0.2", 0)) as server:
+        address = f"http://127.0.0.2:{server.getsockname()[1]}/"
+        for hosts, is_reached in (((), False), (("127.0.0.2",), True)):
+            other = tab.Tab("a test", hosts)
+            try:
+                other.open("about:blank")
+                other.run(f"void fetch({address!r}, {{mode: 'no-cors'}}).catch(() => null)")
+                server.settimeout(2.0 if is_reached else 0.5)
+                if is_reached:
+                    server.accept()[0].close()
+                else:
+                    with pytest.raises(TimeoutError):
+                        server.accept()
+            finally:
+                other.close()
+
+
+@needs_browser
 def test_what_cannot_be_clicked_is_said(page, opened):
     opened(
         "<button id=a>Covered</button><button style='display:none'>Hidden</button><button disabled>Off</button>"

@@ -18,7 +18,7 @@ import dataclasses
 import re
 import zlib
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -55,9 +55,20 @@ class Generated:
     def act(self, episodes: Sequence[Episode]) -> list[Decision]:
         """Decisions; the actions that do not parse are repaired together."""
         seen = [episode.trajectory() for episode in episodes]
+        return self.decide(seen, lambda texts: answers(episodes, "parse_error", texts))
+
+    def decide(
+        self, seen: Sequence[Trajectory], reasons_of: Callable[[Sequence[str]], Sequence[Any]]
+    ) -> list[Decision]:
+        """The next decision of each episode.
+
+        Args:
+          seen: each as far as it was played.
+          reasons_of: told the text of each action: why it does not parse, "" where it does.
+        """
         written = self._generator.write(seen, [self._kinds] * len(seen))
         decisions = [Decision(w.units, w.num_passes, _num_tokens(w)) for w in written]
-        reasons = answers(episodes, "parse_error", [d.units[-1].text for d in decisions])
+        reasons = reasons_of([d.units[-1].text or "" for d in decisions])
         broken = [i for i, reason in enumerate(reasons) if reason]
         thought = [dataclasses.replace(seen[i], units=seen[i].units + decisions[i].units[:-1]) for i in broken]
         again = self._carefully.write(thought, [self._kinds[-1:]] * len(broken)) if broken else []

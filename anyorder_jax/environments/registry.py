@@ -32,6 +32,7 @@ _FAMILIES = {
     "MiniWoB-": ("anyorder_jax.environments.miniwob", "web"),
     "ScienceWorld-": ("anyorder_jax.environments.scienceworld", "scienceworld"),
     "ToolBench-": ("anyorder_jax.environments.toolbench", ""),
+    "WebArena-": ("anyorder_jax.environments.webarena", ""),
     "TextWorldExpress-": ("anyorder_jax.environments.textworld_express", "textworld"),
 }
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import importlib.metadata
 from pathlib import Path
-from typing import Any
 
 from anyorder_jax.environments.base import ExpertError, InvalidActionError, Text, TextStep
 from anyorder_jax.environments.branching import draws
@@ -23,8 +22,9 @@ from anyorder_jax.environments.miniwob.experts import EXPERTS, decide
 from anyorder_jax.environments.miniwob.folds import split_id, split_task
 from anyorder_jax.environments.web import calls, chromium
 from anyorder_jax.environments.web.calls import Action
+from anyorder_jax.environments.web.possible import possible_actions
 from anyorder_jax.environments.web.tab import WAIT_MS, LostError, Tab
-from anyorder_jax.environments.web.tree import FUNCTIONAL, Node, difference, page_text, parse
+from anyorder_jax.environments.web.tree import difference, page_text, parse
 from anyorder_jax.types import Kind, Unit
 
 MAX_STEPS = 30
@@ -133,23 +133,7 @@ class Session:
         """Clicks on all that can be clicked, texts out of the goal into fields, an option of each list."""
         rng = draws("valid actions", *self._kind.encode(), self._seed)
         words = self._goal.replace('"', " ").split() or ["a"]
-        found: list[str] = []
-        nodes = parse(self._page)
-        for place, node in enumerate(nodes):
-            if node.bid and (node.role in FUNCTIONAL or node.has("clickable")):
-                found += _on(node, nodes[place + 1 :], words[int(rng.integers(len(words)))], rng)
-        return [*dict.fromkeys(found), "noop()"]
+        return possible_actions(parse(self._page), words, rng)
 
     def close(self) -> None:
         self._tab.close()
-
-
-def _on(node: Node, below: list[Node], word: str, rng: Any) -> list[str]:
-    """What can be done with an element."""
-    if node.role in ("textbox", "searchbox", "spinbutton"):
-        return [f"click({node.bid!r})", f"fill({node.bid!r}, {word.strip('.,')!r})"]
-    if node.role == "combobox":
-        options = [one.name for one in below if one.role == "option" and one.depth > node.depth]
-        if options:
-            return [f"select_option({node.bid!r}, {options[int(rng.integers(len(options)))]!r})"]
-    return [f"click({node.bid!r})"]

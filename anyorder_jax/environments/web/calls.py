@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 MAX_CHARACTERS = 20_000
 """Of an action."""
 MAX_WAIT_MS = 60_000
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+"""This machine's own servers."""
 BUTTONS = ("left", "middle", "right")
 MODIFIERS = ("Alt", "Control", "Meta", "Shift")
 KEYS = {
@@ -92,13 +94,6 @@ def _keys(value: Any) -> str:
     return value
 
 
-def _url(value: Any) -> str:
-    parts = urlsplit(_text(value))
-    if parts.scheme not in ("http", "https") or parts.hostname not in ("localhost", "127.0.0.1", "::1"):
-        raise ValueError(f"only pages of this machine's own servers can be opened, got {value!r}")
-    return value
-
-
 _ELEMENT = ("bid", _bid)
 _POINTER: tuple[Any, ...] = (_ELEMENT, ("button", _button, "left"), ("modifiers", _modifiers, []))
 FUNCTIONS: dict[str, tuple[tuple[Any, ...], ...]] = {
@@ -116,7 +111,7 @@ FUNCTIONS: dict[str, tuple[tuple[Any, ...], ...]] = {
     "keyboard_type": (("text", _text),),
     "drag_and_drop": (("from_bid", _bid), ("to_bid", _bid)),
     "scroll": (("delta_x", _number), ("delta_y", _number)),
-    "goto": (("url", _url),),
+    "goto": (("url", _text),),
     "go_back": (),
     "go_forward": (),
     "noop": (("wait_ms", _wait, 1000),),
@@ -126,8 +121,12 @@ FUNCTIONS: dict[str, tuple[tuple[Any, ...], ...]] = {
 """Name -> its parameters: (name, what reads a value, and where there is one the default)."""
 
 
-def parse(text: str) -> Action:
+def parse(text: str, hosts: Collection[str] | None = LOOPBACK) -> Action:
     """The action that a text is: one call of one of `FUNCTIONS`, with literals as arguments.
+
+    Args:
+      text: of an agent.
+      hosts: whose pages may be opened; None: everybody's.
 
     Raises:
       ValueError: for any other text; a sentence for the agent.
@@ -148,7 +147,17 @@ def parse(text: str) -> Action:
         named = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
         raise ValueError(f"{name} takes literals as arguments, got {_shown(text)}") from None
-    return Action(name, _arguments(name, values, named))
+    action = Action(name, _arguments(name, values, named))
+    if name == "goto" and hosts is not None:
+        _check_url(action.arguments["url"], hosts)
+    return action
+
+
+def _check_url(url: str, hosts: Collection[str]) -> None:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or parts.hostname not in hosts:
+        whose = "this machine's own servers" if hosts is LOOPBACK else ", ".join(hosts)
+        raise ValueError(f"only pages of {whose} can be opened, got {_shown(url)}")
 
 
 def _arguments(name: str, values: Sequence[Any], named: dict[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,11 @@ _FLAGS = (
     "--disable-background-timer-throttling", "--disable-renderer-backgrounding", "--disable-ipc-flooding-protection",
     "--disable-backgrounding-occluded-windows", "--disable-features=Translate,AcceptCHFrame,MediaRouter",
     "--block-new-web-contents", "--disable-smooth-scrolling", "--hide-scrollbars", "--force-color-profile=srgb",
+    "--disable-back-forward-cache",  # a site is asked again for the page that one goes back to
     "--lang=en-US", "--password-store=basic", "--use-mock-keychain", "--allow-file-access-from-files",
-    # nothing but files and this machine: no other name or address is ever found
-    "--no-proxy-server", "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE localhost , EXCLUDE 127.0.0.1",
+    "--no-proxy-server",
 )  # fmt: skip
+LOOPBACK = ("localhost", "127.0.0.1")
 
 
 class BrowserError(RuntimeError):
@@ -74,22 +75,25 @@ class Chromium:
     Args:
       who: needs it, for errors.
       on_event: is given each event's name and content; it may `send`, and must not `call`.
+      hosts: names and addresses that it may reach beside files and this machine; no other is ever found.
 
     Raises:
       RuntimeError: there is no browser, or it does not start.
     """
 
-    def __init__(self, who: str, on_event: Callable[[str, Mapping[str, Any]], None]) -> None:
+    def __init__(self, who: str, on_event: Callable[[str, Mapping[str, Any]], None], hosts: Sequence[str] = ()) -> None:
         path = find(who)
         self._on_event = on_event
         self._num_sent, self._buffer, self._session = 0, bytearray(), ""
         self._answers: dict[int, dict[str, Any]] = {}
+        self._then: dict[int, Callable[[Mapping[str, Any]], None]] = {}
         self.is_usable = True
         self._folder = tempfile.mkdtemp(prefix="anyorder-chromium-")
         theirs_in, self._out = os.pipe()
         self._in, theirs_out = os.pipe()
         ends = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in (theirs_in, theirs_out)]
-        command = [path, *_FLAGS, "--window-size=800,600", "about:blank"]
+        rules = " , ".join(["MAP * ~NOTFOUND", *(f"EXCLUDE {host}" for host in (*LOOPBACK, *hosts))])
+        command = [path, *_FLAGS, f"--host-resolver-rules={rules}", "--window-size=800,600", "about:blank"]
         try:
             keeper = [sys.executable, "-I", "-S", str(Path(__file__).with_name("keeper.py"))]
             self._keeper = subprocess.Popen(
@@ -113,9 +117,17 @@ class Chromium:
             self.close()
             raise RuntimeError(f"environments: {who}: {path} does not start ({error}). Is it broken?") from None
 
-    def send(self, method: str, arguments: Mapping[str, Any] | None = None) -> int:
-        """Asks, and does not wait. Returns the question's number."""
+    def send(
+        self,
+        method: str,
+        arguments: Mapping[str, Any] | None = None,
+        then: Callable[[Mapping[str, Any]], None] | None = None,
+    ) -> int:
+        """Asks, and does not wait. Returns the question's number. `then` is given the answer when it comes, an
+        empty one for a no; without it the answer is thrown away."""
         self._num_sent += 1
+        if then:
+            self._then[self._num_sent] = then
         message: dict[str, Any] = {"id": self._num_sent, "method": method, "params": arguments or {}}
         if self._session:
             message["sessionId"] = self._session
@@ -167,7 +179,9 @@ class Chromium:
             *messages, rest = self._buffer.split(b"\0")
             self._buffer = rest
             for message in map(json.loads, messages):
-                if "id" in message:
+                if then := self._then.pop(message.get("id", 0), None):
+                    then(message.get("result", {}))
+                elif "id" in message:
                     self._answers[message["id"]] = message
                 else:
                     self._take(message["method"], message.get("params", {}))

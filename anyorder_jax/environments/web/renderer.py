@@ -37,7 +37,7 @@ class PageRenderer(TextRenderer):
 def parts_of(text: str) -> list[str]:
     """An action as [head, argument, ..., end]; joined they are the text. Empty for a text that is no action."""
     try:
-        calls.parse(text)
+        calls.parse(text, hosts=None)
         call = ast.parse(text, mode="eval").body
     except (ValueError, SyntaxError):
         return []

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from anyorder_jax.environments.base import InvalidActionError
@@ -36,13 +36,15 @@ class Tab:
 
     Args:
       who: needs it, for errors.
+      hosts: that it may reach beside this machine.
+      prologue: scripts that stand before every page's own. Without `scripts.CLOCK` time is everybody's.
 
     Raises:
       RuntimeError: there is no browser.
     """
 
-    def __init__(self, who: str) -> None:
-        self._who = who
+    def __init__(self, who: str, hosts: Sequence[str] = (), prologue: Sequence[str] = (scripts.CLOCK,)) -> None:
+        self._who, self._hosts, self._prologue = who, hosts, prologue
         self._browser: Chromium | None = None
         self._is_loading = self._is_about_to_load = False
         self._backend: dict[str, int] = {}
@@ -63,16 +65,18 @@ class Tab:
             self._is_loading, self._is_about_to_load = True, False
             self._call("Page.navigate", {"url": url}, LOAD_SECONDS)
             self._wait_for_load()
+            self._call("Page.resetNavigationHistory")  # no way back into another episode
         except BrowserError as error:
             raise self._lost(error) from None
         self.run(scripts.PRELOAD)
 
     def _start(self) -> None:
         self.close()
-        self._browser = Chromium(self._who, self._on_event)
+        self._browser = Chromium(self._who, self._on_event, self._hosts)
         for domain in ("Page", "DOM", "Inspector"):
             self._call(f"{domain}.enable", seconds=LOAD_SECONDS)
-        self._call("Page.addScriptToEvaluateOnNewDocument", {"source": scripts.CLOCK}, LOAD_SECONDS)
+        for script in self._prologue:
+            self._call("Page.addScriptToEvaluateOnNewDocument", {"source": script}, LOAD_SECONDS)
         self._call("Emulation.setFocusEmulationEnabled", {"enabled": True}, LOAD_SECONDS)
         self._call("Browser.setDownloadBehavior", {"behavior": "deny"}, LOAD_SECONDS)
 
@@ -281,7 +285,7 @@ class Tab:
     def _go_back(self, by: int = -1) -> None:
         history = self._call("Page.getNavigationHistory")
         place = history["currentIndex"] + by
-        if not 0 < place < len(history["entries"]):
+        if not 0 <= place < len(history["entries"]):
             raise InvalidActionError("there is no such page in the history")
         self._call("Page.navigateToHistoryEntry", {"entryId": history["entries"][place]["id"]})
         self._is_loading = True
