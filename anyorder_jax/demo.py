@@ -1,6 +1,10 @@
 """Demo: hide what you click in a test episode and see what a checkpoint puts there, in the browser, on this machine.
 
     python -m anyorder_jax.demo --checkpoint=runs/any_order [--port=8100 --idle_minutes=30 --num_windows=6 --seed=0]
+    python -m anyorder_jax.demo --checkpoint=runs/own_data [--input=logs.jsonl --record=0]
+
+Of a run of grids the page shows windows of test episodes, of a run of text whole episodes: its held-out ones, or those
+of --input, a shard or a log in any of the formats that ingest reads (docs/own_data.md), from number --record on.
 
 Serves 127.0.0.1 only, and stops by itself when nobody has asked for a while.
 """
@@ -14,6 +18,7 @@ if __name__ == "__main__":
 
 import argparse
 import contextlib
+import itertools
 import json
 import math
 import re
@@ -24,17 +29,21 @@ import time
 from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
-from anyorder_jax import command, paths, process, run_directory, terminal, weights
+from anyorder_jax import command, keys, paths, process, run_directory, terminal, weights
+from anyorder_jax.acting.generator import Generator
+from anyorder_jax.asking.evaluation import choose_split
 from anyorder_jax.asking.run import is_of_text
 from anyorder_jax.config import Config
-from anyorder_jax.evaluation import page
+from anyorder_jax.data import sources
+from anyorder_jax.evaluation import reading, viewer
 from anyorder_jax.evaluation.held_out import open_held_out
 from anyorder_jax.evaluation.likelihood import Model
-from anyorder_jax.evaluation.viewer import Reader, windows
+from anyorder_jax.ingestion import episodes
+from anyorder_jax.model.config import ModelConfig
 from anyorder_jax.provenance import with_data_of
-from anyorder_jax.task import source_configs
+from anyorder_jax.task import config_of_part, open_task, source_configs
 
 HOST = "127.0.0.1"
 MAX_REQUEST_BYTES = 100_000
@@ -42,6 +51,19 @@ TIMEOUT_SECONDS = 20
 """How long a request may take to arrive."""
 EPISODES = 60
 """Test episodes that the windows are chosen from."""
+
+
+class Reader(Protocol):
+    """Windows and a model that fills holes in them: `evaluation.viewer.Reader` of grids, `evaluation.reading.Reader` of
+    text."""
+
+    def page(self, title: str) -> str:
+        """What is sent to the browser."""
+        ...
+
+    def answer(self, questions: Sequence[tuple[int, Sequence[tuple[int, ...]]]], sees: str) -> list[dict[str, Any]]:
+        """An answer to the holes of each question, (window, holes); ValueError where there are none such."""
+        ...
 
 
 class Server(ThreadingHTTPServer):
@@ -74,7 +96,7 @@ class Server(ThreadingHTTPServer):
     def show(self, reader: Reader) -> None:
         """Takes the windows and the model that answer from now on."""
         self.reader = reader
-        self.page = page.viewer_page(self.title, reader.described()).encode(errors="surrogateescape")
+        self.page = reader.page(self.title).encode(errors="surrogateescape")
         self.last_request = time.monotonic()
 
     def shutdown_request(self, request: Any) -> None:
@@ -105,7 +127,8 @@ class Server(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """GET / is the page; POST /answer {"window": 0, "holes": [[unit, cell], ...]} is the model."""
+    """GET / is the page; POST /answer {"window": 0, "holes": [[unit, cell], ...]} is the model. A hole of text is
+    [unit], [unit, line] or [unit, line, word], and "sees": "past" hides from it what comes after."""
 
     server: Server
     timeout = TIMEOUT_SECONDS
@@ -129,9 +152,9 @@ class Handler(BaseHTTPRequestHandler):
             self._refuse(413)
             return
         try:
-            window, holes = read_question(self.rfile.read(int(length)))
+            window, holes, sees = read_question(self.rfile.read(int(length)))
             with self.server.lock:
-                (answers,) = self.server.reader.answer([(window, holes)])
+                (answers,) = self.server.reader.answer([(window, holes)], sees)
         except ValueError as error:
             self._send(400, "text/plain; charset=utf-8", str(error).encode())
             return
@@ -159,8 +182,8 @@ class Handler(BaseHTTPRequestHandler):
         """Keeps requests out of the terminal."""
 
 
-def read_question(body: bytes) -> tuple[int, list[tuple[int, int]]]:
-    """(window, holes) of a request.
+def read_question(body: bytes) -> tuple[int, list[tuple[int, ...]], str]:
+    """(window, holes, what they see) of a request.
 
     Raises:
       ValueError: when it is something else.
@@ -168,34 +191,36 @@ def read_question(body: bytes) -> tuple[int, list[tuple[int, int]]]:
     expected = 'expected {"window": 0, "holes": [[unit, cell], ...]}'
     try:
         found = json.loads(body)
-        window, holes = found["window"], [(unit, cell) for unit, cell in found["holes"]]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        window, holes, sees = found["window"], [tuple(hole) for hole in found["holes"]], found.get("sees", "")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"demo: {expected}, got {body[:80]!r}.") from error
     if not all(type(number) is int for number in (window, *(n for hole in holes for n in hole))):
         raise ValueError(f"demo: {expected} with integers, got {body[:80]!r}.")
-    return window, holes
+    if not isinstance(sees, str):
+        raise ValueError(f'demo: expected "sees" to be a word, got {body[:80]!r}.')
+    return window, holes, sees
 
 
-def _first_grid(config: Config) -> Config:
-    """The configuration of a mixture's first source of grids, by itself.
+class Wanted(NamedTuple):
+    """What the page offers: `num` windows or episodes, drawn with `seed`; or those of the file `input`, from number
+    `record` on."""
 
-    Raises:
-      ValueError: when it has none.
-    """
-    for one in source_configs(config).values():
-        if not is_of_text(one):
-            return one
-    raise ValueError(f"{config.data.sources}: none of these sources is of grids, which the page shows.")
+    num: int
+    seed: int
+    input: str = ""
+    record: int = 0
 
 
-def open_server(path: str, port: int, num_windows: int, seed: int) -> Server:
-    """Loads a checkpoint and the test episodes of its level.
+def open_server(path: str, port: int, num_windows: int, seed: int, input_path: str = "", record: int = 0) -> Server:
+    """Loads a checkpoint and the episodes that are shown.
 
     Args:
       path: RUN or RUN/checkpoints/STEP.
       port: 0 is any free one.
-      num_windows: that the page offers.
+      num_windows: of grids, or episodes of text, that the page offers.
       seed: chooses them.
+      input_path: a file whose episodes they are; empty: the run's held-out ones.
+      record: number of the first episode of that file.
 
     Raises:
       FileNotFoundError, ValueError: no checkpoint there, or no data. OSError: the port is taken.
@@ -204,17 +229,58 @@ def open_server(path: str, port: int, num_windows: int, seed: int) -> Server:
     title = f"{run.name}, step {step}" if Path(paths.absolute(path)) != run else run.name
     server = Server(None, title, port)  # first: a taken port is told before a model is loaded
     try:
-        config, model_config, params, tokenizer = weights.load_for_inference(path)
-        config = with_data_of(config, run, run_directory.read_meta(path)["data"])
-        if config.data.sources:
-            config = _first_grid(config)
-        held_out = open_held_out(config, tokenizer, EPISODES, None)
-        model = Model(config, model_config, params, held_out.task.vocabulary, held_out.actions, held_out.row_length)
-        server.show(Reader(held_out, model, windows(held_out, seed, num_windows)))
+        loaded = weights.load_for_inference(path)
+        config = with_data_of(loaded[0], run, run_directory.read_meta(path)["data"])
+        wanted = Wanted(num_windows, seed, input_path, record)
+        of_text = _text_of_input if wanted.input else _text_held_out if is_of_text(_shown_source(config)) else None
+        server.show(of_text(config, *loaded[1:], wanted) if of_text else _grids(config, *loaded[1:], wanted))
     except BaseException:
         server.server_close()
         raise
     return server
+
+
+def _shown_source(config: Config) -> Config:
+    """The configuration of a mixture's first source of grids, or else of its first one, by itself; any other as it
+    is."""
+    parts = list(source_configs(config).values()) if config.data.sources else [config]
+    return next((one for one in parts if not is_of_text(one)), parts[0])
+
+
+def _grids(config: Config, model_config: ModelConfig, params: Any, tokenizer: Path, wanted: Wanted) -> Reader:
+    config = _shown_source(config)
+    held_out = open_held_out(config, tokenizer, EPISODES, None)
+    model = Model(config, model_config, params, held_out.task.vocabulary, held_out.actions, held_out.row_length)
+    return viewer.Reader(held_out, model, viewer.windows(held_out, wanted.seed, wanted.num))
+
+
+def _text_held_out(config: Config, model_config: ModelConfig, params: Any, tokenizer: Path, wanted: Wanted) -> Reader:
+    """Episodes drawn from the first ones of the split that is asked about."""
+    config = _shown_source(config)
+    task = open_task(config, tokenizer)
+    split, _ = choose_split(task.directory)
+    first = sources.iterate_trajectories(task.directory, split, on_bad=lambda _: None)
+    known = list(itertools.islice(first, EPISODES))
+    if not known:
+        raise ValueError(f"{task.directory}: the {split} split has no episode to show. Name a log: --input=logs.jsonl.")
+    drawn = keys.generator(wanted.seed, "demo").permutation(len(known))[: wanted.num]
+    chosen = [known[i] for i in sorted(drawn.tolist())]
+    about = f"{len(chosen)} episodes of the {split} split of {task.environment or task.directory}."
+    return reading.Reader(Generator(config, model_config, params, task), chosen, about)
+
+
+def _text_of_input(config: Config, model_config: ModelConfig, params: Any, tokenizer: Path, wanted: Wanted) -> Reader:
+    """Episodes of a file."""
+    chosen = episodes.read(wanted.input, wanted.record, wanted.num)
+    task = open_task(config, tokenizer)
+    if task.parts:
+        task = task.part_of(chosen[0].source.get("environment", ""))
+        config = config_of_part(config, task)
+    if not task.codec.is_running_text:
+        raise ValueError("--input: this run's episodes are grids, and the page shows those of its data. Leave it out.")
+    last = wanted.record + len(chosen) - 1
+    about = f"Episodes {wanted.record} to {last} of {wanted.input}."
+    return reading.Reader(Generator(config, model_config, params, task), chosen, about)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -224,16 +290,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--checkpoint", type=paths.typed, required=True, help="run directory, or RUN/checkpoints/STEP")
     parser.add_argument("--port", type=int, default=8100, help="0: any free one")
     parser.add_argument("--idle_minutes", type=float, default=30.0, help="stops when nobody asked for so long")
-    parser.add_argument("--num_windows", type=int, default=6)
+    parser.add_argument("--num_windows", type=int, default=6, help="of grids, or episodes of text")
     parser.add_argument("--seed", type=int, default=0, help="chooses the windows")
+    parser.add_argument("--input", type=paths.typed, default="", help="of text: a shard, or a log that ingest reads")
+    parser.add_argument("--record", type=int, default=0, help="number of the first episode of it, from 0")
     options = parser.parse_args(arguments)
     if not 0 <= options.port <= 65_535:
         parser.error(f"--port: expected 0..65535, got {options.port}")
     if not (math.isfinite(options.idle_minutes) and options.idle_minutes > 0):
         parser.error(f"--idle_minutes: expected a number > 0, got {options.idle_minutes}")
+    for name, least in (("num_windows", 1), ("record", 0)):
+        if getattr(options, name) < least:
+            parser.error(f"--{name}: expected at least {least}, got {getattr(options, name)}")
     with command.door("demo"):
         try:
-            server = open_server(options.checkpoint, options.port, options.num_windows, options.seed)
+            shown = options.num_windows, options.seed, options.input, options.record
+            server = open_server(options.checkpoint, options.port, *shown)
         except (ValueError, OSError, ModuleNotFoundError) as error:
             sys.exit(f"demo: {error}")
         with server:

@@ -335,9 +335,8 @@ def test_an_episode_is_continued_as_its_source_writes(run, folders):
         generate.generate(str(run), other, "2", generate.Decoding())
 
 
-def test_the_page_shows_the_grids_of_a_mixture(run, folders):
+def test_the_page_shows_the_grids_of_a_mixture_or_else_its_first_text(run, folders):
     config = freeze(run_directory.read_meta(run)["config"])
-    assert demo._first_grid(config).data.path == f"{folders}/grid"
-    data = dataclasses.replace(config.data, sources=f"{folders}/short")
-    with pytest.raises(ValueError, match="none of these sources is of grids"):
-        demo._first_grid(dataclasses.replace(config, data=data))
+    assert demo._shown_source(config).data.path == f"{folders}/grid"
+    data = dataclasses.replace(config.data, sources=f"{folders}/short,{folders}/long")
+    assert demo._shown_source(dataclasses.replace(config, data=data)).data.path == f"{folders}/short"
