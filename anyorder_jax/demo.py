@@ -6,7 +6,8 @@
 Of a run of grids the page shows windows of test episodes, of a run of text whole episodes: its held-out ones, or those
 of --input, a shard or a log in any of the formats that ingest reads (docs/own_data.md), from number --record on.
 
-Serves 127.0.0.1 only, and stops by itself when nobody has asked for a while.
+Serves 127.0.0.1 only, and stops by itself when nobody has asked for a while. With --output=page.html it writes a page
+to keep instead, where one hole at a time is opened, whose answers are in it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ if __name__ == "__main__":
 
 import argparse
 import contextlib
-import itertools
 import json
 import math
 import re
@@ -28,42 +28,15 @@ import threading
 import time
 from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
-from anyorder_jax import command, keys, paths, process, run_directory, terminal, weights
-from anyorder_jax.acting.generator import Generator
-from anyorder_jax.asking.evaluation import choose_split
-from anyorder_jax.asking.run import is_of_text
-from anyorder_jax.config import Config
-from anyorder_jax.data import sources
-from anyorder_jax.evaluation import reading, viewer
-from anyorder_jax.evaluation.held_out import open_held_out
-from anyorder_jax.evaluation.likelihood import Model
-from anyorder_jax.ingestion import episodes
-from anyorder_jax.model.config import ModelConfig
-from anyorder_jax.provenance import with_data_of
-from anyorder_jax.task import config_of_part, open_task, source_configs
+from anyorder_jax import command, files, paths, process, terminal
+from anyorder_jax.evaluation.opening import Reader, Wanted, open_reader, title_of
 
 HOST = "127.0.0.1"
 MAX_REQUEST_BYTES = 100_000
 TIMEOUT_SECONDS = 20
 """How long a request may take to arrive."""
-EPISODES = 60
-"""Test episodes that the windows are chosen from."""
-
-
-class Reader(Protocol):
-    """Windows and a model that fills holes in them: `evaluation.viewer.Reader` of grids, `evaluation.reading.Reader` of
-    text."""
-
-    def page(self, title: str) -> str:
-        """What is sent to the browser."""
-        ...
-
-    def answer(self, questions: Sequence[tuple[int, Sequence[tuple[int, ...]]]], sees: str) -> list[dict[str, Any]]:
-        """An answer to the holes of each question, (window, holes); ValueError where there are none such."""
-        ...
 
 
 class Server(ThreadingHTTPServer):
@@ -201,16 +174,6 @@ def read_question(body: bytes) -> tuple[int, list[tuple[int, ...]], str]:
     return window, holes, sees
 
 
-class Wanted(NamedTuple):
-    """What the page offers: `num` windows or episodes, drawn with `seed`; or those of the file `input`, from number
-    `record` on."""
-
-    num: int
-    seed: int
-    input: str = ""
-    record: int = 0
-
-
 def open_server(path: str, port: int, num_windows: int, seed: int, input_path: str = "", record: int = 0) -> Server:
     """Loads a checkpoint and the episodes that are shown.
 
@@ -225,62 +188,13 @@ def open_server(path: str, port: int, num_windows: int, seed: int, input_path: s
     Raises:
       FileNotFoundError, ValueError: no checkpoint there, or no data. OSError: the port is taken.
     """
-    run, step = run_directory.find(path)
-    title = f"{run.name}, step {step}" if Path(paths.absolute(path)) != run else run.name
-    server = Server(None, title, port)  # first: a taken port is told before a model is loaded
+    server = Server(None, title_of(path), port)  # first: a taken port is told before a model is loaded
     try:
-        loaded = weights.load_for_inference(path)
-        config = with_data_of(loaded[0], run, run_directory.read_meta(path)["data"])
-        wanted = Wanted(num_windows, seed, input_path, record)
-        of_text = _text_of_input if wanted.input else _text_held_out if is_of_text(_shown_source(config)) else None
-        server.show(of_text(config, *loaded[1:], wanted) if of_text else _grids(config, *loaded[1:], wanted))
+        server.show(open_reader(path, Wanted(num_windows, seed, input_path, record)))
     except BaseException:
         server.server_close()
         raise
     return server
-
-
-def _shown_source(config: Config) -> Config:
-    """The configuration of a mixture's first source of grids, or else of its first one, by itself; any other as it
-    is."""
-    parts = list(source_configs(config).values()) if config.data.sources else [config]
-    return next((one for one in parts if not is_of_text(one)), parts[0])
-
-
-def _grids(config: Config, model_config: ModelConfig, params: Any, tokenizer: Path, wanted: Wanted) -> Reader:
-    config = _shown_source(config)
-    held_out = open_held_out(config, tokenizer, EPISODES, None)
-    model = Model(config, model_config, params, held_out.task.vocabulary, held_out.actions, held_out.row_length)
-    return viewer.Reader(held_out, model, viewer.windows(held_out, wanted.seed, wanted.num))
-
-
-def _text_held_out(config: Config, model_config: ModelConfig, params: Any, tokenizer: Path, wanted: Wanted) -> Reader:
-    """Episodes drawn from the first ones of the split that is asked about."""
-    config = _shown_source(config)
-    task = open_task(config, tokenizer)
-    split, _ = choose_split(task.directory)
-    first = sources.iterate_trajectories(task.directory, split, on_bad=lambda _: None)
-    known = list(itertools.islice(first, EPISODES))
-    if not known:
-        raise ValueError(f"{task.directory}: the {split} split has no episode to show. Name a log: --input=logs.jsonl.")
-    drawn = keys.generator(wanted.seed, "demo").permutation(len(known))[: wanted.num]
-    chosen = [known[i] for i in sorted(drawn.tolist())]
-    about = f"{len(chosen)} episodes of the {split} split of {task.environment or task.directory}."
-    return reading.Reader(Generator(config, model_config, params, task), chosen, about)
-
-
-def _text_of_input(config: Config, model_config: ModelConfig, params: Any, tokenizer: Path, wanted: Wanted) -> Reader:
-    """Episodes of a file."""
-    chosen = episodes.read(wanted.input, wanted.record, wanted.num)
-    task = open_task(config, tokenizer)
-    if task.parts:
-        task = task.part_of(chosen[0].source.get("environment", ""))
-        config = config_of_part(config, task)
-    if not task.codec.is_running_text:
-        raise ValueError("--input: this run's episodes are grids, and the page shows those of its data. Leave it out.")
-    last = wanted.record + len(chosen) - 1
-    about = f"Episodes {wanted.record} to {last} of {wanted.input}."
-    return reading.Reader(Generator(config, model_config, params, task), chosen, about)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -294,6 +208,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="chooses the windows")
     parser.add_argument("--input", type=paths.typed, default="", help="of text: a shard, or a log that ingest reads")
     parser.add_argument("--record", type=int, default=0, help="number of the first episode of it, from 0")
+    parser.add_argument(
+        "--output", type=paths.typed, default="", help="a page (.html) to write, answers and all; nothing is served"
+    )
     options = parser.parse_args(arguments)
     if not 0 <= options.port <= 65_535:
         parser.error(f"--port: expected 0..65535, got {options.port}")
@@ -302,9 +219,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, least in (("num_windows", 1), ("record", 0)):
         if getattr(options, name) < least:
             parser.error(f"--{name}: expected at least {least}, got {getattr(options, name)}")
+    shown = options.num_windows, options.seed, options.input, options.record
     with command.door("demo"):
         try:
-            shown = options.num_windows, options.seed, options.input, options.record
+            if options.output:
+                title = title_of(options.checkpoint)
+                files.write_whole(options.output, open_reader(options.checkpoint, Wanted(*shown)).written(title))
+                return
             server = open_server(options.checkpoint, options.port, *shown)
         except (ValueError, OSError, ModuleNotFoundError) as error:
             sys.exit(f"demo: {error}")

@@ -450,3 +450,11 @@ def test_a_run_of_grids_reads_no_file(run, tmp_path):  # noqa: F811
     log.write_text(json.dumps(logs.maze()) + "\n", encoding="utf-8")
     with pytest.raises(ValueError, match="--input: this run's episodes are grids"):
         demo.open_server(str(run), 0, 1, 0, str(log))
+
+
+def test_a_page_is_written_and_nothing_served(run, tmp_path):  # noqa: F811
+    demo.main([f"--checkpoint={run}", f"--output={tmp_path}/page.html", "--num_windows=1"])
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    (model,) = json.loads(re.search(r'id="data">(.*?)</script>', text, re.S)[1])["viewer"]["models"]
+    (window,) = model["windows"]
+    assert page.ONE_HOLE in text and {"1.-1", "1.10", "2.-1"} <= set(window["answers"])

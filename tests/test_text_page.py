@@ -253,7 +253,7 @@ def test_episodes_of_a_log_are_read(run, tmp_path):
     with demo.open_server(str(run), 0, 5, 0, str(log), 1) as started:
         (window,) = started.reader.described()
         assert window["title"].startswith("1. What does tea cost?")
-        assert f"Episodes 1 to 1 of {log}." in started.page.decode()
+        assert f"An episode of {log}." in started.page.decode()
     with pytest.raises(ValueError, match=r"--record=2: .* ends before it"):
         demo.open_server(str(run), 0, 5, 0, str(log), 2)
     with pytest.raises(FileNotFoundError, match="no such file"):
@@ -297,6 +297,27 @@ def test_an_argument_of_a_call_is_hidden_and_filled(address, server):
 
 PRESS = """for (const key of {}) document.activeElement.dispatchEvent(
     new KeyboardEvent('keydown', {{key, bubbles: true, cancelable: true}}))"""
+
+
+@in_browser
+def test_a_written_page_holds_the_answers_of_every_single_hole(address, reader, tmp_path):
+    path = tmp_path / "page.html"
+    short = dataclasses.replace(EPISODE, units=(*EPISODE.units[:2], EPISODE.units[SEARCH]))
+    one = reading.Reader(reader._generator, [short], "an episode")
+    assert reading.single_places(one.described()[0]) == [(1,), (2,), (2, 0), (2, 1), (2, 2)]
+    path.write_text(one.written("run"), encoding="utf-8")
+    window = browser.Browser(address)
+    window.open(path.as_uri())
+    window.click('[data-hole="1"]')
+    window.wait("return document.querySelectorAll('.filled-part .token').length")
+    window.click('[data-hole="2.1"]')  # the first hole is shown again
+    window.wait("return document.querySelectorAll('.hole .token').length && !document.querySelector('.filled-part')")
+    (answer,) = one.answer([(0, [(2, 1)])])
+    shown = window.run("return [...document.querySelectorAll('.hole .token')].map((one) => +one.dataset.probability)")
+    assert shown == pytest.approx([p for _, p, _ in answer["holes"][0]["tokens"]], abs=1e-3)
+    assert not window.run("return document.querySelector('#fill').offsetHeight")
+    assert window.errors() == []
+    window.close()
 
 
 @in_browser

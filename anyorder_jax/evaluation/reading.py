@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import html
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,19 @@ class Reader:
     def page(self, title: str) -> str:
         """The page that a server sends, and answers."""
         return reading_page(title, self._about, self.described())
+
+    def written(self, title: str) -> str:
+        """A page of its own: the answers of every unit that is asked in training, and every line of it, are in it."""
+        windows = self.described()
+        for number, window in enumerate(windows):
+            window["answers"] = {}
+            for place in single_places(window):
+                try:
+                    (answer,) = self.answer([(number, [place])])
+                except ValueError as error:  # it does not fit into a context
+                    answer = {"error": str(error)}
+                window["answers"][".".join(map(str, place))] = answer
+        return reading_page(title, self._about, windows, is_live=False)
 
     def described(self) -> list[dict[str, Any]]:
         """Every episode, as the page draws it."""
@@ -179,6 +192,19 @@ class Reader:
         return text if text and "\ufffd" not in text else str(self._vocabulary.tokenizer.convert_ids_to_tokens(token))
 
 
+def single_places(window: Mapping[str, Any]) -> list[Place]:
+    """Every unit of an episode but system text, and every line with a word of units that have several."""
+    shown = [(u, unit["lines"]) for u, unit in enumerate(window["units"]) if unit["kind"] != "system"]
+    lines = [
+        (u, number)
+        for u, lines in shown
+        if len(lines) > 1
+        for number, line in enumerate(lines)
+        if "".join(itertools.chain.from_iterable(line)).strip()
+    ]
+    return [*((u,) for u, _ in shown), *lines]
+
+
 def outermost(places: Sequence[Place]) -> list[Place]:
     """Each place once, without those inside another one."""
     given = set(places)
@@ -225,15 +251,16 @@ def _title(episode: Trajectory) -> str:
     return short + ("" if success is None else " (reached)" if success else " (not reached)")
 
 
-def reading_page(run: str, about: str, windows: Sequence[dict[str, Any]]) -> str:
-    """The page whose answers come from the server that sends it.
+def reading_page(run: str, about: str, windows: Sequence[Mapping[str, Any]], is_live: bool = True) -> str:
+    """The page of some episodes, whose answers come from the server that sends it, or are in it.
 
     Args:
       run: the name of what answers.
       about: where the episodes are from.
-      windows: as `Reader.described` says them, one at least.
+      windows: as `Reader.described` says them, one at least; with their "answers" where nobody serves.
+      is_live: whether a server answers.
     """
     content = FRAGMENT.read_text(encoding="utf-8")
     title = f"What “{run}” puts into a hole"
     content = content.replace("@@TITLE@@", html.escape(title)).replace("@@ABOUT@@", html.escape(about))
-    return page.fill_template(title, content, {"reading": {"windows": windows}})
+    return page.fill_template(title, content, {"reading": {"live": is_live, "windows": windows}})

@@ -65,6 +65,20 @@ class Reader:
         """The page that a server sends, and answers."""
         return page.viewer_page(title, self.described())
 
+    def written(self, title: str) -> str:
+        """A page of its own: the answer of every single hole is in it."""
+        return page.viewer_page(title, self.answered(), is_live=False)
+
+    def answered(self) -> list[dict[str, Any]]:
+        """Every window as it is described, and "answers": that of every single hole by its key "unit.cell"."""
+        found = self.described()
+        for number, window in enumerate(found):
+            holes = single_holes(window)
+            answers = self.answer((number, hole) for hole in holes)
+            names = [f"{u}.{c}" for u, c in itertools.chain.from_iterable(holes)]
+            window["answers"] = dict(zip(names, answers, strict=True))
+        return found
+
     def described(self) -> list[dict[str, Any]]:
         """Every window, as the page draws it."""
         found = []
@@ -167,11 +181,4 @@ def single_holes(described: dict[str, Any]) -> list[list[Hole]]:
 
 def precomputed(held_out: HeldOut, model: Model, seed: int) -> dict[str, Any]:
     """The windows, and the answer of every single hole under its key "unit.cell"."""
-    reader = Reader(held_out, model, windows(held_out, seed))
-    found = reader.described()
-    for number, window in enumerate(found):
-        holes = single_holes(window)
-        answers = reader.answer((number, hole) for hole in holes)
-        keys = [f"{u}.{c}" for u, c in itertools.chain.from_iterable(holes)]
-        window["answers"] = dict(zip(keys, answers, strict=True))
-    return {"windows": found}
+    return {"windows": Reader(held_out, model, windows(held_out, seed)).answered()}
