@@ -31,7 +31,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from anyorder_jax import command, files, paths, process, terminal
-from anyorder_jax.evaluation.opening import Reader, Wanted, open_reader, title_of
+from anyorder_jax.evaluation import page
+from anyorder_jax.evaluation.opening import Answering, Wanted, open_reader, title_of
 
 HOST = "127.0.0.1"
 MAX_REQUEST_BYTES = 100_000
@@ -53,7 +54,7 @@ class Server(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, reader: Reader | None, title: str, port: int) -> None:
+    def __init__(self, reader: Answering | None, title: str, port: int) -> None:
         try:
             super().__init__((HOST, port), Handler)
         except OSError as error:
@@ -66,10 +67,12 @@ class Server(ThreadingHTTPServer):
         if reader is not None:
             self.show(reader)
 
-    def show(self, reader: Reader) -> None:
-        """Takes the windows and the model that answer from now on."""
+    def show(self, reader: Answering, content: str = "") -> None:
+        """Takes the windows and the model that answer from now on, and the page that shows them (empty: the viewer of
+        grids)."""
         self.reader = reader
-        self.page = reader.page(self.title).encode(errors="surrogateescape")
+        content = content or page.viewer_page(self.title, reader.described())
+        self.page = content.encode(errors="surrogateescape")
         self.last_request = time.monotonic()
 
     def shutdown_request(self, request: Any) -> None:
@@ -127,7 +130,8 @@ class Handler(BaseHTTPRequestHandler):
         try:
             window, holes, sees = read_question(self.rfile.read(int(length)))
             with self.server.lock:
-                (answers,) = self.server.reader.answer([(window, holes)], sees)
+                chosen = {"sees": sees} if sees else {}
+                (answers,) = self.server.reader.answer([(window, holes)], **chosen)
         except ValueError as error:
             self._send(400, "text/plain; charset=utf-8", str(error).encode())
             return
@@ -190,7 +194,8 @@ def open_server(path: str, port: int, num_windows: int, seed: int, input_path: s
     """
     server = Server(None, title_of(path), port)  # first: a taken port is told before a model is loaded
     try:
-        server.show(open_reader(path, Wanted(num_windows, seed, input_path, record)))
+        reader = open_reader(path, Wanted(num_windows, seed, input_path, record))
+        server.show(reader, reader.page(server.title))
     except BaseException:
         server.server_close()
         raise

@@ -346,10 +346,10 @@ def test_the_demo_is_for_this_machine_only(server):
 class NoReader:
     """A demo's windows and model, where neither is asked."""
 
-    def page(self, title):
-        return page.viewer_page(title, [{"title": "x" * 3_000_000, "units": []}])
+    def described(self):
+        return [{"title": "x" * 3_000_000, "units": []}]
 
-    def answer(self, questions, sees):
+    def answer(self, questions):
         raise AssertionError("asked")
 
 

@@ -285,7 +285,11 @@ def test_an_argument_of_a_call_is_hidden_and_filled(address, server):
     said = window.run("return document.querySelector('#status').innerText")
     assert re.match(r"\d of 2 as they were; \d+ forward", said)
     window.run(f"document.querySelector('{argument} .token').focus()")
-    assert window.run("return document.querySelectorAll('#detail .guess').length") >= reading.TOP
+    bars = window.run(
+        "return [...document.querySelectorAll('#detail .guess')]"
+        ".map((one) => [parseFloat(one.querySelector('i').style.width), one.lastChild.textContent])"
+    )
+    assert len(bars) >= reading.TOP and all(abs(width - float(said.strip("<%"))) <= 0.1 for width, said in bars)
     window.click(f"{argument} .undo")  # the other hole stays, and has no answer now
     counted = "return ['.hole', '.hidden-text'].map((one) => document.querySelectorAll(one).length)"
     assert window.run(counted) == [0, 1]

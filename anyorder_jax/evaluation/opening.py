@@ -25,20 +25,29 @@ EPISODES = 60
 """Held-out episodes that those of a page are chosen from."""
 
 
-class Reader(Protocol):
-    """Windows and a model that fills holes in them: `evaluation.viewer.Reader` of grids, `evaluation.reading.Reader` of
-    text."""
+class Answering(Protocol):
+    """Windows, and a model that fills holes in them."""
+
+    def described(self) -> list[dict[str, Any]]:
+        """Every window, as its page draws it."""
+        ...
+
+    def answer(
+        self, questions: Sequence[tuple[int, Sequence[tuple[int, ...]]]], sees: str = ""
+    ) -> list[dict[str, Any]]:
+        """An answer to the holes of each question, (window, holes); ValueError where there are none such."""
+        ...
+
+
+class Reader(Answering, Protocol):
+    """`evaluation.viewer.Reader` of grids, or `evaluation.reading.Reader` of text."""
 
     def page(self, title: str) -> str:
-        """What is sent to the browser."""
+        """The page that a server sends, and answers."""
         ...
 
     def written(self, title: str) -> str:
         """A page of its own: the answer of every single hole is in it."""
-        ...
-
-    def answer(self, questions: Sequence[tuple[int, Sequence[tuple[int, ...]]]], sees: str) -> list[dict[str, Any]]:
-        """An answer to the holes of each question, (window, holes); ValueError where there are none such."""
         ...
 
 
