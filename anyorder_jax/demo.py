@@ -1,8 +1,13 @@
 """Demo: hide what you click in a test episode and see what a checkpoint puts there, in the browser, on this machine.
 
     python -m anyorder_jax.demo --checkpoint=runs/any_order [--port=8100 --idle_minutes=30 --num_windows=6 --seed=0]
+    python -m anyorder_jax.demo --checkpoint=runs/own_data [--input=logs.jsonl --record=0]
 
-Serves 127.0.0.1 only, and stops by itself when nobody has asked for a while.
+Of a run of grids the page shows windows of test episodes, of a run of text whole episodes: its held-out ones, or those
+of --input, a shard or a log in any of the formats that ingest reads (docs/own_data.md), from number --record on.
+
+Serves 127.0.0.1 only, and stops by itself when nobody has asked for a while. With --output=page.html it writes a page
+to keep instead, where one hole at a time is opened, whose answers are in it.
 """
 
 from __future__ import annotations
@@ -23,25 +28,16 @@ import threading
 import time
 from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
-from anyorder_jax import command, paths, process, run_directory, terminal, weights
-from anyorder_jax.asking.run import is_of_text
-from anyorder_jax.config import Config
+from anyorder_jax import command, files, paths, process, terminal
 from anyorder_jax.evaluation import page
-from anyorder_jax.evaluation.held_out import open_held_out
-from anyorder_jax.evaluation.likelihood import Model
-from anyorder_jax.evaluation.viewer import Reader, windows
-from anyorder_jax.provenance import with_data_of
-from anyorder_jax.task import source_configs
+from anyorder_jax.evaluation.opening import Answering, Wanted, open_reader, title_of
 
 HOST = "127.0.0.1"
 MAX_REQUEST_BYTES = 100_000
 TIMEOUT_SECONDS = 20
 """How long a request may take to arrive."""
-EPISODES = 60
-"""Test episodes that the windows are chosen from."""
 
 
 class Server(ThreadingHTTPServer):
@@ -58,7 +54,7 @@ class Server(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, reader: Reader | None, title: str, port: int) -> None:
+    def __init__(self, reader: Answering | None, title: str, port: int) -> None:
         try:
             super().__init__((HOST, port), Handler)
         except OSError as error:
@@ -71,10 +67,12 @@ class Server(ThreadingHTTPServer):
         if reader is not None:
             self.show(reader)
 
-    def show(self, reader: Reader) -> None:
-        """Takes the windows and the model that answer from now on."""
+    def show(self, reader: Answering, content: str = "") -> None:
+        """Takes the windows and the model that answer from now on, and the page that shows them (empty: the viewer of
+        grids)."""
         self.reader = reader
-        self.page = page.viewer_page(self.title, reader.described()).encode(errors="surrogateescape")
+        content = content or page.viewer_page(self.title, reader.described())
+        self.page = content.encode(errors="surrogateescape")
         self.last_request = time.monotonic()
 
     def shutdown_request(self, request: Any) -> None:
@@ -105,7 +103,8 @@ class Server(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """GET / is the page; POST /answer {"window": 0, "holes": [[unit, cell], ...]} is the model."""
+    """GET / is the page; POST /answer {"window": 0, "holes": [[unit, cell], ...]} is the model. A hole of text is
+    [unit], [unit, line] or [unit, line, word], and "sees": "past" hides from it what comes after."""
 
     server: Server
     timeout = TIMEOUT_SECONDS
@@ -129,9 +128,10 @@ class Handler(BaseHTTPRequestHandler):
             self._refuse(413)
             return
         try:
-            window, holes = read_question(self.rfile.read(int(length)))
+            window, holes, sees = read_question(self.rfile.read(int(length)))
             with self.server.lock:
-                (answers,) = self.server.reader.answer([(window, holes)])
+                chosen = {"sees": sees} if sees else {}
+                (answers,) = self.server.reader.answer([(window, holes)], **chosen)
         except ValueError as error:
             self._send(400, "text/plain; charset=utf-8", str(error).encode())
             return
@@ -159,8 +159,8 @@ class Handler(BaseHTTPRequestHandler):
         """Keeps requests out of the terminal."""
 
 
-def read_question(body: bytes) -> tuple[int, list[tuple[int, int]]]:
-    """(window, holes) of a request.
+def read_question(body: bytes) -> tuple[int, list[tuple[int, ...]], str]:
+    """(window, holes, what they see) of a request.
 
     Raises:
       ValueError: when it is something else.
@@ -168,49 +168,34 @@ def read_question(body: bytes) -> tuple[int, list[tuple[int, int]]]:
     expected = 'expected {"window": 0, "holes": [[unit, cell], ...]}'
     try:
         found = json.loads(body)
-        window, holes = found["window"], [(unit, cell) for unit, cell in found["holes"]]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        window, holes, sees = found["window"], [tuple(hole) for hole in found["holes"]], found.get("sees", "")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"demo: {expected}, got {body[:80]!r}.") from error
     if not all(type(number) is int for number in (window, *(n for hole in holes for n in hole))):
         raise ValueError(f"demo: {expected} with integers, got {body[:80]!r}.")
-    return window, holes
+    if not isinstance(sees, str):
+        raise ValueError(f'demo: expected "sees" to be a word, got {body[:80]!r}.')
+    return window, holes, sees
 
 
-def _first_grid(config: Config) -> Config:
-    """The configuration of a mixture's first source of grids, by itself.
-
-    Raises:
-      ValueError: when it has none.
-    """
-    for one in source_configs(config).values():
-        if not is_of_text(one):
-            return one
-    raise ValueError(f"{config.data.sources}: none of these sources is of grids, which the page shows.")
-
-
-def open_server(path: str, port: int, num_windows: int, seed: int) -> Server:
-    """Loads a checkpoint and the test episodes of its level.
+def open_server(path: str, port: int, num_windows: int, seed: int, input_path: str = "", record: int = 0) -> Server:
+    """Loads a checkpoint and the episodes that are shown.
 
     Args:
       path: RUN or RUN/checkpoints/STEP.
       port: 0 is any free one.
-      num_windows: that the page offers.
+      num_windows: of grids, or episodes of text, that the page offers.
       seed: chooses them.
+      input_path: a file whose episodes they are; empty: the run's held-out ones.
+      record: number of the first episode of that file.
 
     Raises:
       FileNotFoundError, ValueError: no checkpoint there, or no data. OSError: the port is taken.
     """
-    run, step = run_directory.find(path)
-    title = f"{run.name}, step {step}" if Path(paths.absolute(path)) != run else run.name
-    server = Server(None, title, port)  # first: a taken port is told before a model is loaded
+    server = Server(None, title_of(path), port)  # first: a taken port is told before a model is loaded
     try:
-        config, model_config, params, tokenizer = weights.load_for_inference(path)
-        config = with_data_of(config, run, run_directory.read_meta(path)["data"])
-        if config.data.sources:
-            config = _first_grid(config)
-        held_out = open_held_out(config, tokenizer, EPISODES, None)
-        model = Model(config, model_config, params, held_out.task.vocabulary, held_out.actions, held_out.row_length)
-        server.show(Reader(held_out, model, windows(held_out, seed, num_windows)))
+        reader = open_reader(path, Wanted(num_windows, seed, input_path, record))
+        server.show(reader, reader.page(server.title))
     except BaseException:
         server.server_close()
         raise
@@ -224,16 +209,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--checkpoint", type=paths.typed, required=True, help="run directory, or RUN/checkpoints/STEP")
     parser.add_argument("--port", type=int, default=8100, help="0: any free one")
     parser.add_argument("--idle_minutes", type=float, default=30.0, help="stops when nobody asked for so long")
-    parser.add_argument("--num_windows", type=int, default=6)
+    parser.add_argument("--num_windows", type=int, default=6, help="of grids, or episodes of text")
     parser.add_argument("--seed", type=int, default=0, help="chooses the windows")
+    parser.add_argument("--input", type=paths.typed, default="", help="of text: a shard, or a log that ingest reads")
+    parser.add_argument("--record", type=int, default=0, help="number of the first episode of it, from 0")
+    parser.add_argument(
+        "--output", type=paths.typed, default="", help="a page (.html) to write, answers and all; nothing is served"
+    )
     options = parser.parse_args(arguments)
     if not 0 <= options.port <= 65_535:
         parser.error(f"--port: expected 0..65535, got {options.port}")
     if not (math.isfinite(options.idle_minutes) and options.idle_minutes > 0):
         parser.error(f"--idle_minutes: expected a number > 0, got {options.idle_minutes}")
+    for name, least in (("num_windows", 1), ("record", 0)):
+        if getattr(options, name) < least:
+            parser.error(f"--{name}: expected at least {least}, got {getattr(options, name)}")
+    shown = options.num_windows, options.seed, options.input, options.record
     with command.door("demo"):
         try:
-            server = open_server(options.checkpoint, options.port, options.num_windows, options.seed)
+            if options.output:
+                title = title_of(options.checkpoint)
+                files.write_whole(options.output, open_reader(options.checkpoint, Wanted(*shown)).written(title))
+                return
+            server = open_server(options.checkpoint, options.port, *shown)
         except (ValueError, OSError, ModuleNotFoundError) as error:
             sys.exit(f"demo: {error}")
         with server:

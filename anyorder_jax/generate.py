@@ -10,7 +10,7 @@ the episode in it. What is not over yet will do: messages that end with the user
     decision, action, thought, observation, tool, user      the next unit of that role, after the episode's last one
     goal                                                    the goal, hidden in its place
     3 or 3,5                                                units of these numbers, hidden in their places
-    3.1                                                     line (or argument of a call) 1 of unit 3
+    3.1                                                     line (or argument of a call) 1 of unit 3; 3.1.0: its word 0
 
 and "decision" is a thought and an action where the training data have thoughts. What is asked is hidden and filled from
 everything else, a few tokens a forward pass; every word is shown with the probability that it was accepted with. Of an
@@ -29,21 +29,17 @@ import itertools
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from anyorder_jax import command, files, paths, process, run_directory, terminal, weights
-from anyorder_jax.acting.generator import Decoding, Generator, Question, with_decoding
+from anyorder_jax.acting import filling
+from anyorder_jax.acting.generator import Decoding, Generator, with_decoding
 from anyorder_jax.asking.scorer import mesh_of
-from anyorder_jax.config import Config, freeze
-from anyorder_jax.data import contexts, records, sources, units
-from anyorder_jax.data.manifest import manifest_path
-from anyorder_jax.formats import registry
-from anyorder_jax.formats.parts import Reading
-from anyorder_jax.ingestion import files as logs
-from anyorder_jax.masking.granularity import slots_of
+from anyorder_jax.config import freeze
+from anyorder_jax.data import sources, units
+from anyorder_jax.ingestion import episodes
 from anyorder_jax.provenance import with_data_of
 from anyorder_jax.task import Task, config_of_part, open_task
 from anyorder_jax.types import ROLES, Kind, Trajectory
@@ -64,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if flags.num_samples > 1 and not flags.temperature:
                 raise ValueError("--num_samples: several samples are all the same without --temperature.")
             answers = generate(
-                flags.checkpoint, read_episode(flags.input, flags.record), flags.ask,
+                flags.checkpoint, episodes.read(flags.input, flags.record)[0], flags.ask,
                 Decoding(flags.threshold, flags.temperature, flags.seed), flags.num_samples,
                 mesh_text=flags.mesh, dtype=flags.dtype,
             )  # fmt: skip
@@ -75,33 +71,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 print(_shown(answer, number if len(answers) > 1 else None))
         except (ValueError, OSError, ModuleNotFoundError) as error:
             sys.exit(f"generate: {error}")
-
-
-def read_episode(path: str, record: int) -> Trajectory:
-    """The episode number `record` (from 0) of a shard or of a log. Images are left out.
-
-    Raises:
-      FileNotFoundError, ValueError: when there is none, naming the place.
-    """
-    file = Path(path)
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"--input: {path}: no such file. Name a shard (data/mine/test/shard-00000.jsonl) or a log."
-        )
-    if manifest_path(file.parent.parent).is_file() and file.name.startswith("shard-"):
-        return sources.read_record(path, record)
-    read = (found for piece in logs.scan(file, lambda _: None).pieces for found in logs.records(piece))
-    line, content, reason = next(itertools.islice(read, record, None), (0, None, ""))
-    if not line:
-        raise ValueError(f"--record={record}: {path} ends before it; the first is 0.")
-    if isinstance(content, dict) and "units" in content:
-        return records.record_to_trajectory(content, f"{path}:{line}")
-    try:
-        if reason:
-            raise ValueError(reason)
-        return registry.read(content, "auto", path, line, Reading(drop_images=True, is_unfinished=True))
-    except ValueError as error:
-        raise ValueError(f"{path}:{line}: {error}.") from None
 
 
 def generate(
@@ -144,7 +113,7 @@ def generate(
     answers = []
     for number in range(num_samples):
         one = with_decoding(generator, decoding._replace(seed=decoding.seed + number))
-        answers.append(_next(one, task, episode, ask) if ask in NEXT else _filled(one, config, task, episode, ask))
+        answers.append(_next(one, task, episode, ask) if ask in NEXT else _filled(one, task, episode, ask))
     return answers
 
 
@@ -163,70 +132,27 @@ def _next(generator: Generator, task: Task, episode: Trajectory, ask: str) -> di
     return {"units": found, "passes": written.num_passes}
 
 
-def _filled(generator: Generator, config: Config, task: Task, episode: Trajectory, ask: str) -> dict[str, Any]:
+def _filled(generator: Generator, task: Task, episode: Trajectory, ask: str) -> dict[str, Any]:
     whole = units.tokenise(episode, task.codec, task.vocabulary, task.layout)
     is_asked_L = np.zeros(len(whole), bool)
     for part in ask.split(","):
         is_asked_L |= _hidden(whole, part)
-    example, is_hidden_L, number_U = _shown_around(whole, is_asked_L, config.data.context_tokens)
-    asked = np.unique(example.slots_GL[0][is_hidden_L])
-    block = min(task.layout.blocks[example.kind_U[u]] for u in asked)
-    (answer,) = generator.fill([Question(example, is_hidden_L, block)])
+    shown = filling.shown_around(whole, is_asked_L, generator.budget)
+    if told := filling.what_is_seen(whole, shown):
+        say(told)
+    example, is_hidden_L, _, number_U = shown
+    (answer,) = generator.fill([filling.question(shown, task.layout)])
     found = []
-    for u in asked.tolist():
+    for u in np.unique(example.slots_GL[0][is_hidden_L]).tolist():
         span = example.slots_GL[0] == u
         ids, sure = answer.tokens_L[span].tolist(), answer.probability_L[span]
         kind = Kind(example.kind_U[u])
-        shown = _tokens(task, np.array(ids)[is_hidden_L[span]], sure[is_hidden_L[span]])
+        shown_ids = np.array(ids)[is_hidden_L[span]]
         found.append({
             "unit": int(number_U[u]), "role": ROLES[kind], "step": int(example.step_U[u]),
-            "text": units.text_of(ids, task.vocabulary), "tokens": shown,
+            "text": units.text_of(ids, task.vocabulary), "tokens": _tokens(task, shown_ids, sure[is_hidden_L[span]]),
         })  # fmt: skip
     return {"units": found, "passes": answer.num_passes}
-
-
-def _shown_around(
-    example: units.TokenisedTrajectory, is_hidden_L: np.ndarray, budget: int
-) -> tuple[units.Tokenised, np.ndarray, np.ndarray]:
-    """What the model sees of an episode around what is asked, as far as a context goes.
-
-        units          system goal o0 a0 o1 a1 o2 a2 o3 a3       asked o1: ends with its step; asked goal: with the last
-        shown          system  M              .              system goal o0 a0 M a1
-
-    Args:
-      example: the episode.
-      is_hidden_L: bool [L], what is asked of it.
-      budget: tokens of a context; 0: no limit.
-
-    Returns:
-      (the context, bool [its length] what is asked, int [its units] their numbers in the episode).
-
-    Raises:
-      ValueError: the units that are asked do not fit into one context.
-    """
-    lengths = contexts.lengths_of(example)
-    asked = np.unique(example.slots_GL[0][is_hidden_L])
-    shown = np.arange(len(example.kind_U))
-    if budget and len(example) > budget:
-        rest = asked[~np.isin(example.kind_U[asked], contexts.ALWAYS)]
-        end = int(np.flatnonzero(example.step_U == example.step_U[rest[-1]])[-1]) if len(rest) else len(shown) - 1
-        shown = contexts.choose(lengths, end, budget)
-        missing = [str(u) for u in asked.tolist() if u not in shown]
-        if missing:
-            raise ValueError(
-                f"--ask: a context of the run holds {budget} tokens, and unit {', '.join(missing)} does not fit into "
-                "the one that holds the last unit asked. Ask for fewer units at once."
-            )
-        say(f"the episode has {len(example)} tokens, a context {budget}: the model sees its units {_ranges(shown)}.")
-    starts = contexts.unit_starts(example)
-    kept_L = np.concatenate([np.arange(starts[u], starts[u + 1]) for u in shown])
-    return contexts.select(example, shown), is_hidden_L[kept_L], shown
-
-
-def _ranges(numbers: np.ndarray) -> str:
-    """0, 1, 2, 5 -> "0-2, 5"."""
-    runs = np.split(numbers, np.flatnonzero(np.diff(numbers) != 1) + 1)
-    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
 def say(line: str) -> None:
@@ -242,20 +168,16 @@ def _hidden(example: units.TokenisedTrajectory, part: str) -> np.ndarray:
         if not len(goals):
             raise ValueError("--ask=goal: the episode has no goal. Give it one, whose text is then hidden.")
         return np.isin(unit_L, goals)
-    number, _, line = part.partition(".")
-    if not number.isdigit() or not (line.isdigit() or not line) or int(number) >= len(example.kind_U):
+    place = part.split(".")
+    if not all(number.isdigit() for number in place):
         raise ValueError(
             f"--ask: expected one of {', '.join(NEXT)}, goal, or numbers of units below {len(example.kind_U)} "
-            f"(3, or 3.1 for a line of it), got {part!r}."
+            f"(3, or 3.1 for a line of it, 3.1.0 for a word of that), got {part!r}."
         )
-    is_unit_L = unit_L == int(number)
-    if not line:
-        return is_unit_L
-    slots = slots_of(example, example.levels[1])
-    lines = np.unique(slots.slot_L[is_unit_L])
-    if int(line) >= len(lines):
-        raise ValueError(f"--ask: unit {number} has {len(lines)} lines (ends included), got {part!r}.")
-    return slots.slot_L == lines[int(line)]
+    try:
+        return filling.hidden_at(example, [int(number) for number in place])
+    except ValueError as error:
+        raise ValueError(f"--ask={part}: {error}") from None
 
 
 def _tokens(task: Task, ids: np.ndarray, sure: np.ndarray) -> list[list[Any]]:

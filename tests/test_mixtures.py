@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import shop
-from anyorder_jax import demo, evaluate, generate, provenance, run_directory, task
+from anyorder_jax import evaluate, generate, provenance, run_directory, task
 from anyorder_jax.asking import rows
 from anyorder_jax.checkpoint import Checkpointer
 from anyorder_jax.config import CheckpointConfig, MaskingConfig, defaults, freeze, parse_sources, with_absolute_paths
@@ -17,7 +17,7 @@ from anyorder_jax.data import pipeline, sources, units
 from anyorder_jax.data.mixtures import Mixture, Source
 from anyorder_jax.environments import registry
 from anyorder_jax.environments.play import play_episode
-from anyorder_jax.evaluation import reuse
+from anyorder_jax.evaluation import opening, reuse
 from anyorder_jax.masking.sampler import AnyOrderMaskSampler
 from anyorder_jax.training.resuming import are_same_sources
 from anyorder_jax.types import Kind
@@ -335,9 +335,8 @@ def test_an_episode_is_continued_as_its_source_writes(run, folders):
         generate.generate(str(run), other, "2", generate.Decoding())
 
 
-def test_the_page_shows_the_grids_of_a_mixture(run, folders):
+def test_the_page_shows_the_grids_of_a_mixture_or_else_its_first_text(run, folders):
     config = freeze(run_directory.read_meta(run)["config"])
-    assert demo._first_grid(config).data.path == f"{folders}/grid"
-    data = dataclasses.replace(config.data, sources=f"{folders}/short")
-    with pytest.raises(ValueError, match="none of these sources is of grids"):
-        demo._first_grid(dataclasses.replace(config, data=data))
+    assert opening.shown_source(config).data.path == f"{folders}/grid"
+    data = dataclasses.replace(config.data, sources=f"{folders}/short,{folders}/long")
+    assert opening.shown_source(dataclasses.replace(config, data=data)).data.path == f"{folders}/short"

@@ -7,9 +7,11 @@ import pytest
 
 import logs
 from anyorder_jax import generate
+from anyorder_jax.acting import filling
 from anyorder_jax.data import contexts, sources, units
 from anyorder_jax.data.tokenization import Vocabulary
 from anyorder_jax.ingest import ingest
+from anyorder_jax.ingestion import episodes
 from anyorder_jax.rendering.text import TextRenderer
 from anyorder_jax.types import Kind, Trajectory, Unit
 
@@ -58,16 +60,16 @@ def test_what_is_written_into_may_be_any_log(tmp_path):
     log = tmp_path / "log.json"
     unfinished = logs.messages(("system", "Sell."), ("user", "Tea?"))
     log.write_text(json.dumps([unfinished, logs.maze()]), encoding="utf-8")
-    episode = generate.read_episode(str(log), 0)
+    (episode,) = episodes.read(str(log))
     assert [(unit.kind, unit.text) for unit in episode.units] == [(Kind.SYSTEM, "Sell."), (Kind.GOAL, "Tea?")]
-    assert generate.read_episode(str(log), 1).id == "maze_1"
+    assert [one.id for one in episodes.read(str(log), 1, 5)] == ["maze_1"]
     with pytest.raises(ValueError, match=r"--record=2: .* ends before it"):
-        generate.read_episode(str(log), 2)
+        episodes.read(str(log), 2)
     log.write_text(json.dumps({"prompt": "a"}), encoding="utf-8")
     with pytest.raises(ValueError, match=r"log\.json:1: not recognised: an object with 'prompt'"):
-        generate.read_episode(str(log), 0)
+        episodes.read(str(log))
     with pytest.raises(FileNotFoundError, match="no such file"):
-        generate.read_episode(str(tmp_path / "none.json"), 0)
+        episodes.read(str(tmp_path / "none.json"))
 
 
 def test_a_shard_and_one_of_its_lines_are_the_same_episode(tmp_path):
@@ -75,11 +77,11 @@ def test_a_shard_and_one_of_its_lines_are_the_same_episode(tmp_path):
     log.write_text(json.dumps(logs.shop()) + "\n", encoding="utf-8")
     shard = ingest([str(log)], tmp_path / "out", num_workers=1) / "train" / "shard-00000.jsonl"
     (tmp_path / "episode.json").write_text(shard.read_text(encoding="utf-8"), encoding="utf-8")
-    alone, in_shard = (generate.read_episode(str(path), 0) for path in (tmp_path / "episode.json", shard))
-    assert alone == in_shard and alone.units == generate.read_episode(str(log), 0).units
+    alone, in_shard = (episodes.read(str(path))[0] for path in (tmp_path / "episode.json", shard))
+    assert alone == in_shard and alone.units == episodes.read(str(log))[0].units
 
 
-def test_what_is_asked_of_a_long_episode_stands_in_a_context_of_training(capsys):
+def test_what_is_asked_of_a_long_episode_stands_in_a_context_of_training():
     told = [Unit(Kind.SYSTEM, 0, "rules"), Unit(Kind.GOAL, 0, "tea")]
     for step in range(12):
         told += [Unit(Kind.OBSERVATION, step, f"page {step}"), Unit(Kind.ACTION, step, f"go {step}")]
@@ -88,14 +90,18 @@ def test_what_is_asked_of_a_long_episode_stands_in_a_context_of_training(capsys)
     example = units.tokenise(Trajectory("long", tuple(told)), renderer, vocabulary)
     budget = len(example) // 3
     for ask, last in (("goal", 25), ("10", 11), ("11", 11)):
-        shown, is_hidden_L, number_U = generate._shown_around(example, generate._hidden(example, ask), budget)
+        given = filling.shown_around(example, generate._hidden(example, ask), budget)
+        shown, is_hidden_L, place_L, number_U = given
         wanted = contexts.context(example, last, budget)
         assert np.array_equal(shown.tokens_L, wanted.tokens_L) and len(shown) <= budget and number_U[-1] == last
         asked = number_U[np.unique(shown.slots_GL[0][is_hidden_L])]
         assert asked.tolist() == [1 if ask == "goal" else int(ask)]
-        assert "the model sees its units 0-1, " in capsys.readouterr().err
+        assert np.array_equal(example.tokens_L[place_L], shown.tokens_L)
+        assert "the model sees its units 0-1, " in filling.what_is_seen(example, given)
     both = generate._hidden(example, "2") | generate._hidden(example, "25")
     with pytest.raises(ValueError, match=r"unit 2 does not fit into .* Ask for fewer units"):
-        generate._shown_around(example, both, budget)
-    whole, is_hidden_L, _ = generate._shown_around(example, both, 0)
+        filling.shown_around(example, both, budget)
+    given = filling.shown_around(example, both, 0)
+    whole, is_hidden_L, _, _ = given
+    assert filling.what_is_seen(example, given) == ""
     assert whole is example and np.array_equal(is_hidden_L, both)

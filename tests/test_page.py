@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import browser
+import logs
 from anyorder_jax import demo, weights
 from anyorder_jax.evaluation import page, svg, viewer
 from anyorder_jax.evaluation.held_out import open_held_out
@@ -332,6 +333,9 @@ def test_the_demo_is_for_this_machine_only(server):
         (b"{}", {}, 400),
         (b'{"window": 0, "holes": [[1, "x"]]}', {}, 400),
         (b'{"window": 77, "holes": [[1, 1]]}', {}, 400),
+        (b'{"window": 0, "holes": [[1]]}', {}, 400),
+        (b'{"window": 0, "holes": [[1, 1]], "sees": "past"}', {}, 400),
+        (b'{"window": 0, "holes": [[1, 1]], "sees": 3}', {}, 400),
     ):
         with pytest.raises(urllib.error.HTTPError) as caught:
             post(server, body, **headers)
@@ -439,3 +443,18 @@ def test_a_demo_without_a_checkpoint_says_so(capsys):
     with pytest.raises(SystemExit) as caught:
         demo.main(["--checkpoint=/nowhere/run"])
     assert "no checkpoint here" in caught.value.code
+
+
+def test_a_run_of_grids_reads_no_file(run, tmp_path):  # noqa: F811
+    log = tmp_path / "log.jsonl"
+    log.write_text(json.dumps(logs.maze()) + "\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="--input: this run's episodes are grids"):
+        demo.open_server(str(run), 0, 1, 0, str(log))
+
+
+def test_a_page_is_written_and_nothing_served(run, tmp_path):  # noqa: F811
+    demo.main([f"--checkpoint={run}", f"--output={tmp_path}/page.html", "--num_windows=1"])
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    (model,) = json.loads(re.search(r'id="data">(.*?)</script>', text, re.S)[1])["viewer"]["models"]
+    (window,) = model["windows"]
+    assert page.ONE_HOLE in text and {"1.-1", "1.10", "2.-1"} <= set(window["answers"])

@@ -276,7 +276,13 @@ def digests(directory: Path | str) -> dict[str, str]:
 
 
 def read_record(path: Path | str, number: int) -> Trajectory:
-    """Line `number` (from 0) of one shard, its bytes compared with the manifest when there is one two folders up.
+    """Line `number` (from 0) of one shard; see `read_records`."""
+    return read_records(path, number, 1)[0]
+
+
+def read_records(path: Path | str, first: int, num: int) -> list[Trajectory]:
+    """Up to `num` lines of one shard from number `first` (from 0) on, its bytes compared with the manifest when there
+    is one two folders up.
 
     Raises:
       ValueError: no such line, a broken one, or other contents than the manifest says.
@@ -286,9 +292,9 @@ def read_record(path: Path | str, number: int) -> Trajectory:
     if manifest_path(root).is_file():
         shard = listed_shards(read_manifest(root), file.parent.name).get(file.name.removesuffix(".zst"))
     with _open(file, shard) as lines:
-        line = next(itertools.islice(lines, number, None), None)
-        if line is None:
-            raise ValueError(f"{file}: expected a record {number}, but the file ends before it.")
-        trajectory = decode(line, f"{file}:{number + 1}", ())
+        chosen = list(itertools.islice(lines, first, first + num))
+        if not chosen:
+            raise ValueError(f"{file}: expected a record {first}, but the file ends before it.")
+        found = [decode(line, f"{file}:{number}", ()) for number, line in enumerate(chosen, start=first + 1)]
         _check_bytes(file, shard, lines.sha256(), manifest_path(root))
-    return trajectory
+    return found

@@ -71,18 +71,20 @@ def written() -> str:
     return f"Written {now:%Y-%m-%d %H:%M} UTC by {version} with jax {metadata.version('jax')}."
 
 
-def viewer_page(run: str, windows: Sequence[Mapping[str, Any]]) -> str:
-    """The viewer alone, whose answers come from the server that sends the page.
+def viewer_page(run: str, windows: Sequence[Mapping[str, Any]], is_live: bool = True) -> str:
+    """The viewer alone, whose answers come from the server that sends the page, or are in it.
 
     Args:
       run: the name of what answers.
-      windows: as `viewer.Reader.described` says them, one at least.
+      windows: as `viewer.Reader.described` says them (or `answered`, where nobody serves), one at least.
+      is_live: whether a server answers.
     """
     title = f"What “{run}” puts into a hole"
     places = ", ".join(dict.fromkeys(window["environment"] for window in windows if "environment" in window))
     about = f"{len(windows)} windows of the test split of {places or 'the run'}."
-    content = f"<h1>{html.escape(title)}</h1><p>{html.escape(about)}</p>{VIEWER.format(note=LIVE)}"
-    return fill_template(title, content, {"viewer": {"live": True, "models": [{"name": run, "windows": windows}]}})
+    viewer = VIEWER.format(note=LIVE if is_live else ONE_HOLE)
+    content = f"<h1>{html.escape(title)}</h1><p>{html.escape(about)}</p>{viewer}"
+    return fill_template(title, content, {"viewer": {"live": is_live, "models": [{"name": run, "windows": windows}]}})
 
 
 def suite_page(

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from anyorder_jax.evaluation import page
 from anyorder_jax.evaluation.held_out import HeldOut
 from anyorder_jax.evaluation.likelihood import Model
 from anyorder_jax.types import Field, Kind, Tokenised
@@ -60,6 +61,24 @@ class Reader:
             cells.append(np.split(places, np.flatnonzero(np.diff(example.slots_GL[1, places])) + 1))
         return cells
 
+    def page(self, title: str) -> str:
+        """The page that a server sends, and answers."""
+        return page.viewer_page(title, self.described())
+
+    def written(self, title: str) -> str:
+        """A page of its own: the answer of every single hole is in it."""
+        return page.viewer_page(title, self.answered(), is_live=False)
+
+    def answered(self) -> list[dict[str, Any]]:
+        """Every window as it is described, and "answers": that of every single hole by its key "unit.cell"."""
+        found = self.described()
+        for number, window in enumerate(found):
+            holes = single_holes(window)
+            answers = self.answer((number, hole) for hole in holes)
+            names = [f"{u}.{c}" for u, c in itertools.chain.from_iterable(holes)]
+            window["answers"] = dict(zip(names, answers, strict=True))
+        return found
+
     def described(self) -> list[dict[str, Any]]:
         """Every window, as the page draws it."""
         found = []
@@ -87,15 +106,20 @@ class Reader:
     def _read(self, ids: list[int]) -> str:
         return self._vocabulary.decode_slot(ids)
 
-    def answer(self, questions: Iterable[tuple[int, Sequence[Hole]]]) -> list[dict[str, list[list[Any]]]]:
+    def answer(
+        self, questions: Iterable[tuple[int, Sequence[Sequence[int]]]], sees: str = ""
+    ) -> list[dict[str, list[list[Any]]]]:
         """The model's words in each question's holes, all of a question hidden together.
 
         Args:
           questions: (window, holes) each.
+          sees: nothing: a hole sees all else of its window.
 
         Raises:
           ValueError: for a window, unit or cell that is not there, or no hole.
         """
+        if sees:
+            raise ValueError(f"viewer: a hole of a grid sees all else of its window; expected no choice, got {sees!r}.")
         asked = [(window, self._expand(window, holes)) for window, holes in questions]
         rows, places = [], []
         for window, cells in asked:
@@ -116,7 +140,9 @@ class Reader:
         slot_L = self._examples[window].slots_GL[1]
         return np.flatnonzero(slot_L == slot_L[self._places[window][unit][cell][0]])
 
-    def _expand(self, window: int, holes: Sequence[Hole]) -> list[Hole]:
+    def _expand(self, window: int, holes: Sequence[Sequence[int]]) -> list[Hole]:
+        if any(len(hole) != 2 for hole in holes):
+            raise ValueError("viewer: expected holes [unit, cell], got one of another length.")
         if not 0 <= window < len(self._examples):
             raise ValueError(f"viewer: expected a window of 0..{len(self._examples) - 1}, got {window}.")
         units = self._places[window]
@@ -155,11 +181,4 @@ def single_holes(described: dict[str, Any]) -> list[list[Hole]]:
 
 def precomputed(held_out: HeldOut, model: Model, seed: int) -> dict[str, Any]:
     """The windows, and the answer of every single hole under its key "unit.cell"."""
-    reader = Reader(held_out, model, windows(held_out, seed))
-    found = reader.described()
-    for number, window in enumerate(found):
-        holes = single_holes(window)
-        answers = reader.answer((number, hole) for hole in holes)
-        keys = [f"{u}.{c}" for u, c in itertools.chain.from_iterable(holes)]
-        window["answers"] = dict(zip(keys, answers, strict=True))
-    return {"windows": found}
+    return {"windows": Reader(held_out, model, windows(held_out, seed)).answered()}

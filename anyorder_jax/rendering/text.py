@@ -48,6 +48,10 @@ class TextRenderer:
                 slots.append(Slot(word, Field.TEXT, number, len(slots)))
         return slots
 
+    def call_parts(self, unit: Unit) -> list[str]:
+        """A tool call as [head, argument, ..., end], its lines; empty for a unit that is none."""
+        return _call_parts(unit.text or "")
+
     def unit(self, kind: Kind, step: int, words: Sequence[str]) -> Unit:
         """The unit that has these words: the inverse of `slots`, and never an error, for any text is one."""
         return Unit(kind, step, text="".join(words))

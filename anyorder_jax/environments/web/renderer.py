@@ -25,13 +25,17 @@ class PageRenderer(TextRenderer):
 
     def slots(self, unit: Unit) -> list[Slot]:
         """As TextRenderer's, with an action in parts: head, each argument, end."""
-        parts = parts_of(unit.text) if unit.kind is Kind.ACTION and unit.text is not None else []
+        parts = self.call_parts(unit)
         if not parts:
             return super().slots(unit)
         slots: list[Slot] = []
         for number, part in enumerate(parts):
             slots += [Slot(word, Field.TEXT, number, len(slots) + i) for i, word in enumerate(words_of(part))]
         return slots
+
+    def call_parts(self, unit: Unit) -> list[str]:
+        """An action as [head, argument, ..., end]; empty for a unit that is none."""
+        return parts_of(unit.text) if unit.kind is Kind.ACTION and unit.text is not None else []
 
 
 def parts_of(text: str) -> list[str]:
