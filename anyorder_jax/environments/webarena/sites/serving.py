@@ -226,6 +226,8 @@ class _Connection(BaseHTTPRequestHandler):
         length = self.headers.get("Content-Length") or "0"
         if not length.isdecimal() or int(length) > MAX_BODY:
             self.close_connection = True
+            if length.isdecimal():  # who still sends would not hear the answer
+                self.rfile.read(min(int(length), 8 * MAX_BODY))
             raise ValueError(f"a request has {MAX_BODY} bytes at most, got {length}")
         text = self.rfile.read(int(length)).decode("utf-8", "replace")
         kind = self.headers.get("Content-Type") or ""
