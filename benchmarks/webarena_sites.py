@@ -1,6 +1,6 @@
 """WebArena-Verified tasks on stand-in sites: each oracle, whole and without its last action, by the official scorer.
 
-    python benchmarks/webarena_sites.py                 20 minutes on a core; writes results/webarena_sites.json
+    python benchmarks/webarena_sites.py                 ten minutes; writes results/webarena_sites.json
     python benchmarks/webarena_sites.py --tasks=44,527  prints these alone
 
 Needs ANYORDER_JAX_WEBARENA and Chromium (docs/web.md); the encyclopedia's tasks need kiwix-tools and zim-tools too. A

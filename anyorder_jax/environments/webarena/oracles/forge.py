@@ -25,7 +25,6 @@ from anyorder_jax.environments.webarena.oracles.steps import (
 from anyorder_jax.environments.webarena.sites import forge_facts as facts
 from anyorder_jax.environments.webarena.sites.encyclopedia_facts import PERSON
 from anyorder_jax.environments.webarena.sites.forge import ACCESS, LEVELS
-from anyorder_jax.environments.webarena.sites.forge_facts import USER
 
 _PATHS = {number: path for path, (number, _, _) in facts.PROJECTS.items()}
 _PEOPLE = {str(number): f"{full} (@{name})" for name, (number, full) in facts.USERS.items()}
@@ -266,7 +265,7 @@ def clone(task: Task) -> Plan:
 
 @plans(298)
 def who(task: Task) -> Plan:
-    path = f"{USER}/{task.words['repo']}"
+    path = next(path for path in facts.MEMBERS if path.endswith(task.words["repo"]))
     return Plan(
         _project(path, "Members"),
         lambda nodes: [text.split("@")[1].split()[0] for text in texts(nodes) if " @" in text],

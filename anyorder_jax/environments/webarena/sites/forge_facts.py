@@ -75,10 +75,10 @@ PROJECTS = {
     "byteblaze/remove-board-movement-events": (181, "Remove board movement events from the issue timeline", 0),
     "byteblaze/solarized-prism-theme": (188, "solarized-prism-theme", 0),
     "byteblaze/timeit": (190, "timeit, a time tracking tool", 0),
-    "byteblaze/prism-theme": (189, "prism-theme", 0),
+    "byteblaze/notes": (189, "notes", 0),
 }
 """Path -> (number, name, stars)."""
-MEMBERS = {"byteblaze/gimmiethat.space": ("yjlou",), "byteblaze/prism-theme": ("abisubramanya27",)}
+MEMBERS = {"byteblaze/gimmiethat.space": ("yjlou",), "byteblaze/solarized-prism-theme": ("abisubramanya27",)}
 LABELS = {
     "a11yproject/a11yproject.com": ("bug", "feature", "content"),
     "primer/design": ("type: bug 🐞", "content"),

@@ -209,6 +209,7 @@ def _product_page(store: Store, slug: str) -> Markup:
     return shop_page(
         product["name"],
         tag("p", f"${product['price']:.2f}"),
+        tag("p", facts.ABOUT.get(number, "")),
         cart,
         _wish_form(product),
         tag("h2", "Customer Reviews"),

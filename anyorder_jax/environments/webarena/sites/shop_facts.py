@@ -106,8 +106,15 @@ SLUGS = {
     90025: "photosmart-plus-b209-clr-inkjetfb-p-s-c-usb-wrls-1",
 }
 """Number -> address of a product; its name is written from it."""
-CHEAP = (32202, 104498, 52674, 11615, 77300)
+CHEAP = (32202, 104498, 52674, 11615, 77300, 90002)
 """Those that cost least for each piece."""
+ABOUT = {
+    90001: "Holds 24 game cards.",
+    90002: "Holds 40 game cards.",
+    90003: "Holds 12 pairs of shoes.",
+    90004: "2 TB.",
+}
+"""What their pages say besides."""
 NAMES = {
     71337: "Tide PODS Spring Meadow Scent HE Turbo Laundry Detergent Pacs, 81 Count",
     22787: "2 Hawaiian Bamboo Orchid Roots #zc50 - by Discount Hawaiian Gifts",
