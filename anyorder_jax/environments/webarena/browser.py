@@ -104,7 +104,7 @@ class SiteTab(Tab):
         return has_waited
 
     def address(self) -> str:
-        """Of the page that is shown."""
+        """The address of the page that is shown."""
         return str(self.run("location.href") or "")
 
     def fill_and_send(self, fields: Mapping[str, str], button: str) -> bool:

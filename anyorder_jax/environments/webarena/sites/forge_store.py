@@ -63,5 +63,5 @@ def _seed_issues(store: Store, path: str) -> None:
 
 
 def branches(path: str) -> tuple[str, ...]:
-    """Of a project, its main one first."""
+    """The branches of a project, its main one first."""
     return facts.BRANCHES.get(path, ("main",))

@@ -53,7 +53,7 @@ def _is_picture(number: int) -> bool:
 
 
 def title_of(number: int) -> str:
-    """Of a post that is there at first."""
+    """The title of a post that is there at first."""
     if _is_picture(number):
         return list(facts.PICTURES)[number - _FIRST_PICTURE]
     if number in facts.TITLES:

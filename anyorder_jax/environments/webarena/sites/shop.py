@@ -74,7 +74,7 @@ def seed(store: Store) -> None:
 
 
 def name_of(slug: str) -> str:
-    """Of a product whose address alone is known."""
+    """The name of a product whose address alone is known."""
     return slug.replace("-", " ").title()
 
 
