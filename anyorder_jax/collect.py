@@ -1,7 +1,7 @@
 """Collect: an expert plays episodes of one environment; they land in shards that any trainer can read.
 
     python -m anyorder_jax.collect --env=BabyAI-GoToObj-v0 --num_episodes=1500 --output_dir=data/goto
-        [--num_validation_episodes=200 --num_test_episodes=200 --seed=0 --noise=0.0 --branches=0]
+        [--num_validation_episodes=200 --num_test_episodes=200 --seed=0 --noise=0.0 --slips=0.0 --branches=0]
         [--num_workers=2 --max_seconds_per_episode=20]
 
     worker 0 |  seeds 0..3    8..11   ...
@@ -38,7 +38,14 @@ from typing import Any
 from anyorder_jax import command, files, paths, terminal
 from anyorder_jax.data import overlap, sources
 from anyorder_jax.environments import registry
-from anyorder_jax.environments.base import Environment, ExpertError, HasExpert, HasPath, TextEnvironment
+from anyorder_jax.environments.base import (
+    Environment,
+    ExpertError,
+    HasExpert,
+    HasPath,
+    HasValidActions,
+    TextEnvironment,
+)
 from anyorder_jax.environments.branching import Brancher
 from anyorder_jax.environments.play import play_episode, play_text_episode
 from anyorder_jax.environments.pool import Pool, serve
@@ -58,7 +65,7 @@ def _on_alarm(signum: int, frame: FrameType | None) -> None:
 
 
 def _open(
-    environment_id: str, noise: float, branches: int
+    environment_id: str, noise: float, slips: float, branches: int
 ) -> tuple[Environment | TextEnvironment, Callable[[int], Trajectory]]:
     """The environment, and what plays the episode of a seed in it; a world of text takes the seed as task, or as the
     number of a task in its list (`_seeds`)."""
@@ -67,7 +74,9 @@ def _open(
         asked = Brancher(session, branches, lambda: registry.make_session(environment_id)) if branches else None
         lists = registry.tasks(environment_id) or {}
         names = {s: task for split, listed in lists.items() for s, task in _numbered(listed, split)}
-        return session, lambda seed: play_text_episode(session, names.get(seed, str(seed)), noise, asked)
+        return session, lambda seed: play_text_episode(session, names.get(seed, str(seed)), noise, asked, slips)
+    if slips:
+        raise ValueError(f"collect: slips: expected 0 ({environment_id} is a grid: it refuses no action), got {slips}.")
     environment = registry.make_environment(environment_id)
     other = Brancher(environment, branches, lambda: registry.make_environment(environment_id)) if branches else None
     return environment, lambda seed: play_episode(environment, seed, noise, other)
@@ -101,10 +110,10 @@ def _attempt(play: Callable[[int], Trajectory], seed: int, max_seconds: float) -
     return False, " ".join(reason.split()).encode()
 
 
-def _work(environment_id: str, noise: float, branches: int, max_seconds: float) -> None:
+def _work(environment_id: str, noise: float, slips: float, branches: int, max_seconds: float) -> None:
     """The worker process: plays the seeds that the parent asks for."""
     signal.signal(signal.SIGALRM, _on_alarm)
-    environment, play = _open(environment_id, noise, branches)
+    environment, play = _open(environment_id, noise, slips, branches)
     serve(lambda seed: _attempt(play, seed, max_seconds))
     environment.close()
 
@@ -226,6 +235,7 @@ class Collection:
     environment: e.g. "BabyAI-GoToObj-v0". num_episodes, num_validation_episodes, num_test_episodes: of the splits; 0
     leaves one out; fewer where a world's list of tasks ends before. seed: chooses the seed ranges of the splits
     (`sources.seed_range`), >= 0. noise: share of steps that do a wrong action (marked; see `play_episode`), in [0, 1).
+    slips: of text, share of steps before which an action is tried that the world refuses (`environments/slips.py`).
     branches: K, other actions whose outcome is asked of the world at every step (`environments/branching.py`).
     num_workers: processes; 0: one per CPU; the bytes do not depend on it. max_seconds_per_episode: wall-clock limit; a
     seed that passes it counts as failed. episodes_per_shard: episodes in a file, >= 1.
@@ -240,6 +250,7 @@ class Collection:
     num_test_episodes: int = 200
     seed: int = 0
     noise: float = 0.0
+    slips: float = 0.0
     branches: int = 0
     num_workers: int = 0
     max_seconds_per_episode: float = 20.0
@@ -250,6 +261,7 @@ class Collection:
             *((f"{split} episodes", count, count >= 0, ">= 0") for split, count in self.counts.items()),
             ("seed", self.seed, self.seed >= 0, ">= 0"),
             ("noise", self.noise, 0 <= self.noise < 1, "a share in [0, 1)"),
+            ("slips", self.slips, 0 <= self.slips < 1, "a share in [0, 1)"),
             ("branches", self.branches, self.branches >= 0, ">= 0"),
             ("num_workers", self.num_workers, self.num_workers >= 0, ">= 0"),
             ("max_seconds_per_episode", self.max_seconds_per_episode, self.max_seconds_per_episode > 0, "> 0"),
@@ -282,12 +294,15 @@ def collect(wanted: Collection, output_dir: str | Path) -> Path:
       RuntimeError: a worker process died. What was written whole stays.
     """
     environment, seed, noise, branches = wanted.environment, wanted.seed, wanted.noise, wanted.branches
-    played, _ = _open(environment, noise, branches)  # here, so that an unknown id fails before anything is written
+    # here, so that an unknown id fails before anything is written
+    played, _ = _open(environment, noise, wanted.slips, branches)
     expert = getattr(played, "expert_name", "")
     if seed and registry.is_text(environment) and registry.tasks(environment):
         raise ValueError(f"collect: seed: expected 0 ({environment} has its tasks in a fixed order), got {seed}.")
     if noise and isinstance(played, HasPath):
         raise ValueError(f"collect: noise: expected 0 ({environment}'s expert cannot leave its path), got {noise}.")
+    if wanted.slips and not isinstance(played, HasValidActions):
+        raise ValueError(f"collect: slips: expected 0 ({environment} does not tell which actions are valid).")
     if registry.is_text(environment) and not isinstance(played, HasExpert):
         raise ValueError(f"collect: {environment} has no expert who could play. Ingest logs of an agent instead.")
     settings = {
@@ -297,12 +312,14 @@ def collect(wanted: Collection, output_dir: str | Path) -> Path:
         "version": played.version,
         "episodes_per_shard": wanted.episodes_per_shard,
         "num_episodes": wanted.counts,
+        **({"slips": wanted.slips} if wanted.slips else {}),
         **({"branches": branches} if branches else {}),
     }
     played.close()
     directory = Path(output_dir)
     worker = ["-m", "anyorder_jax.collect", "--worker", f"--env={environment}", f"--noise={noise!r}"]
-    worker += [f"--branches={branches}", f"--max_seconds_per_episode={wanted.max_seconds_per_episode!r}"]
+    worker += [f"--slips={wanted.slips!r}", f"--branches={branches}"]
+    worker += [f"--max_seconds_per_episode={wanted.max_seconds_per_episode!r}"]
     with files.only_writer("collect", directory), Pool(worker, wanted.num_workers or os.cpu_count() or 1) as pool:
         manifest = _existing(directory, sources.Manifest(environment, settings, is_complete=False))
         for split in sources.SPLITS:
@@ -329,6 +346,7 @@ def _arguments(arguments: Sequence[str] | None) -> dict[str, Any]:
         ("num_test_episodes", int, "test episodes"),
         ("seed", int, "chooses the episode seeds"),
         ("noise", float, "share of steps that do a wrong action, marked as such"),
+        ("slips", float, "of text: share of steps before which an action is tried that the world refuses"),
         ("branches", int, "other actions a step whose outcome is asked of the world, and recorded"),
         ("num_workers", int, "processes; 0: one per CPU"),
         ("max_seconds_per_episode", float, "an episode that takes longer counts as failed"),
@@ -350,7 +368,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     terminal.accept_any_letter()
     options = _arguments(arguments)
     if options.pop("worker", False):
-        _work(options["environment"], options["noise"], options["branches"], options["max_seconds_per_episode"])
+        names = ("environment", "noise", "slips", "branches", "max_seconds_per_episode")
+        _work(*(options[name] for name in names))
         return
     try:
         with command.door("collect"):

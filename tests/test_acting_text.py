@@ -11,6 +11,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import faulty_world
@@ -23,9 +24,10 @@ from anyorder_jax.acting.rollout import play
 from anyorder_jax.config import defaults, freeze
 from anyorder_jax.data import sources
 from anyorder_jax.environments import registry
-from anyorder_jax.environments.base import Branching, HasExpert, HasValidActions, TextStep, take
+from anyorder_jax.environments.base import Branching, ExpertError, HasExpert, HasValidActions, TextStep, take
 from anyorder_jax.environments.play import play_text_episode
 from anyorder_jax.environments.server import Server, SessionError, WorldError
+from anyorder_jax.environments.slips import slip
 from anyorder_jax.model import transformer
 from anyorder_jax.types import Kind, Unit
 from runs import tiny_model
@@ -119,6 +121,31 @@ def test_the_expert_plays_and_wrong_actions_are_marked():
     noisy = [play_text_episode(session, str(n), 0.2) for n in (0, 1, 4, 8)]
     wrong = [unit for episode in noisy for unit in episode.units if not unit.is_expert]
     assert wrong and all(unit.kind == Kind.ACTION for unit in wrong)
+
+
+def test_slips_are_refused_answered_and_no_targets_and_the_expert_goes_on():
+    session, num_slips = registry.make_session("Shop-v0"), 0
+    for number in map(str, range(40)):
+        try:
+            episode = play_text_episode(session, number, slips=0.4)
+        except ExpertError as error:  # it asked for another thing than the world lists as valid, and got it
+            assert "was done" in str(error)
+            continue
+        assert play_text_episode(session, number, slips=0.4) == episode
+        units = episode.units
+        slips = [n for n, unit in enumerate(units) if not unit.is_expert]
+        assert all(units[n + 1].text.startswith("invalid action: ") for n in slips)
+        without = [(u.kind, u.text) for n, u in enumerate(units) if not {n, n - 1} & set(slips)]
+        assert without == [(u.kind, u.text) for u in play_text_episode(session, number).units]
+        assert episode.outcome["num_steps"] == 3 + len(slips) == units[-1].step
+        num_slips += len(slips)
+    assert num_slips > 10
+
+
+def test_slips_are_words_of_what_the_world_takes():
+    made = {slip(np.random.default_rng(n), ["open fridge", "take red apple"]) for n in range(200)}
+    assert {"open red", "open", "take red fridge", "take red", "apple fridge"} <= made
+    assert slip(np.random.default_rng(0), ["look"]) is None
 
 
 # -- sessions that break ------------------------------------------------------------------------------

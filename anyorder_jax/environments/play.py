@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
+
 from anyorder_jax.environments.base import (
     Environment,
     ExpertError,
@@ -14,6 +16,7 @@ from anyorder_jax.environments.base import (
     take,
 )
 from anyorder_jax.environments.branching import Brancher, draws
+from anyorder_jax.environments.slips import slip
 from anyorder_jax.types import Kind, Trajectory, Unit
 
 
@@ -77,7 +80,11 @@ def play_episode(
 
 
 def play_text_episode(
-    environment: TextEnvironment, task: str, noise: float = 0.0, brancher: Brancher | None = None
+    environment: TextEnvironment,
+    task: str,
+    noise: float = 0.0,
+    brancher: Brancher | None = None,
+    slips: float = 0.0,
 ) -> Trajectory:
     """`play_episode` for a world of text: the expert's thoughts and actions, and what they led to.
 
@@ -86,27 +93,35 @@ def play_text_episode(
       task: of the episode.
       noise: probability of a wrong action, in [0, 1); the draws depend on the task alone.
       brancher: as in `play_episode`.
+      slips: probability that an action is tried first which the world refuses (`slips`), marked like a wrong one, in
+        [0, 1); of its own draws. It can follow a path, too: the world is as before.
 
     Returns:
       What `reset` gave, then each decision and its consequences.
 
     Raises:
       ExpertError: when there is no expert, it gives up, or the episode ends without success.
-      ValueError: noise in a world that does not tell which actions are valid, or whose expert cannot recover.
+      ValueError: noise or slips in a world that does not tell which actions are valid, or noise where the expert
+        cannot recover.
     """
     if not isinstance(environment, HasExpert):
         raise ExpertError(f"{environment.id} has no expert")
-    if noise and not isinstance(environment, HasValidActions):
-        raise ValueError(f"play: {environment.id} does not tell which actions are valid, so noise must be 0.")
+    for name, share in (("noise", noise), ("slips", slips)):
+        if share and not isinstance(environment, HasValidActions):
+            raise ValueError(f"play: {environment.id} does not tell which actions are valid, so {name} must be 0.")
     if noise and isinstance(environment, HasPath):
         raise ValueError(
             f"play: the expert of {environment.id} follows a path and cannot go on after a wrong action, so noise must "
             "be 0."
         )
-    rng = draws("wrong action", *task.encode())
+    rng, slipping = draws("wrong action", *task.encode()), draws("slip", *task.encode())
     units = list(environment.reset(task))
-    total_reward, done = 0.0, list[Unit]()
+    total_reward, num_slips, done = 0.0, 0, list[Unit]()
     for index in range(environment.max_steps):
+        if slips and slipping.random() < slips:
+            slipped = _slipped(environment, slipping, units[-1].step)
+            units += slipped
+            num_slips += bool(slipped)
         decision = [dataclasses.replace(unit, step=units[-1].step) for unit in environment.advice()]
         if noise and rng.random() < noise:
             assert isinstance(environment, HasValidActions)
@@ -126,7 +141,7 @@ def play_text_episode(
             return Trajectory(
                 id=f"{environment.id}/{task}",
                 units=tuple(units),
-                outcome={"success": True, "return": total_reward, "num_steps": index + 1},
+                outcome={"success": True, "return": total_reward, "num_steps": index + 1 + num_slips},
                 source={
                     "environment": environment.id,
                     "task": task,
@@ -135,3 +150,20 @@ def play_text_episode(
                 },
             )
     raise ExpertError(f"no end within {environment.max_steps} steps")
+
+
+def _slipped(environment: TextEnvironment, rng: np.random.Generator, step: int) -> tuple[Unit, ...]:
+    """A slip and what the world answered; nothing where none was found.
+
+    Raises:
+      ExpertError: the world did it all the same.
+    """
+    assert isinstance(environment, HasValidActions) and isinstance(environment, HasExpert)
+    text = slip(rng, [*environment.valid_actions(), environment.advice()[-1].text or ""])
+    if text is None:
+        return ()
+    action = Unit(Kind.ACTION, step, text=text, is_expert=False)
+    answer = take(environment, action)
+    if not answer.is_invalid:
+        raise ExpertError(f"slip {text!r} was done, though it is no valid action")
+    return action, *answer.units
