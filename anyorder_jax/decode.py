@@ -44,8 +44,18 @@ class Filled(NamedTuple):
     passes_B: Any
 
 
+class Draws(NamedTuple):
+    """How a token is drawn. temperature: 0 takes the likeliest, 1 draws from the distribution. top_p: share of the
+    probability, in (0, 1], that the likeliest tokens must hold together; the others are not drawn."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+
+
+LIKELIEST = Draws()
+
 Fill = Callable[..., Filled]
-"""fill(params, tokens_BL, lengths_B, holes, allowed_BHV, threshold, key, temperature) -> Filled."""
+"""fill(params, tokens_BL, lengths_B, holes, allowed_BHV, threshold, key, draws) -> Filled."""
 
 
 class Rule(NamedTuple):
@@ -102,19 +112,38 @@ class Rule(NamedTuple):
         return still_BH & ~is_over_BH, filled
 
 
-def drawn(logits_BHV: jax.Array, key: jax.Array, temperature: float) -> tuple[jax.Array, jax.Array]:
-    """(the likeliest token of each place, or with a temperature a drawn one; the probability that the model gives it).
+def drawn(logits_BHV: jax.Array, key: jax.Array, draws: Draws) -> tuple[jax.Array, jax.Array]:
+    """(the likeliest token of each place, or with a temperature a drawn one; the probability that the model gives it,
+    at temperature 1 and among all tokens).
 
     Args:
       logits_BHV: float32, -inf for what may not stand.
       key: a JAX key, unused at temperature 0.
-      temperature: of the draw.
+      draws: how.
     """
     drawn_BH = logits_BHV.argmax(-1)
-    if temperature:
-        drawn_BH = (logits_BHV + temperature * jax.random.gumbel(key, logits_BHV.shape)).argmax(-1)
+    if draws.temperature:
+        tempered_BHV = nucleus(logits_BHV / draws.temperature, draws.top_p)
+        drawn_BH = (tempered_BHV + jax.random.gumbel(key, logits_BHV.shape)).argmax(-1)
     log_p_BHV = jax.nn.log_softmax(logits_BHV)
     return drawn_BH, jnp.exp(jnp.take_along_axis(log_p_BHV, drawn_BH[..., None], -1)[..., 0])
+
+
+def nucleus(logits_BHV: jax.Array, top_p: float) -> jax.Array:
+    """The logits of the smallest set of likeliest tokens that holds `top_p` of the probability, -inf for the others
+    (Holtzman et al., The curious case of neural text degeneration, 2020). Tokens as likely as its last one belong to it.
+
+    Args:
+      logits_BHV: float32.
+      top_p: in (0, 1]; 1: all tokens.
+    """
+    if top_p >= 1:
+        return logits_BHV
+    p_BHV = jax.nn.softmax(logits_BHV)
+    falling_BHV = jnp.sort(p_BHV, axis=-1, descending=True)
+    is_needed_BHV = falling_BHV.cumsum(-1) - falling_BHV < top_p  # what the likelier ones hold without it
+    least_BH1 = jnp.where(is_needed_BHV, falling_BHV, jnp.inf).min(-1, keepdims=True)
+    return jnp.where(p_BHV >= least_BH1, logits_BHV, -jnp.inf)
 
 
 def unfilled(tokens_BL: jax.Array, holes: Holes) -> tuple[jax.Array, Filled]:
@@ -201,13 +230,13 @@ def make_fill(
         allowed_BHV: bool, broadcastable to [B, H, V]: tokens that may stand there.
         threshold: probability from which a token is accepted; the report uses 0.95; above 1: one token a pass.
         key: a JAX key for the draws.
-        temperature: 0 takes the likeliest token; 1 draws from the distribution (static: another one is compiled anew).
+        draws: how tokens are drawn (static: other ones are compiled anew).
     """
     dtype = jnp.dtype(config.model.compute_dtype)
 
     def fill(
         params: Any, tokens_BL: jax.Array, lengths_B: jax.Array, holes: Holes, allowed_BHV: jax.Array,
-        threshold: float, key: jax.Array, temperature: float,
+        threshold: float, key: jax.Array, draws: Draws,
     ) -> Filled:  # fmt: skip
         places_L = jnp.arange(tokens_BL.shape[1], dtype=jnp.int32)
         positions_BL = jnp.broadcast_to(places_L, tokens_BL.shape)
@@ -229,7 +258,7 @@ def make_fill(
 
         def one_pass(carry: Any) -> Any:
             is_open_BH, filled, number = carry
-            drawn_BH, sure_BH = drawn(logits_of(filled.tokens_BH), jax.random.fold_in(key, number), temperature)
+            drawn_BH, sure_BH = drawn(logits_of(filled.tokens_BH), jax.random.fold_in(key, number), draws)
             is_open_BH, filled = rule.settled(is_open_BH, filled, drawn_BH, sure_BH)
             return is_open_BH, filled, number + 1
 

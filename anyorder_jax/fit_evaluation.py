@@ -77,7 +77,7 @@ def _filling(config: Config, model: Any, mesh: Mesh, params: Any) -> tuple[Any, 
     threshold = jax.ShapeDtypeStruct((), jnp.float32, sharding=whole)
     fill: Any = decode.make_fill(config, model, model.pad_token_id, mesh)
     tokens_BL, lengths_B = _whole(mesh, (rows, length)), _whole(mesh, (rows,))
-    return fill.lower(params, tokens_BL, lengths_B, holes, allowed_BHV, threshold, key, 0.0), rows
+    return fill.lower(params, tokens_BL, lengths_B, holes, allowed_BHV, threshold, key, decode.LIKELIEST), rows
 
 
 def weigh(config: Config, machine: hardware.Target, found: dict[str, Any]) -> compiled.Figures:

@@ -1,7 +1,7 @@
 """Generate: what a checkpoint writes into an episode.
 
     python -m anyorder_jax.generate --checkpoint=runs/own_data --input=episode.json --ask=action
-        [--record=0 --threshold=0.95 --temperature=0 --num_samples=1 --seed=0 --output=answers.jsonl]
+        [--record=0 --threshold=0.95 --temperature=0 --top_p=1 --num_samples=1 --seed=0 --output=answers.jsonl]
         [--mesh=data:2,expert:4 --dtype=bfloat16 | int8]                          (as of `evaluate`)
 
 `--input` is a shard, or a log in any of the formats that ingest reads (docs/own_data.md), and --record the number of
@@ -27,6 +27,7 @@ if __name__ == "__main__":
 import argparse
 import itertools
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -59,13 +60,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     flags = _parse(arguments)
     with command.door("generate"):
         try:
-            if flags.num_samples < 1:
-                raise ValueError(f"--num_samples: expected at least 1, got {flags.num_samples}.")
-            if flags.num_samples > 1 and not flags.temperature:
-                raise ValueError("--num_samples: several samples are all the same without --temperature.")
+            _refuse(flags)
             answers = generate(
                 flags.checkpoint, read_episode(flags.input, flags.record), flags.ask,
-                Decoding(flags.threshold, flags.temperature, flags.seed), flags.num_samples,
+                Decoding(flags.threshold, flags.temperature, flags.seed, top_p=flags.top_p), flags.num_samples,
                 mesh_text=flags.mesh, dtype=flags.dtype,
             )  # fmt: skip
             if flags.output:
@@ -75,6 +73,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 print(_shown(answer, number if len(answers) > 1 else None))
         except (ValueError, OSError, ModuleNotFoundError) as error:
             sys.exit(f"generate: {error}")
+
+
+def _refuse(flags: argparse.Namespace) -> None:
+    """Raises ValueError for numbers that mean nothing."""
+    if flags.num_samples < 1:
+        raise ValueError(f"--num_samples: expected at least 1, got {flags.num_samples}.")
+    if not 0 <= flags.temperature < math.inf:
+        raise ValueError(f"--temperature: expected 0 (the likeliest token) or more, got {flags.temperature}.")
+    if not 0 < flags.top_p <= 1:
+        raise ValueError(f"--top_p: expected a share of the probability above 0 and at most 1, got {flags.top_p}.")
+    if not flags.threshold >= 0:
+        raise ValueError(f"--threshold: expected a probability (above 1: one token a pass), got {flags.threshold}.")
+    if not flags.temperature and (flags.num_samples > 1 or flags.top_p < 1):
+        asked = "--num_samples: several samples are all the same" if flags.num_samples > 1 else "--top_p: nothing is drawn"
+        raise ValueError(f"{asked} without --temperature. Set it, to 1 for the model's own distribution.")
 
 
 def read_episode(path: str, record: int) -> Trajectory:
@@ -286,6 +299,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--ask", required=True, help="what is written: a role, goal, or numbers of units")
     parser.add_argument("--threshold", type=float, default=0.95, help="probability from which a token is accepted")
     parser.add_argument("--temperature", type=float, default=0.0, help="0: the likeliest token; 1: draws")
+    parser.add_argument("--top_p", type=float, default=1.0, help="draw among the likeliest tokens of this share alone")
     parser.add_argument("--num_samples", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--mesh", default="", help="AXIS:SIZE,...; default the run's, or one device")

@@ -9,7 +9,7 @@ import pytest
 
 import plain_decode
 import shop
-from anyorder_jax import decode, keys, state, task
+from anyorder_jax import decode, generate, keys, state, task
 from anyorder_jax.acting.generator import Decoding, Generator, Question, next_step, reaches_end, with_decoding
 from anyorder_jax.asking.scorer import mesh_of
 from anyorder_jax.config import defaults, freeze
@@ -58,7 +58,7 @@ def test_filling_is_the_plain_one_token_for_token(model, threshold, end_bonus):
     allowed_V = np.arange(VOCABULARY) < 38
     for seed in range(3):
         tokens_BL, lengths_B, holes = rows(seed)
-        filled = fill(params, tokens_BL, lengths_B, holes, allowed_V[None, None], threshold, keys.key(0, "x"), 0.0)
+        filled = fill(params, tokens_BL, lengths_B, holes, allowed_V[None, None], threshold, keys.key(0, "x"), decode.LIKELIEST)
         for b in range(len(tokens_BL)):
             places = holes.place_BH[b, :-1].tolist()
 
@@ -85,12 +85,71 @@ def test_draws_follow_the_distribution_and_the_key(model):
     fill = decode.make_fill(tiny_config(), model_config, END)
     many = np.repeat(tokens_BL, num, 0), np.repeat(lengths_B, num)
     allowed = np.ones((1, 1, VOCABULARY), bool)
-    drawn = np.asarray(fill(params, *many, hole, allowed, 0.0, keys.key(0, "x"), 1.0).tokens_BH)[:, 0]
-    again = np.asarray(fill(params, *many, hole, allowed, 0.0, keys.key(0, "x"), 1.0).tokens_BH)[:, 0]
+    drawn = np.asarray(fill(params, *many, hole, allowed, 0.0, keys.key(0, "x"), decode.Draws(1.0)).tokens_BH)[:, 0]
+    again = np.asarray(fill(params, *many, hole, allowed, 0.0, keys.key(0, "x"), decode.Draws(1.0)).tokens_BH)[:, 0]
     np.testing.assert_array_equal(drawn, again)
     p = jax.nn.softmax(logits_of(tokens_BL, lengths_B)[0, 5])
     top = int(p.argmax())
     assert abs((drawn == top).mean() - float(p[top])) < 5 * np.sqrt(0.25 / num)
+
+
+@pytest.mark.parametrize("draws", [decode.Draws(1.3), decode.Draws(1.0, 0.7), decode.Draws(1.3, 0.3)])
+def test_draws_are_the_plain_ones_for_the_same_noise(model, draws):
+    model_config, params, logits_of = model
+    tokens_BL, lengths_B, holes = rows(1)
+    key, allowed_V = keys.key(3, "x"), np.arange(VOCABULARY) < 38
+    fill = decode.make_fill(tiny_config(), model_config, END)
+    filled = fill(params, tokens_BL, lengths_B, holes, allowed_V[None, None], 0.3, key, draws)
+    shape = (*holes.place_BH.shape, VOCABULARY)
+    noise = [np.asarray(jax.random.gumbel(jax.random.fold_in(key, n), shape)) for n in range(16)]
+    num_others = 0
+    for b in range(len(tokens_BL)):
+        places = holes.place_BH[b, :-1].tolist()
+
+        def logits(tokens_L, b=b):
+            raw_LV = np.asarray(logits_of(tokens_L[None], lengths_B[b : b + 1])[0], np.float64)
+            return np.where(allowed_V, raw_LV, -np.inf)
+
+        def draw(logits_V, place, number, b=b, places=places):
+            token = plain_decode.drawn_with(noise[number][b, places.index(place)], logits_V, *draws)
+            nonlocal num_others
+            num_others += token != logits_V.argmax()
+            return token
+
+        expected, passes = plain_decode.fill(
+            logits, tokens_BL[b], places, dict(zip(places, holes.unit_BH[b].tolist(), strict=False)),
+            dict(zip(places, holes.block_BH[b].tolist(), strict=False)), end_id=END, threshold=0.3, draw=draw,
+        )  # fmt: skip
+        np.testing.assert_array_equal(np.asarray(filled.tokens_BH)[b, :-1], expected[places])
+        assert int(filled.passes_B[b]) == passes
+    assert num_others > 0  # of what is not the likeliest
+
+
+def test_a_nucleus_is_the_smallest_set_that_holds_its_share():
+    logits_V = jnp.log(jnp.array([0.05, 0.4, 0.1, 0.2, 0.2, 0.05]))
+    for top_p, kept in ((0.01, [1]), (0.39, [1]), (0.41, [1, 3, 4]), (0.81, [1, 2, 3, 4]), (0.95, None), (1.0, None)):
+        found_V = decode.nucleus(logits_V[None, None], top_p)[0, 0]
+        expected = jnp.arange(6) if kept is None else jnp.array(kept)
+        np.testing.assert_array_equal(jnp.flatnonzero(jnp.isfinite(found_V)), expected)
+        np.testing.assert_array_equal(found_V[expected], logits_V[expected])
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--temperature=1", "--top_p=0"], "--top_p: expected a share of the probability above 0 and at most 1, got 0.0"),
+        (["--temperature=1", "--top_p=nan"], "--top_p: expected a share"),
+        (["--top_p=0.9"], "--top_p: nothing is drawn without --temperature"),
+        (["--num_samples=2"], "--num_samples: several samples are all the same without --temperature"),
+        (["--temperature=-1"], "--temperature: expected 0 (the likeliest token) or more, got -1.0"),
+        (["--temperature=inf"], "--temperature: expected 0"),
+        (["--threshold=nan"], "--threshold: expected a probability"),
+    ],
+)
+def test_numbers_that_mean_nothing_are_refused(flags, sentence):
+    with pytest.raises(SystemExit) as stopped:
+        generate.main(["--checkpoint=none", "--input=none", "--ask=action", *flags])
+    assert str(stopped.value).startswith(f"generate: {sentence}")
 
 
 @pytest.fixture(scope="module")

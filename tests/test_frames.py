@@ -278,7 +278,7 @@ def test_any_end_token_ends_a_unit(end):
     allowed_HV = np.zeros((8, 40), bool)
     allowed_HV[:3, 5], allowed_HV[3:, end] = True, True  # three words, then nothing but the end
     tokens_BL = np.full((1, 16), 39, np.int32)
-    filled = fill(params, tokens_BL, np.array([16], np.int32), holes, allowed_HV[None], 2.0, keys.key(0, "x"), 0.0)
+    filled = fill(params, tokens_BL, np.array([16], np.int32), holes, allowed_HV[None], 2.0, keys.key(0, "x"), decode.LIKELIEST)
     assert np.asarray(filled.tokens_BH)[0].tolist() == [5] * 3 + [end] + [37] * 4
     assert int(filled.passes_B[0]) == 4
 

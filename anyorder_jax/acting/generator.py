@@ -31,13 +31,19 @@ LENGTH_STEP, HOLE_STEP = 64, 32
 
 
 class Decoding(NamedTuple):
-    """How holes are filled: threshold and temperature of `decode.make_fill`, the seed of the draws, and whether units
-    are written token by token from left to right."""
+    """How holes are filled: threshold of `decode.make_fill`, temperature and top_p of `decode.Draws`, the seed of the
+    draws, and whether units are written token by token from left to right."""
 
     threshold: float = 0.95
     temperature: float = 0.0
     seed: int = 0
     is_left_to_right: bool = False
+    top_p: float = 1.0
+
+    @property
+    def draws(self) -> decode.Draws:
+        """How tokens are drawn."""
+        return decode.Draws(self.temperature, self.top_p)
 
 
 SURE = Decoding()
@@ -225,7 +231,7 @@ class Generator:
         filled = jax.device_get(
             self._fill(
                 self._params, *sharding.place_batch(rows, self._mesh),
-                self._decoding.threshold, keys.key(self._decoding.seed, "generate"), self._decoding.temperature,
+                self._decoding.threshold, keys.key(self._decoding.seed, "generate"), self._decoding.draws,
             )
         )  # fmt: skip
         answers = []
