@@ -27,7 +27,6 @@ if __name__ == "__main__":
 import argparse
 import itertools
 import json
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,7 +35,8 @@ from typing import Any
 import numpy as np
 
 from anyorder_jax import command, files, paths, process, run_directory, terminal, weights
-from anyorder_jax.acting.generator import Decoding, Generator, Question, with_decoding
+from anyorder_jax.acting.decoding import Decoding
+from anyorder_jax.acting.generator import Generator, Question
 from anyorder_jax.asking.scorer import mesh_of
 from anyorder_jax.config import Config, freeze
 from anyorder_jax.data import contexts, records, sources, units
@@ -60,10 +60,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     flags = _parse(arguments)
     with command.door("generate"):
         try:
-            _refuse(flags)
+            decoding = Decoding(flags.threshold, flags.temperature, flags.seed, top_p=flags.top_p)
+            decoding.refuse_nonsense(flags.num_samples)
             answers = generate(
-                flags.checkpoint, read_episode(flags.input, flags.record), flags.ask,
-                Decoding(flags.threshold, flags.temperature, flags.seed, top_p=flags.top_p), flags.num_samples,
+                flags.checkpoint, read_episode(flags.input, flags.record), flags.ask, decoding, flags.num_samples,
                 mesh_text=flags.mesh, dtype=flags.dtype,
             )  # fmt: skip
             if flags.output:
@@ -73,21 +73,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 print(_shown(answer, number if len(answers) > 1 else None))
         except (ValueError, OSError, ModuleNotFoundError) as error:
             sys.exit(f"generate: {error}")
-
-
-def _refuse(flags: argparse.Namespace) -> None:
-    """Raises ValueError for numbers that mean nothing."""
-    if flags.num_samples < 1:
-        raise ValueError(f"--num_samples: expected at least 1, got {flags.num_samples}.")
-    if not 0 <= flags.temperature < math.inf:
-        raise ValueError(f"--temperature: expected 0 (the likeliest token) or more, got {flags.temperature}.")
-    if not 0 < flags.top_p <= 1:
-        raise ValueError(f"--top_p: expected a share of the probability above 0 and at most 1, got {flags.top_p}.")
-    if not flags.threshold >= 0:
-        raise ValueError(f"--threshold: expected a probability (above 1: one token a pass), got {flags.threshold}.")
-    if not flags.temperature and (flags.num_samples > 1 or flags.top_p < 1):
-        asked = "--num_samples: several samples are all the same" if flags.num_samples > 1 else "--top_p: nothing is drawn"
-        raise ValueError(f"{asked} without --temperature. Set it, to 1 for the model's own distribution.")
 
 
 def read_episode(path: str, record: int) -> Trajectory:
@@ -154,11 +139,10 @@ def generate(
     generator = Generator(config, model_config, params, task, decoding)
     if ask in NEXT and ask != "decision" and not _is_written(task, Kind[ask.upper()]):
         say(f"warning: no {ask} stands in the first training episodes, so the model has not learned to write one.")
-    answers = []
-    for number in range(num_samples):
-        one = with_decoding(generator, decoding._replace(seed=decoding.seed + number))
-        answers.append(_next(one, task, episode, ask) if ask in NEXT else _filled(one, config, task, episode, ask))
-    return answers
+    seeds = [decoding.seed + number for number in range(num_samples)]
+    if ask in NEXT:
+        return _next(generator, task, episode, ask, seeds)
+    return _filled(generator, config, task, episode, ask, seeds)
 
 
 def _is_written(task: Task, kind: Kind) -> bool:
@@ -166,17 +150,25 @@ def _is_written(task: Task, kind: Kind) -> bool:
     return any(unit.kind == kind for t in itertools.islice(first, _NUM_LOOKED_AT) for unit in t.units)
 
 
-def _next(generator: Generator, task: Task, episode: Trajectory, ask: str) -> dict[str, Any]:
+def _next(
+    generator: Generator, task: Task, episode: Trajectory, ask: str, seeds: Sequence[int]
+) -> list[dict[str, Any]]:
+    """The units that come next, for each seed."""
     kinds = task.decision() if ask == "decision" else (Kind[ask.upper()],)
-    (written,) = generator.write([episode], [kinds])
-    found = [
-        {"role": ROLES[unit.kind], "step": unit.step, "text": unit.text, "tokens": _tokens(task, ids, sure)}
-        for unit, ids, sure in zip(written.units, written.ids, written.probabilities, strict=True)
-    ]
-    return {"units": found, "passes": written.num_passes}
+    answers = []
+    for written in generator.write([episode] * len(seeds), [kinds] * len(seeds), seeds):
+        found = [
+            {"role": ROLES[unit.kind], "step": unit.step, "text": unit.text, "tokens": _tokens(task, ids, sure)}
+            for unit, ids, sure in zip(written.units, written.ids, written.probabilities, strict=True)
+        ]
+        answers.append({"units": found, "passes": written.num_passes})
+    return answers
 
 
-def _filled(generator: Generator, config: Config, task: Task, episode: Trajectory, ask: str) -> dict[str, Any]:
+def _filled(
+    generator: Generator, config: Config, task: Task, episode: Trajectory, ask: str, seeds: Sequence[int]
+) -> list[dict[str, Any]]:
+    """The units that are asked in their places, for each seed."""
     whole = units.tokenise(episode, task.codec, task.vocabulary, task.layout)
     is_asked_L = np.zeros(len(whole), bool)
     for part in ask.split(","):
@@ -184,18 +176,19 @@ def _filled(generator: Generator, config: Config, task: Task, episode: Trajector
     example, is_hidden_L, number_U = _shown_around(whole, is_asked_L, config.data.context_tokens)
     asked = np.unique(example.slots_GL[0][is_hidden_L])
     block = min(task.layout.blocks[example.kind_U[u]] for u in asked)
-    (answer,) = generator.fill([Question(example, is_hidden_L, block)])
-    found = []
-    for u in asked.tolist():
-        span = example.slots_GL[0] == u
-        ids, sure = answer.tokens_L[span].tolist(), answer.probability_L[span]
-        kind = Kind(example.kind_U[u])
-        shown = _tokens(task, np.array(ids)[is_hidden_L[span]], sure[is_hidden_L[span]])
-        found.append({
-            "unit": int(number_U[u]), "role": ROLES[kind], "step": int(example.step_U[u]),
-            "text": units.text_of(ids, task.vocabulary), "tokens": shown,
-        })  # fmt: skip
-    return {"units": found, "passes": answer.num_passes}
+    answers = []
+    for answer in generator.fill([Question(example, is_hidden_L, block)] * len(seeds), seeds):
+        found = []
+        for u in asked.tolist():
+            span = example.slots_GL[0] == u
+            ids, sure = answer.tokens_L[span].tolist(), answer.probability_L[span]
+            shown = _tokens(task, np.array(ids)[is_hidden_L[span]], sure[is_hidden_L[span]])
+            found.append({
+                "unit": int(number_U[u]), "role": ROLES[Kind(example.kind_U[u])], "step": int(example.step_U[u]),
+                "text": units.text_of(ids, task.vocabulary), "tokens": shown,
+            })  # fmt: skip
+        answers.append({"units": found, "passes": answer.num_passes})
+    return answers
 
 
 def _shown_around(

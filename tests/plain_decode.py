@@ -18,8 +18,8 @@ def fill(
     threshold: float,
     draw: Callable[[np.ndarray, int, int], int] = lambda logits_V, place, number: int(logits_V.argmax()),
 ) -> tuple[np.ndarray, int]:
-    """(tokens, passes). logits_of: tokens [L] -> float64 [L, V], -inf where a token may not stand. draw: (logits, place,
-    number of the pass from 0) -> token."""
+    """(tokens, passes). logits_of: tokens [L] -> float64 [L, V], -inf where a token may not stand. draw: (logits,
+    place, number of the pass from 0) -> token."""
     tokens_L, is_open, passes = tokens_L.copy(), set(places), 0
     while is_open:
         passes += 1

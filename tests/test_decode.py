@@ -9,7 +9,7 @@ import pytest
 
 import plain_decode
 import shop
-from anyorder_jax import decode, generate, keys, state, task
+from anyorder_jax import decode, generate, state, task
 from anyorder_jax.acting.generator import Decoding, Generator, Question, next_step, reaches_end, with_decoding
 from anyorder_jax.asking.scorer import mesh_of
 from anyorder_jax.config import defaults, freeze
@@ -20,6 +20,7 @@ from anyorder_jax.types import Kind
 from runs import tiny_config, tiny_model
 
 END, MASK, LENGTH, VOCABULARY = 37, 39, 24, 40
+SEEDS = np.arange(5, dtype=np.uint32)
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +35,12 @@ def model():
         return transformer.apply(model_config, params, tokens_BL, positions_BL, segments).logits_BLV
 
     return model_config, params, logits_of
+
+
+@pytest.fixture(scope="module")
+def fill(model):
+    """Compiled once for each shape."""
+    return decode.make_fill(tiny_config(), model[0], END)
 
 
 def rows(seed, num_rows=5):
@@ -51,14 +58,13 @@ def rows(seed, num_rows=5):
 
 @pytest.mark.parametrize("threshold", [0.0, 0.3, 2.0])
 @pytest.mark.parametrize("end_bonus", [0.0, 4.0])
-def test_filling_is_the_plain_one_token_for_token(model, threshold, end_bonus):
-    model_config, params, logits_of = model
+def test_filling_is_the_plain_one_token_for_token(model, fill, threshold, end_bonus):
+    _, params, logits_of = model
     params = {**params, "head": params["head"].at[:, END].multiply(1 + end_bonus)}  # more ends to be held back
-    fill = decode.make_fill(tiny_config(), model_config, END)
     allowed_V = np.arange(VOCABULARY) < 38
     for seed in range(3):
         tokens_BL, lengths_B, holes = rows(seed)
-        filled = fill(params, tokens_BL, lengths_B, holes, allowed_V[None, None], threshold, keys.key(0, "x"), decode.LIKELIEST)
+        filled = fill(params, tokens_BL, lengths_B, holes, allowed_V[None, None], threshold, SEEDS, decode.LIKELIEST)
         for b in range(len(tokens_BL)):
             places = holes.place_BH[b, :-1].tolist()
 
@@ -76,42 +82,42 @@ def test_filling_is_the_plain_one_token_for_token(model, threshold, end_bonus):
             assert threshold < 1 or passes > 1
 
 
-def test_draws_follow_the_distribution_and_the_key(model):
-    model_config, params, logits_of = model
+def test_draws_follow_the_distribution_and_the_seed(model, fill):
+    _, params, logits_of = model
     tokens_BL, lengths_B, _ = rows(0, 1)
     tokens_BL[0, 5] = MASK
     num = 512
     hole = decode.Holes(*(np.full((num, 1), value, np.int32) for value in (5, 0, 0)))
-    fill = decode.make_fill(tiny_config(), model_config, END)
     many = np.repeat(tokens_BL, num, 0), np.repeat(lengths_B, num)
     allowed = np.ones((1, 1, VOCABULARY), bool)
-    drawn = np.asarray(fill(params, *many, hole, allowed, 0.0, keys.key(0, "x"), decode.Draws(1.0)).tokens_BH)[:, 0]
-    again = np.asarray(fill(params, *many, hole, allowed, 0.0, keys.key(0, "x"), decode.Draws(1.0)).tokens_BH)[:, 0]
-    np.testing.assert_array_equal(drawn, again)
+    seeds_B = np.arange(num, dtype=np.uint32)
+    drawn = np.asarray(fill(params, *many, hole, allowed, 0.0, seeds_B, decode.Draws(1.0)).tokens_BH)[:, 0]
+    again = np.asarray(fill(params, *many, hole, allowed, 0.0, seeds_B[::-1], decode.Draws(1.0)).tokens_BH)[:, 0]
+    np.testing.assert_array_equal(drawn, again[::-1])  # a row's draws are its seed's
     p = jax.nn.softmax(logits_of(tokens_BL, lengths_B)[0, 5])
     top = int(p.argmax())
     assert abs((drawn == top).mean() - float(p[top])) < 5 * np.sqrt(0.25 / num)
 
 
-@pytest.mark.parametrize("draws", [decode.Draws(1.3), decode.Draws(1.0, 0.7), decode.Draws(1.3, 0.3)])
-def test_draws_are_the_plain_ones_for_the_same_noise(model, draws):
-    model_config, params, logits_of = model
+@pytest.mark.parametrize("draws", [decode.Draws(1.3), decode.Draws(1.3, 0.5)])
+def test_draws_are_the_plain_ones_for_the_same_noise(model, fill, draws):
+    _, params, logits_of = model
     tokens_BL, lengths_B, holes = rows(1)
-    key, allowed_V = keys.key(3, "x"), np.arange(VOCABULARY) < 38
-    fill = decode.make_fill(tiny_config(), model_config, END)
-    filled = fill(params, tokens_BL, lengths_B, holes, allowed_V[None, None], 0.3, key, draws)
-    shape = (*holes.place_BH.shape, VOCABULARY)
-    noise = [np.asarray(jax.random.gumbel(jax.random.fold_in(key, n), shape)) for n in range(16)]
+    allowed_V = np.arange(VOCABULARY) < 38
+    filled = fill(params, tokens_BL, lengths_B, holes, allowed_V[None, None], 0.3, SEEDS, draws)
+    shape = (holes.place_BH.shape[1], VOCABULARY)
     num_others = 0
     for b in range(len(tokens_BL)):
         places = holes.place_BH[b, :-1].tolist()
+        passes = [jax.random.fold_in(jax.random.key(SEEDS[b]), number) for number in range(16)]
+        noise = [np.asarray(jax.random.gumbel(key, shape)) for key in passes]
 
         def logits(tokens_L, b=b):
             raw_LV = np.asarray(logits_of(tokens_L[None], lengths_B[b : b + 1])[0], np.float64)
             return np.where(allowed_V, raw_LV, -np.inf)
 
-        def draw(logits_V, place, number, b=b, places=places):
-            token = plain_decode.drawn_with(noise[number][b, places.index(place)], logits_V, *draws)
+        def draw(logits_V, place, number, noise=noise, places=places):
+            token = plain_decode.drawn_with(noise[number][places.index(place)], logits_V, *draws)
             nonlocal num_others
             num_others += token != logits_V.argmax()
             return token
@@ -137,7 +143,7 @@ def test_a_nucleus_is_the_smallest_set_that_holds_its_share():
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        (["--temperature=1", "--top_p=0"], "--top_p: expected a share of the probability above 0 and at most 1, got 0.0"),
+        (["--temperature=1", "--top_p=0"], "--top_p: expected a share of the probability above 0 and at most 1"),
         (["--temperature=1", "--top_p=nan"], "--top_p: expected a share"),
         (["--top_p=0.9"], "--top_p: nothing is drawn without --temperature"),
         (["--num_samples=2"], "--num_samples: several samples are all the same without --temperature"),
@@ -184,6 +190,20 @@ def test_a_batch_writes_what_single_episodes_write(writer):
         assert alone.units == written.units and alone.num_passes == written.num_passes
         assert [unit.kind for unit in written.units] == [Kind.THOUGHT, Kind.ACTION]
         assert all(unit.step == episode.units[-1].step for unit in written.units)
+
+
+def test_samples_of_one_context_in_a_batch_are_those_of_single_runs(writer):
+    _, generator = writer
+    drawing = with_decoding(generator, Decoding(threshold=0.3, temperature=1.0, top_p=0.95))
+    episode = shop.make_trajectory(2)
+    seen = dataclasses.replace(episode, units=episode.units[:6])
+    seeds = [7, 8, 9]
+    together = drawing.write([seen] * 3, [(Kind.THOUGHT, Kind.ACTION)] * 3, seeds)
+    for seed, written in zip(seeds, together, strict=True):
+        one = with_decoding(generator, drawing.decoding._replace(seed=seed))
+        (alone,) = one.write([seen], [(Kind.THOUGHT, Kind.ACTION)])
+        assert alone.units == written.units and alone.num_passes == written.num_passes
+    assert len({written.units for written in together}) == 3
 
 
 def test_a_mesh_writes_what_one_device_writes(writer, parts):
