@@ -2,7 +2,7 @@
 
     python -m anyorder_jax.generate --checkpoint=runs/own_data --input=episode.json --ask=action
         [--record=0 --threshold=0.95 --temperature=0 --top_p=1 --num_samples=1 --seed=0 --output=answers.jsonl]
-        [--mesh=data:2,expert:4 --dtype=bfloat16 | int8]                          (as of `evaluate`)
+        [--reuse_prefix] [--mesh=data:2,expert:4 --dtype=bfloat16 | int8]         (the last two as of `evaluate`)
 
 `--input` is a shard, or a log in any of the formats that ingest reads (docs/own_data.md), and --record the number of
 the episode in it. What is not over yet will do: messages that end with the user's. `--ask` is
@@ -60,7 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     flags = _parse(arguments)
     with command.door("generate"):
         try:
-            decoding = Decoding(flags.threshold, flags.temperature, flags.seed, top_p=flags.top_p)
+            decoding = Decoding(
+                flags.threshold, flags.temperature, flags.seed, top_p=flags.top_p, reuse_prefix=flags.reuse_prefix
+            )
             decoding.refuse_nonsense(flags.num_samples)
             answers = generate(
                 flags.checkpoint, read_episode(flags.input, flags.record), flags.ask, decoding, flags.num_samples,
@@ -294,6 +296,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--temperature", type=float, default=0.0, help="0: the likeliest token; 1: draws")
     parser.add_argument("--top_p", type=float, default=1.0, help="draw among the likeliest tokens of this share alone")
     parser.add_argument("--num_samples", type=int, default=1)
+    parser.add_argument(
+        "--reuse_prefix", action="store_true",
+        help="full attention: compute what stands before the holes once a unit; faster, an approximation",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--mesh", default="", help="AXIS:SIZE,...; default the run's, or one device")
     parser.add_argument(

@@ -10,13 +10,16 @@ from anyorder_jax import decode
 
 class Decoding(NamedTuple):
     """How holes are filled. threshold: of `decode.make_fill`. temperature, top_p: of `decode.Draws`. seed: of what is
-    drawn. is_left_to_right: whether units are written token by token from left to right."""
+    drawn. is_left_to_right: whether units are written token by token from left to right. reuse_prefix: whether what
+    stands before the holes is computed once for each unit (`prefix_decode`: an approximation with full attention; block
+    diffusion does so anyway, exactly)."""
 
     threshold: float = 0.95
     temperature: float = 0.0
     seed: int = 0
     is_left_to_right: bool = False
     top_p: float = 1.0
+    reuse_prefix: bool = False
 
     @property
     def draws(self) -> decode.Draws:

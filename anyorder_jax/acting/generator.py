@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from anyorder_jax import cached_decode, decode, keys, sharding
+from anyorder_jax import cached_decode, decode, keys, prefix_decode, sharding
 from anyorder_jax.acting.decoding import SURE as SURE
 from anyorder_jax.acting.decoding import Decoding as Decoding
 from anyorder_jax.acting.message import action_start
@@ -70,7 +70,8 @@ class Generator:
       decoding: how.
 
     Raises:
-      ValueError: for trajectories that are no running text: their units have fixed slots, and a policy scores actions.
+      ValueError: for trajectories that are no running text: their units have fixed slots, and a policy scores actions;
+        for a prefix that is to be reused by weights on several devices.
     """
 
     def __init__(
@@ -86,16 +87,25 @@ class Generator:
         self._joint = task.vocabulary.frames.around([Kind.GOAL, Kind.THOUGHT, Kind.ACTION])[1].joint
         self._end_ids = sorted(task.vocabulary.frames.end_ids)
         ends = task.vocabulary.end_id, self._end_ids
-        if decode.is_block_causal(config) and (self._mesh is None or self._mesh.size == 1):
+        self._model_block = config.train.block_size if decode.is_block_causal(config) else None
+        if self._model_block and self._mesh.size == 1:
             self._fill = cached_decode.make_fill(config, model_config, *ends)
         else:
             self._fill = decode.make_fill(config, model_config, ends[0], self._mesh, closing_ids=ends[1])
-        self._model_block = config.train.block_size if decode.is_block_causal(config) else None
+        self._reuse = self._fill if self._model_block else prefix_decode.make_fill(config, model_config, *ends)
+        self._refuse_mesh(decoding)
         vocabulary = task.vocabulary
         self._is_word_V = np.zeros(model_config.vocab_size, bool)
         self._is_word_V[sorted(set(vocabulary.tokenizer.get_vocab().values()) - vocabulary.reserved_ids)] = True
         may_V = self._is_word_V | np.isin(np.arange(len(self._is_word_V)), self._end_ids)
         self.scores = Scores(config, model_config, params, (vocabulary.mask_id, vocabulary.pad_id), may_V)
+
+    def _refuse_mesh(self, decoding: Decoding) -> None:
+        if decoding.reuse_prefix and self._mesh.size > 1:
+            raise ValueError(
+                f"--reuse_prefix: expected weights on one device, they lie on {self._mesh.size}. Leave it out, or say "
+                "--mesh=data:1."
+            )
 
     @property
     def decoding(self) -> Decoding:
@@ -213,7 +223,8 @@ class Generator:
         rows = (tokens_BL, lengths_B, decode.Holes(place_BH, unit_BH, block_BH), allowed_BHV, seeds_B)
         *placed, seeds_B = sharding.place_batch(rows, self._mesh)
         threshold, draws = self._decoding.threshold, self._decoding.draws
-        filled = jax.device_get(self._fill(self._params, *placed, threshold, seeds_B, draws))
+        fill = self._reuse if self._decoding.reuse_prefix else self._fill
+        filled = jax.device_get(fill(self._params, *placed, threshold, seeds_B, draws))
         answers = []
         for b, question in enumerate(questions):
             tokens_L, probability_L = question.example.tokens_L.copy(), np.ones(len(question.example), np.float32)
@@ -323,4 +334,5 @@ def with_decoding(generator: Generator, decoding: Decoding) -> Generator:
     other = object.__new__(Generator)
     other.__dict__.update(generator.__dict__)
     other._decoding = decoding
+    other._refuse_mesh(decoding)
     return other
