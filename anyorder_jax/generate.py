@@ -36,7 +36,8 @@ import numpy as np
 
 from anyorder_jax import command, files, paths, process, run_directory, terminal, weights
 from anyorder_jax.acting.decoding import Decoding
-from anyorder_jax.acting.generator import Generator, Question
+from anyorder_jax.acting.generator import Generator
+from anyorder_jax.acting.question import Question
 from anyorder_jax.asking.scorer import mesh_of
 from anyorder_jax.config import Config, freeze
 from anyorder_jax.data import contexts, records, sources, units

@@ -10,7 +10,9 @@ import pytest
 import plain_decode
 import shop
 from anyorder_jax import decode, generate, state, task
-from anyorder_jax.acting.generator import Decoding, Generator, Question, next_step, reaches_end, with_decoding
+from anyorder_jax.acting.decoding import Decoding
+from anyorder_jax.acting.generator import Generator, with_decoding
+from anyorder_jax.acting.question import Question, next_step, reaches_end
 from anyorder_jax.asking.scorer import mesh_of
 from anyorder_jax.config import defaults, freeze
 from anyorder_jax.data import contexts, units

@@ -26,7 +26,8 @@ import numpy as np
 
 from anyorder_jax.acting.decoding import Decoding
 from anyorder_jax.acting.episode import Decision, Episode, answers
-from anyorder_jax.acting.generator import MAX_BLOCKS, Generator, Question, with_decoding
+from anyorder_jax.acting.generator import MAX_BLOCKS, Generator, with_decoding
+from anyorder_jax.acting.question import Question
 from anyorder_jax.acting.scores import Hole
 from anyorder_jax.data import contexts, units
 from anyorder_jax.environments.server import SessionError
