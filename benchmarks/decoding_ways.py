@@ -5,15 +5,17 @@
 
 Two tables. `played`: success and forward passes an action, with each way; with a share `wrong` of what is shown of the
 history (all observations but the newest) replaced by observations of other episodes, each by the same one for as long
-as it is shown. `written`: the expert's actions of the test episodes, written with the prefix reused and without: how
-many are the expert's, how many the same either way, and milliseconds for each. The run of docs/babyai_in_words.md is
-meant; any run of text whose world opens will do. Writes benchmarks/results/decoding_ways.json.
+as it is shown. `written`: actions and observations of the expert's episodes on these tasks, written with the prefix
+reused and without: how many are the expert's, how many the same either way, and milliseconds for each. The run of
+docs/babyai_in_words.md is meant; any run of text whose world opens will do. Writes
+benchmarks/results/decoding_ways.json.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 import platform
 import sys
@@ -36,7 +38,7 @@ from anyorder_jax.acting.rollout import play
 from anyorder_jax.data import sources
 from anyorder_jax.environments.server import Server
 from anyorder_jax.task import Task, open_task
-from anyorder_jax.types import DECISION, Kind, Trajectory, Unit
+from anyorder_jax.types import DECISION, ROLES, Kind, Trajectory, Unit
 
 RESULT = Path(__file__).parent / "results" / "decoding_ways.json"
 NUM_OTHERS = 200
@@ -49,7 +51,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--checkpoint", required=True, help="a run of text")
     parser.add_argument("--env", default="", help="its world (default: that of its episodes)")
     parser.add_argument("--num_tasks", type=int, default=60)
-    parser.add_argument("--ways", default="plain,reuse_prefix,guided,checked,planned,doubtful")
+    parser.add_argument("--ways", default="plain,reuse_prefix,guided,checked,planned,doubtful", help='"": none')
     parser.add_argument("--wrong", default="0,0.3", help="shares of the history that are wrong")
     parser.add_argument("--thresholds", default="0.95,1.01", help="of `written`")
     parser.add_argument("--output", type=Path, default=RESULT)
@@ -92,7 +94,7 @@ def played(task: Task, generator: Generator, server: Server, how: argparse.Names
     others = [unit for episode in train for unit in episode.units if unit.kind == Kind.OBSERVATION]
     rows = []
     for share in map(float, how.wrong.split(",")):
-        for way in how.ways.split(","):
+        for way in filter(None, how.ways.split(",")):
             begun = time.perf_counter()
             episodes = play(server, tasks, Misled(policy_of(way, task, generator), share, others))
             found = evaluation.measures(episodes)
@@ -105,26 +107,26 @@ def played(task: Task, generator: Generator, server: Server, how: argparse.Names
 
 def written(task: Task, generator: Generator, server: Server, how: argparse.Namespace) -> list[dict[str, Any]]:
     """A row for each threshold."""
-    seen: list[Trajectory] = []
-    expert = []
+    seen: dict[Kind, list[Trajectory]] = {Kind.ACTION: [], Kind.OBSERVATION: []}
+    expert: dict[Kind, list[str | None]] = {Kind.ACTION: [], Kind.OBSERVATION: []}
     for played_by_expert in play(server, evaluation.tasks_of(task.directory, "test", how.num_tasks), Advised()):
         episode = played_by_expert.trajectory()
         for i, unit in enumerate(episode.units):
-            if unit.kind == Kind.ACTION:
-                seen.append(dataclasses.replace(episode, units=episode.units[:i]))
-                expert.append(unit.text)
-    kinds = [(Kind.ACTION,)] * len(seen)
+            if unit.kind in seen and i > 1:
+                seen[unit.kind].append(dataclasses.replace(episode, units=episode.units[:i]))
+                expert[unit.kind].append(unit.text)
     rows = []
-    for threshold in map(float, how.thresholds.split(",")):
-        texts, row = {}, {"threshold": threshold, "actions": len(seen)}
+    for kind, threshold in itertools.product(seen, map(float, how.thresholds.split(","))):
+        texts: dict[str, list[str | None]] = {}
+        row: dict[str, Any] = {"written": ROLES[kind], "threshold": threshold, "units": len(seen[kind])}
         for name in ("exact", "reused", "exact", "reused"):  # the first round compiles
             generated = with_decoding(generator, Decoding(threshold=threshold, reuse_prefix=name == "reused"))
             begun = time.perf_counter()
-            answers = generated.write(seen, kinds)
-            milliseconds = 1e3 * (time.perf_counter() - begun) / len(seen)
+            answers = generated.write(seen[kind], [(kind,)] * len(seen[kind]))
+            milliseconds = 1e3 * (time.perf_counter() - begun) / len(seen[kind])
             texts[name] = [w.units[-1].text for w in answers]
             row[name] = {
-                "is_the_experts": float(np.mean([a == b for a, b in zip(texts[name], expert, strict=True)])),
+                "is_the_experts": float(np.mean([a == b for a, b in zip(texts[name], expert[kind], strict=True)])),
                 "passes": float(np.mean([w.num_passes for w in answers])), "milliseconds": round(milliseconds, 2),
             }  # fmt: skip
         row["is_same_text"] = float(np.mean([a == b for a, b in zip(*texts.values(), strict=True)]))
