@@ -236,7 +236,7 @@ def test_a_plan_is_judged_by_the_goal_that_it_tells(opened):
 
 def test_the_likeliest_plan_is_begun(opened, monkeypatch):
     _, model, _ = opened
-    chooser = Chosen(model, (Kind.ACTION,), CHOICES["planned"])
+    chooser = Chosen(model, (Kind.ACTION,), Choosing(horizon=2))
     monkeypatch.setattr(chooser, "scores", lambda seen, texts: -np.arange(len(texts), dtype=float))
     asked = []
     monkeypatch.setattr(
@@ -247,6 +247,12 @@ def test_the_likeliest_plan_is_begun(opened, monkeypatch):
     first = episode.decisions[0]
     assert asked == [registry.make_session(WORLD).valid_actions()[:3]]
     assert (first.units[-1].text, first.num_passes, first.num_tokens) == (asked[0][1], 8, 5)
+    asked.clear()
+    monkeypatch.setattr(chooser, "_propose", lambda seen, valid: (["wait"], 4, 2))
+    with Server(WORLD, 1, 1) as server:
+        (episode,) = play(server, ["5"], OnlyFirst(chooser))
+    first = episode.decisions[0]  # where the model proposes one action alone, nothing is planned
+    assert (asked, first.units[-1].text, first.num_passes, first.num_tokens) == ([], "wait", 5, 2)
 
 
 class OnlyFirst:

@@ -5,9 +5,9 @@
                 two passes, whatever their number: once with the goal seen, once with it hidden
     checked     of these in their order, the first that its own result gives back: the model writes what it would lead
                 to, and then, with the action hidden, which action led there; none: the first
-    planned     of the first of these in their order, the one whose plan is likeliest to be for the goal: the model
-                writes what it would lead to, the next decision, and what that leads to; then it says how probable the
-                goal is, hidden, given all that
+    planned     of decisions that the model writes, the one whose plan is likeliest to be for the goal: the model writes
+                what it would lead to, the next decision, and what that leads to; then it says how probable the goal
+                is, hidden, given all that. Where it proposes one action alone, that
     doubtful    what is written, without the history that the model itself finds improbable (`doubt`)
     valid       what is written is a call of the world's functions, token by token of what can follow (`constrained`)
 
@@ -56,7 +56,7 @@ class Choosing(NamedTuple):
 CHOICES = {
     "guided": Choosing(guidance=1.0),
     "checked": Choosing(is_checked=True),
-    "planned": Choosing(horizon=2),
+    "planned": Choosing(horizon=2, num_proposals=4, max_checked=4),
     "doubtful": Choosing(doubt=1.0),
     "valid": Choosing(is_constrained=True),
 }
@@ -101,8 +101,8 @@ class Chosen:
                 if is_given_back:
                     chosen = proposals[i]
                     break
-        if self._choosing.horizon:
-            first = [proposals[i] for i in order[: self._choosing.max_checked]]
+        first = [proposals[i] for i in order[: self._choosing.max_checked]]
+        if self._choosing.horizon and len(first) > 1:
             satisfied, more, num_written = self.plan(seen, first)
             chosen = first[int(satisfied.argmax())]
             passes, written = passes + more, written + num_written
