@@ -21,7 +21,6 @@ import argparse
 import dataclasses
 import itertools
 import json
-import platform
 import statistics
 import sys
 import time
@@ -32,9 +31,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 from anyorder_jax import cached_decode, decode, prefix_decode
 from anyorder_jax.config import Config, TrainConfig
 from anyorder_jax.model import presets, transformer
+from benchmarks.about import about
 
 RESULT = Path(__file__).parent / "results" / "decode_speed.json"
 VOCABULARY, END, MASK = 1024, 1022, 1023
@@ -113,9 +115,7 @@ def main() -> int:
         is_missed = objective == "block_diffusion" and not (is_fast and row["share_of_same_tokens"] == 1)
         missed += [row] if is_missed else []
     result = {
-        "command": " ".join(["python", "benchmarks/decode_speed.py", *sys.argv[1:]]),
-        "versions": {"jax": jax.__version__, "numpy": np.__version__, "python": platform.python_version()},
-        "device": jax.devices()[0].device_kind, "preset": how.preset, "new_tokens": how.new_tokens,
+        **about("decode_speed"), "preset": how.preset, "new_tokens": how.new_tokens,
         "block_size": how.block_size, "bars_at_batch_1": BARS, "rows": rows,
     }  # fmt: skip
     how.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

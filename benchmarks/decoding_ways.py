@@ -17,15 +17,15 @@ import argparse
 import dataclasses
 import itertools
 import json
-import platform
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from anyorder_jax import keys, weights
 from anyorder_jax.acting import evaluation
@@ -39,6 +39,7 @@ from anyorder_jax.data import sources
 from anyorder_jax.environments.server import Server
 from anyorder_jax.task import Task, open_task
 from anyorder_jax.types import DECISION, ROLES, Kind, Trajectory, Unit
+from benchmarks.about import about
 
 RESULT = Path(__file__).parent / "results" / "decoding_ways.json"
 NUM_OTHERS = 200
@@ -147,9 +148,7 @@ def main() -> None:
             name: table(task, generator, server, how) for name, table in (("written", written), ("played", played))
         }
     result = {
-        "command": " ".join(["python", "benchmarks/decoding_ways.py", *sys.argv[1:]]),
-        "versions": {"jax": jax.__version__, "numpy": np.__version__, "python": platform.python_version()},
-        "device": jax.devices()[0].device_kind, "context_tokens": config.data.context_tokens,
+        **about("decoding_ways"), "context_tokens": config.data.context_tokens,
         **tables,
     }  # fmt: skip
     how.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
