@@ -67,7 +67,7 @@ class Generated:
         broken = [i for i, reason in enumerate(reasons) if reason]
         thought = [dataclasses.replace(seen[i], units=seen[i].units + decisions[i].units[:-1]) for i in broken]
         kinds = [self._kinds[-1:]] * len(broken)
-        again = self._carefully.write(thought, kinds, unseen=[unseen[i] for i in broken])
+        again = self._carefully.write(thought, kinds, unseen=[unseen[i] for i in broken]) if broken else []
         for i, w in zip(broken, again, strict=True):
             units, num_passes, tokens, *_ = decisions[i]
             new = (*units[:-1], *w.units)
