@@ -53,7 +53,7 @@ def make_fill(config: Config, model_config: ModelConfig, end_id: int, closing_id
 
     def cached(
         params: Any, tokens_BL: jax.Array, lengths_B: jax.Array, holes: Holes, allowed_BHV: jax.Array,
-        threshold: float, key: jax.Array, temperature: float,
+        threshold: float, seeds_B: jax.Array, draws: decode.Draws,
     ) -> Filled:  # fmt: skip
         tokens_BS = jnp.pad(tokens_BL, ((0, 0), (0, -tokens_BL.shape[1] % size)))
         B, S = tokens_BS.shape
@@ -76,7 +76,7 @@ def make_fill(config: Config, model_config: ModelConfig, end_id: int, closing_id
             hole_BW = jnp.take_along_axis(hole_BS, place_BW, 1)
             allowed_BWV = allowed_BHV if allowed_BHV.shape[1] == 1 else allowed_BHV[_rows(allowed_BHV), hole_BW]
             logits_BWV = jnp.where(allowed_BWV, transformer.head(params, hidden_BWD), -jnp.inf)
-            drawn_BW, sure_BW = decode.drawn(logits_BWV, jax.random.fold_in(key, number), temperature)
+            drawn_BW, sure_BW = decode.drawn(logits_BWV, decode.keys_of(seeds_B, number), draws)
             at_BH = holes.place_BH % size
             is_here_BH = block_BH == block_B[:, None]
             is_asked_B = (is_open_BH & is_here_BH).any(-1)
@@ -93,11 +93,11 @@ def make_fill(config: Config, model_config: ModelConfig, end_id: int, closing_id
     jitted = jax.jit(cached, static_argnums=7)
 
     def fill(
-        params: Any, tokens_BL: Any, lengths_B: Any, holes: Holes, allowed_BHV: Any, threshold: float, key: jax.Array,
-        temperature: float,
+        params: Any, tokens_BL: Any, lengths_B: Any, holes: Holes, allowed_BHV: Any, threshold: float, seeds_B: Any,
+        draws: decode.Draws,
     ) -> Filled:  # fmt: skip
         chosen = jitted if is_block_after_block(holes, size) else uncached
-        return chosen(params, tokens_BL, lengths_B, holes, allowed_BHV, threshold, key, temperature)
+        return chosen(params, tokens_BL, lengths_B, holes, allowed_BHV, threshold, seeds_B, draws)
 
     return fill
 

@@ -44,8 +44,18 @@ class Filled(NamedTuple):
     passes_B: Any
 
 
+class Draws(NamedTuple):
+    """How a token is drawn. temperature: 0 takes the likeliest, 1 draws from the distribution. top_p: share of the
+    probability, in (0, 1], that the likeliest tokens must hold together; the others are not drawn."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+
+
+LIKELIEST = Draws()
+
 Fill = Callable[..., Filled]
-"""fill(params, tokens_BL, lengths_B, holes, allowed_BHV, threshold, key, temperature) -> Filled."""
+"""fill(params, tokens_BL, lengths_B, holes, allowed_BHV, threshold, seeds_B, draws) -> Filled."""
 
 
 class Rule(NamedTuple):
@@ -102,19 +112,44 @@ class Rule(NamedTuple):
         return still_BH & ~is_over_BH, filled
 
 
-def drawn(logits_BHV: jax.Array, key: jax.Array, temperature: float) -> tuple[jax.Array, jax.Array]:
-    """(the likeliest token of each place, or with a temperature a drawn one; the probability that the model gives it).
+def drawn(logits_BHV: jax.Array, keys_B: jax.Array, draws: Draws) -> tuple[jax.Array, jax.Array]:
+    """(the likeliest token of each place, or with a temperature a drawn one; the probability that the model gives it,
+    at temperature 1 and among all tokens).
 
     Args:
       logits_BHV: float32, -inf for what may not stand.
-      key: a JAX key, unused at temperature 0.
-      temperature: of the draw.
+      keys_B: a JAX key for each row, so that a row's draws are its own; unused at temperature 0.
+      draws: how.
     """
     drawn_BH = logits_BHV.argmax(-1)
-    if temperature:
-        drawn_BH = (logits_BHV + temperature * jax.random.gumbel(key, logits_BHV.shape)).argmax(-1)
+    if draws.temperature:
+        tempered_BHV = nucleus(logits_BHV / draws.temperature, draws.top_p)
+        noise_BHV = jax.vmap(lambda key: jax.random.gumbel(key, logits_BHV.shape[1:]))(keys_B)
+        drawn_BH = (tempered_BHV + noise_BHV).argmax(-1)
     log_p_BHV = jax.nn.log_softmax(logits_BHV)
     return drawn_BH, jnp.exp(jnp.take_along_axis(log_p_BHV, drawn_BH[..., None], -1)[..., 0])
+
+
+def keys_of(seeds_B: jax.Array, number: jax.Array) -> jax.Array:
+    """Each row's key for the draws of pass `number`, of its seed: JAX keys [B]."""
+    return jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), number))(seeds_B)
+
+
+def nucleus(logits_BHV: jax.Array, top_p: float) -> jax.Array:
+    """The logits of the smallest set of likeliest tokens that holds `top_p` of the probability, -inf for the others
+    (Holtzman et al., The curious case of neural text degeneration, 2020). Tokens as likely as its last belong to it.
+
+    Args:
+      logits_BHV: float32.
+      top_p: in (0, 1]; 1: all tokens.
+    """
+    if top_p >= 1:
+        return logits_BHV
+    p_BHV = jax.nn.softmax(logits_BHV)
+    falling_BHV = jnp.sort(p_BHV, axis=-1, descending=True)
+    is_needed_BHV = falling_BHV.cumsum(-1) - falling_BHV < top_p  # what the likelier ones hold without it
+    least_BH1 = jnp.where(is_needed_BHV, falling_BHV, jnp.inf).min(-1, keepdims=True)
+    return jnp.where(p_BHV >= least_BH1, logits_BHV, -jnp.inf)
 
 
 def unfilled(tokens_BL: jax.Array, holes: Holes) -> tuple[jax.Array, Filled]:
@@ -159,6 +194,33 @@ def make_log_p(config: Config, model_config: ModelConfig, mesh: Mesh | None = No
       log_p(params, tokens_BL, lengths_B, place_BH, allowed_V) -> float32 [B, H, V]: arguments as `make_fill`'s;
       place_BH: int32 [B, H], positions that are asked (0: none); allowed_V: bool [V], tokens that may stand there.
     """
+    return jax.jit(_log_p_of(config, model_config, mesh))
+
+
+def make_judge(config: Config, model_config: ModelConfig, mesh: Mesh | None = None) -> Callable[..., Any]:
+    """The jitted log-probability of given tokens at some places, of one forward pass; nothing over V leaves the device.
+
+    Args:
+      config, model_config, mesh: as of `make_log_p`.
+
+    Returns:
+      judge(params, tokens_BL, lengths_B, place_BH, target_BH, allowed_V) -> (float32 [B, H] of the tokens `target_BH`,
+      float32 [B, H] its mean under the model's own distribution); arguments as of `make_log_p`'s.
+    """
+    log_p_of = _log_p_of(config, model_config, mesh)
+
+    def judge(
+        params: Any, tokens_BL: jax.Array, lengths_B: jax.Array, place_BH: jax.Array, target_BH: jax.Array,
+        allowed_V: jax.Array,
+    ) -> tuple[jax.Array, jax.Array]:  # fmt: skip
+        log_p_BHV = log_p_of(params, tokens_BL, lengths_B, place_BH, allowed_V)
+        given_BH = jnp.take_along_axis(log_p_BHV, target_BH[..., None], -1)[..., 0]
+        return given_BH, (jnp.exp(log_p_BHV) * jnp.where(allowed_V[None, None], log_p_BHV, 0.0)).sum(-1)
+
+    return jax.jit(judge)
+
+
+def _log_p_of(config: Config, model_config: ModelConfig, mesh: Mesh | None) -> Callable[..., jax.Array]:
     dtype = jnp.dtype(config.model.compute_dtype)
 
     def log_p(
@@ -176,7 +238,7 @@ def make_log_p(config: Config, model_config: ModelConfig, mesh: Mesh | None = No
         logits_BHV = jnp.where(allowed_V[None, None], transformer.head(params, hidden_BHD), -jnp.inf)
         return jax.nn.log_softmax(logits_BHV)
 
-    return jax.jit(log_p)
+    return log_p
 
 
 def make_fill(
@@ -200,14 +262,14 @@ def make_fill(
         holes: `Holes`.
         allowed_BHV: bool, broadcastable to [B, H, V]: tokens that may stand there.
         threshold: probability from which a token is accepted; the report uses 0.95; above 1: one token a pass.
-        key: a JAX key for the draws.
-        temperature: 0 takes the likeliest token; 1 draws from the distribution (static: another one is compiled anew).
+        seeds_B: uint32 [B], of each row's draws: a row is filled as it would be alone.
+        draws: how tokens are drawn (static: other ones are compiled anew).
     """
     dtype = jnp.dtype(config.model.compute_dtype)
 
     def fill(
         params: Any, tokens_BL: jax.Array, lengths_B: jax.Array, holes: Holes, allowed_BHV: jax.Array,
-        threshold: float, key: jax.Array, temperature: float,
+        threshold: float, seeds_B: jax.Array, draws: Draws,
     ) -> Filled:  # fmt: skip
         places_L = jnp.arange(tokens_BL.shape[1], dtype=jnp.int32)
         positions_BL = jnp.broadcast_to(places_L, tokens_BL.shape)
@@ -229,7 +291,7 @@ def make_fill(
 
         def one_pass(carry: Any) -> Any:
             is_open_BH, filled, number = carry
-            drawn_BH, sure_BH = drawn(logits_of(filled.tokens_BH), jax.random.fold_in(key, number), temperature)
+            drawn_BH, sure_BH = drawn(logits_of(filled.tokens_BH), keys_of(seeds_B, number), draws)
             is_open_BH, filled = rule.settled(is_open_BH, filled, drawn_BH, sure_BH)
             return is_open_BH, filled, number + 1
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from anyorder_jax import compiled, decode, flops, hardware, sharding, weights
-from anyorder_jax.acting.generator import HOLE_STEP, max_rows
+from anyorder_jax.acting.scores import HOLE_STEP, max_rows
 from anyorder_jax.asking import scorer
 from anyorder_jax.config import Config, to_json
 from anyorder_jax.training.shape import as_published
@@ -73,11 +73,11 @@ def _filling(config: Config, model: Any, mesh: Mesh, params: Any) -> tuple[Any, 
     holes = decode.Holes(*[_whole(mesh, (rows, num_holes))] * 3)
     allowed_BHV = _whole(mesh, (rows, num_holes, model.vocab_size), jnp.bool_)
     whole = sharding.replicated(mesh)
-    key = jax.ShapeDtypeStruct((), jax.eval_shape(lambda: jax.random.key(0)).dtype, sharding=whole)
+    seeds_B = _whole(mesh, (rows,), jnp.uint32)
     threshold = jax.ShapeDtypeStruct((), jnp.float32, sharding=whole)
     fill: Any = decode.make_fill(config, model, model.pad_token_id, mesh)
     tokens_BL, lengths_B = _whole(mesh, (rows, length)), _whole(mesh, (rows,))
-    return fill.lower(params, tokens_BL, lengths_B, holes, allowed_BHV, threshold, key, 0.0), rows
+    return fill.lower(params, tokens_BL, lengths_B, holes, allowed_BHV, threshold, seeds_B, decode.LIKELIEST), rows
 
 
 def weigh(config: Config, machine: hardware.Target, found: dict[str, Any]) -> compiled.Figures:

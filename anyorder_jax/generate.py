@@ -1,8 +1,8 @@
 """Generate: what a checkpoint writes into an episode.
 
     python -m anyorder_jax.generate --checkpoint=runs/own_data --input=episode.json --ask=action
-        [--record=0 --threshold=0.95 --temperature=0 --num_samples=1 --seed=0 --output=answers.jsonl]
-        [--mesh=data:2,expert:4 --dtype=bfloat16 | int8]                          (as of `evaluate`)
+        [--record=0 --threshold=0.95 --temperature=0 --top_p=1 --num_samples=1 --seed=0 --output=answers.jsonl]
+        [--reuse_prefix] [--mesh=data:2,expert:4 --dtype=bfloat16 | int8]         (the last two as of `evaluate`)
 
 `--input` is a shard, or a log in any of the formats that ingest reads (docs/own_data.md), and --record the number of
 the episode in it. What is not over yet will do: messages that end with the user's. `--ask` is
@@ -35,7 +35,8 @@ import numpy as np
 
 from anyorder_jax import command, files, paths, process, run_directory, terminal, weights
 from anyorder_jax.acting import filling
-from anyorder_jax.acting.generator import Decoding, Generator, with_decoding
+from anyorder_jax.acting.decoding import Decoding
+from anyorder_jax.acting.generator import Generator
 from anyorder_jax.asking.scorer import mesh_of
 from anyorder_jax.config import freeze
 from anyorder_jax.data import sources, units
@@ -55,13 +56,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     flags = _parse(arguments)
     with command.door("generate"):
         try:
-            if flags.num_samples < 1:
-                raise ValueError(f"--num_samples: expected at least 1, got {flags.num_samples}.")
-            if flags.num_samples > 1 and not flags.temperature:
-                raise ValueError("--num_samples: several samples are all the same without --temperature.")
+            decoding = Decoding(
+                flags.threshold, flags.temperature, flags.seed, top_p=flags.top_p, reuse_prefix=flags.reuse_prefix
+            )
+            decoding.refuse_nonsense(flags.num_samples)
             answers = generate(
-                flags.checkpoint, episodes.read(flags.input, flags.record)[0], flags.ask,
-                Decoding(flags.threshold, flags.temperature, flags.seed), flags.num_samples,
+                flags.checkpoint, episodes.read(flags.input, flags.record)[0], flags.ask, decoding, flags.num_samples,
                 mesh_text=flags.mesh, dtype=flags.dtype,
             )  # fmt: skip
             if flags.output:
@@ -110,11 +110,10 @@ def generate(
     generator = Generator(config, model_config, params, task, decoding)
     if ask in NEXT and ask != "decision" and not _is_written(task, Kind[ask.upper()]):
         say(f"warning: no {ask} stands in the first training episodes, so the model has not learned to write one.")
-    answers = []
-    for number in range(num_samples):
-        one = with_decoding(generator, decoding._replace(seed=decoding.seed + number))
-        answers.append(_next(one, task, episode, ask) if ask in NEXT else _filled(one, task, episode, ask))
-    return answers
+    seeds = [decoding.seed + number for number in range(num_samples)]
+    if ask in NEXT:
+        return _next(generator, task, episode, ask, seeds)
+    return _filled(generator, task, episode, ask, seeds)
 
 
 def _is_written(task: Task, kind: Kind) -> bool:
@@ -122,17 +121,25 @@ def _is_written(task: Task, kind: Kind) -> bool:
     return any(unit.kind == kind for t in itertools.islice(first, _NUM_LOOKED_AT) for unit in t.units)
 
 
-def _next(generator: Generator, task: Task, episode: Trajectory, ask: str) -> dict[str, Any]:
+def _next(
+    generator: Generator, task: Task, episode: Trajectory, ask: str, seeds: Sequence[int]
+) -> list[dict[str, Any]]:
+    """The units that come next, for each seed."""
     kinds = task.decision() if ask == "decision" else (Kind[ask.upper()],)
-    (written,) = generator.write([episode], [kinds])
-    found = [
-        {"role": ROLES[unit.kind], "step": unit.step, "text": unit.text, "tokens": _tokens(task, ids, sure)}
-        for unit, ids, sure in zip(written.units, written.ids, written.probabilities, strict=True)
-    ]
-    return {"units": found, "passes": written.num_passes}
+    answers = []
+    for written in generator.write([episode] * len(seeds), [kinds] * len(seeds), seeds):
+        found = [
+            {"role": ROLES[unit.kind], "step": unit.step, "text": unit.text, "tokens": _tokens(task, ids, sure)}
+            for unit, ids, sure in zip(written.units, written.ids, written.probabilities, strict=True)
+        ]
+        answers.append({"units": found, "passes": written.num_passes})
+    return answers
 
 
-def _filled(generator: Generator, task: Task, episode: Trajectory, ask: str) -> dict[str, Any]:
+def _filled(
+    generator: Generator, task: Task, episode: Trajectory, ask: str, seeds: Sequence[int]
+) -> list[dict[str, Any]]:
+    """The units that are asked in their places, for each seed."""
     whole = units.tokenise(episode, task.codec, task.vocabulary, task.layout)
     is_asked_L = np.zeros(len(whole), bool)
     for part in ask.split(","):
@@ -141,18 +148,21 @@ def _filled(generator: Generator, task: Task, episode: Trajectory, ask: str) -> 
     if told := filling.what_is_seen(whole, shown):
         say(told)
     example, is_hidden_L, _, number_U = shown
-    (answer,) = generator.fill([filling.question(shown, task.layout)])
-    found = []
-    for u in np.unique(example.slots_GL[0][is_hidden_L]).tolist():
-        span = example.slots_GL[0] == u
-        ids, sure = answer.tokens_L[span].tolist(), answer.probability_L[span]
-        kind = Kind(example.kind_U[u])
-        shown_ids = np.array(ids)[is_hidden_L[span]]
-        found.append({
-            "unit": int(number_U[u]), "role": ROLES[kind], "step": int(example.step_U[u]),
-            "text": units.text_of(ids, task.vocabulary), "tokens": _tokens(task, shown_ids, sure[is_hidden_L[span]]),
-        })  # fmt: skip
-    return {"units": found, "passes": answer.num_passes}
+    answers = []
+    for answer in generator.fill([filling.question(shown, task.layout)] * len(seeds), seeds):
+        found = []
+        for u in np.unique(example.slots_GL[0][is_hidden_L]).tolist():
+            span = example.slots_GL[0] == u
+            ids, sure = answer.tokens_L[span].tolist(), answer.probability_L[span]
+            kind = Kind(example.kind_U[u])
+            shown_ids = np.array(ids)[is_hidden_L[span]]
+            found.append({
+                "unit": int(number_U[u]), "role": ROLES[kind], "step": int(example.step_U[u]),
+                "text": units.text_of(ids, task.vocabulary),
+                "tokens": _tokens(task, shown_ids, sure[is_hidden_L[span]]),
+            })  # fmt: skip
+        answers.append({"units": found, "passes": answer.num_passes})
+    return answers
 
 
 def say(line: str) -> None:
@@ -208,7 +218,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--ask", required=True, help="what is written: a role, goal, or numbers of units")
     parser.add_argument("--threshold", type=float, default=0.95, help="probability from which a token is accepted")
     parser.add_argument("--temperature", type=float, default=0.0, help="0: the likeliest token; 1: draws")
+    parser.add_argument("--top_p", type=float, default=1.0, help="draw among the likeliest tokens of this share alone")
     parser.add_argument("--num_samples", type=int, default=1)
+    parser.add_argument(
+        "--reuse_prefix", action="store_true",
+        help="full attention: compute what stands before the holes once a unit; faster, an approximation",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--mesh", default="", help="AXIS:SIZE,...; default the run's, or one device")
     parser.add_argument(

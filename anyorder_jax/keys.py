@@ -26,7 +26,11 @@ def generator(seed: int, purpose: str, *ids: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(_words(seed, purpose, ids))))
 
 
+def number(seed: int, purpose: str, *ids: int) -> int:
+    """32 bits for one draw, from which a key is made elsewhere (`key` makes it here)."""
+    return int(np.random.SeedSequence(_words(seed, purpose, ids)).generate_state(1, np.uint32)[0])
+
+
 def key(seed: int, purpose: str, *ids: int) -> jax.Array:
     """A typed JAX key for one draw; the counterpart of `generator` inside jitted code."""
-    state = np.random.SeedSequence(_words(seed, purpose, ids)).generate_state(1, np.uint32)
-    return jax.random.key(int(state[0]))
+    return jax.random.key(number(seed, purpose, *ids))

@@ -17,6 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.about import about
 from benchmarks.conversion import peak_memory, write_checkpoint
 
 ROOT = Path(__file__).parents[1]
@@ -52,7 +53,7 @@ def main() -> None:
             rows.append(measure(Path(folder) / "model", int(size * 1e9)))
         print(json.dumps(rows[-1]), flush=True)
     if args.out:
-        content = {"command": f"python benchmarks/doctor.py --gigabytes={args.gigabytes}", "rows": rows}
+        content = {**about("doctor"), "rows": rows}
         Path(args.out).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from transformers import AutoTokenizer
 
 import checkpoints
-from anyorder_jax import decode, keys
+from anyorder_jax import decode
 from anyorder_jax.config import Config
 from anyorder_jax.model import transformer
 from anyorder_jax.model.attention import BlockDiffusion, Segments
@@ -87,7 +87,9 @@ def expected_numbers(directory, seed):
             found["end"] = end = np.bincount(np.take_along_axis(likeliest_BL, place_BH, 1).ravel()).argmax()
             fill = decode.make_fill(Config(), model_config, int(end))
         holes = decode.Holes(*(x.astype(np.int32) for x in (place_BH, is_new.cumsum(1), block_BH)))
-        filled = fill(params, holed_BL, own_lengths, holes, allowed_V[None, None], THRESHOLD, keys.key(0, "x"), 0.0)
+        seeds_B = np.zeros(len(holed_BL), np.uint32)
+        given = (holed_BL, own_lengths, holes, allowed_V[None, None])
+        filled = fill(params, *given, THRESHOLD, seeds_B, decode.LIKELIEST)
         full_BL = holed_BL.copy()
         np.put_along_axis(full_BL, place_BH, np.asarray(filled.tokens_BH), 1)
         found |= {

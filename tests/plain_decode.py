@@ -16,8 +16,10 @@ def fill(
     *,
     end_id: int,
     threshold: float,
+    draw: Callable[[np.ndarray, int, int], int] = lambda logits_V, place, number: int(logits_V.argmax()),
 ) -> tuple[np.ndarray, int]:
-    """(tokens, passes). logits_of: tokens [L] -> float64 [L, V], -inf where a token may not stand."""
+    """(tokens, passes). logits_of: tokens [L] -> float64 [L, V], -inf where a token may not stand. draw: (logits,
+    place, number of the pass from 0) -> token."""
     tokens_L, is_open, passes = tokens_L.copy(), set(places), 0
     while is_open:
         passes += 1
@@ -27,7 +29,7 @@ def fill(
         for place in sorted(p for p in is_open if block_of[p] == block):
             probability_V = np.exp(logits_LV[place] - logits_LV[place].max())
             probability_V /= probability_V.sum()
-            token = int(probability_V.argmax())
+            token = draw(logits_LV[place], place, passes - 1)
             is_cut = any(q < place and unit_of[q] == unit_of[place] for q in is_open)
             if not (token == end_id and is_cut):
                 choices.append((float(probability_V[token]), -place, token))
@@ -42,3 +44,15 @@ def fill(
                 tokens_L[place] = end_id
                 is_open.discard(place)
     return tokens_L, passes
+
+
+def drawn_with(noise_V: np.ndarray, logits_V: np.ndarray, temperature: float, top_p: float) -> int:
+    """The token that Gumbel noise draws among the likeliest ones that hold `top_p` together."""
+    weight_V = np.exp((logits_V - logits_V.max()) / temperature)
+    left, kept = top_p * weight_V.sum(), []
+    for token in np.argsort(-weight_V, kind="stable").tolist():
+        if left <= 0:
+            break
+        kept.append(token)
+        left -= weight_V[token]
+    return max(kept, key=lambda token: logits_V[token] / temperature + noise_V[token])

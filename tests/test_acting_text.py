@@ -339,7 +339,7 @@ class Writing:
     def __init__(self, generator, answers):
         self._generator, self.answers, self.asked = generator, answers, []
 
-    def write(self, episodes, kinds):
+    def write(self, episodes, kinds, unseen):
         self.asked.append((kinds, [episode.units[-1].kind for episode in episodes]))
         written = self._generator.write(episodes, kinds)
         texts = self.answers.pop(0)

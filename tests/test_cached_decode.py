@@ -10,7 +10,7 @@ import pytest
 
 import plain_decode
 import shop
-from anyorder_jax import cached_decode, decode, keys, task
+from anyorder_jax import cached_decode, decode, task
 from anyorder_jax.acting.generator import Generator
 from anyorder_jax.config import TrainConfig, defaults, freeze
 from anyorder_jax.model import presets, transformer
@@ -22,7 +22,7 @@ from runs import tiny_config, tiny_model
 
 GOLDEN = Path(__file__).parent / "golden"
 LENGTH = 44  # no multiple of the blocks
-KEY = keys.key(0, "x")
+SEEDS = np.arange(2, dtype=np.uint32)
 
 
 def causal_config(size):
@@ -126,7 +126,7 @@ def test_every_step_has_the_numbers_of_the_whole_row_and_the_same_tokens(model, 
     tokens_BL, lengths_B, holes = rows(model, 0)
     mask = tokens_BL[0, 13]
     allowed_V = (np.arange(vocabulary) != mask) & (np.arange(vocabulary) > 2)
-    given = (model.params, tokens_BL, lengths_B, holes, allowed_V[None, None], threshold, KEY, 0.0)
+    given = (model.params, tokens_BL, lengths_B, holes, allowed_V[None, None], threshold, SEEDS, decode.LIKELIEST)
     config = causal_config(model.size)
     filled = cached_decode.make_fill(config, model.model_config, end)(*given)
     uncached = decode.make_fill(config, model.model_config, end)(*given)
@@ -172,7 +172,8 @@ def test_what_blocks_do_not_hold_one_after_another_is_filled_without_a_cache(sma
     for name, group in groups.items():
         holes = decode.Holes(place_BH, unit_BH, np.array([group], np.int32))
         assert cached_decode.is_block_after_block(holes, 8) == (name == "in turn")
-        given = (params, tokens_BL, np.array([20], np.int32), holes, np.ones((1, 1, 40), bool), 0.2, KEY, 0.0)
+        rows = (tokens_BL, np.array([20], np.int32), holes, np.ones((1, 1, 40), bool))
+        given = (params, *rows, 0.2, SEEDS[:1], decode.LIKELIEST)
         found, expected = (fill(*given) for fill in fills)
         np.testing.assert_array_equal(found.tokens_BH, expected.tokens_BH)
         np.testing.assert_array_equal(found.passes_B, expected.passes_B)
@@ -186,7 +187,8 @@ def test_draws_follow_the_distribution_of_the_whole_rows_pass(small):
     hole = decode.Holes(*(np.full((num, 1), value, np.int32) for value in (18, 0, 0)))
     given = np.repeat(tokens_BL, num, 0), np.full(num, 24, np.int32), hole, np.ones((1, 1, 40), bool), 0.0
     fill = cached_decode.make_fill(causal_config(8), model_config, 37)
-    drawn, again = (np.asarray(fill(params, *given, KEY, 1.0).tokens_BH)[:, 0] for _ in range(2))
+    seeds_B = np.arange(num, dtype=np.uint32)
+    drawn, again = (np.asarray(fill(params, *given, seeds_B, decode.Draws(1.0)).tokens_BH)[:, 0] for _ in range(2))
     np.testing.assert_array_equal(drawn, again)
     p = jax.nn.softmax(Model(model_config, params, 8).whole(tokens_BL, np.array([24]))[0, 18])
     top = int(p.argmax())

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import shop
-from anyorder_jax import decode, keys, task
+from anyorder_jax import decode, task
 from anyorder_jax.acting.generator import Answer, Generator
 from anyorder_jax.acting.message import action_start
 from anyorder_jax.config import defaults, freeze
@@ -278,7 +278,8 @@ def test_any_end_token_ends_a_unit(end):
     allowed_HV = np.zeros((8, 40), bool)
     allowed_HV[:3, 5], allowed_HV[3:, end] = True, True  # three words, then nothing but the end
     tokens_BL = np.full((1, 16), 39, np.int32)
-    filled = fill(params, tokens_BL, np.array([16], np.int32), holes, allowed_HV[None], 2.0, keys.key(0, "x"), 0.0)
+    seeds_B = np.zeros(1, np.uint32)
+    filled = fill(params, tokens_BL, np.array([16], np.int32), holes, allowed_HV[None], 2.0, seeds_B, decode.LIKELIEST)
     assert np.asarray(filled.tokens_BH)[0].tolist() == [5] * 3 + [end] + [37] * 4
     assert int(filled.passes_B[0]) == 4
 

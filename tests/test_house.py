@@ -21,7 +21,7 @@ FLOORS = [
     {"task"},
     {"state"},
     {"step", "decode", "checkpoint", "weights"},
-    {"cached_decode"},
+    {"cached_decode", "prefix_decode"},
     {"acting", "asking", "health"},
     {"evaluation"},
     {"training"},

@@ -16,8 +16,9 @@ import numpy as np
 
 from anyorder_jax.acting import generator as generators
 from anyorder_jax.acting.episode import Decision, Episode, answers
-from anyorder_jax.acting.generator import Generator, Question
+from anyorder_jax.acting.generator import Generator
 from anyorder_jax.acting.grammar import COMPACT, Grammar, State
+from anyorder_jax.acting.question import Question
 from anyorder_jax.data import units
 from anyorder_jax.environments.server import SessionError
 from anyorder_jax.types import Kind, Trajectory, Unit

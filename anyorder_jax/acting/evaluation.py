@@ -15,6 +15,7 @@ from anyorder_jax import statistics
 from anyorder_jax.acting import call_measures
 from anyorder_jax.acting.choosing import Choosing, Chosen
 from anyorder_jax.acting.constrained import Constrained
+from anyorder_jax.acting.doubt import Doubt
 from anyorder_jax.acting.episode import Episode
 from anyorder_jax.acting.generator import Generator
 from anyorder_jax.acting.names import CALL_MEASURES, TEXT_MEASURES
@@ -99,6 +100,8 @@ def policies_of(
 def _choosing(task: Task, generator: Generator, how: Choosing) -> Policy:
     if how.is_constrained:
         return Constrained(generator, task.decision())
+    if how.doubt:
+        return Generated(generator, task.decision(), Doubt(generator, task.decision(), how.doubt))
     return Chosen(generator, task.decision(), how)
 
 

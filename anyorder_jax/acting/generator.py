@@ -8,56 +8,30 @@ The context is made by `contexts`, as in training. A unit that fills its block w
 
 from __future__ import annotations
 
+import dataclasses
+import zlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
-from anyorder_jax import cached_decode, decode, keys, sharding
+from anyorder_jax import cached_decode, decode, keys, prefix_decode, sharding
+from anyorder_jax.acting.decoding import SURE as SURE
+from anyorder_jax.acting.decoding import Decoding as Decoding
 from anyorder_jax.acting.message import action_start
+from anyorder_jax.acting.question import Answer as Answer
+from anyorder_jax.acting.question import Question as Question
+from anyorder_jax.acting.question import next_step, reaches_end
+from anyorder_jax.acting.scores import HOLE_STEP, LENGTH_STEP, Hole, Scores, max_rows, padded, padded_rows
 from anyorder_jax.config import Config
 from anyorder_jax.data import contexts, units
 from anyorder_jax.model.config import ModelConfig
 from anyorder_jax.task import Task
-from anyorder_jax.types import DECISION, Field, Kind, Tokenised, Trajectory, Unit
+from anyorder_jax.types import Kind, Tokenised, Trajectory, Unit
 
 MAX_BLOCKS = 8
 """Blocks that a unit may fill before it is taken as it is."""
-
-LENGTH_STEP, HOLE_STEP = 64, 32
-"""Rows and holes are padded to multiples of these, so that few shapes are compiled."""
-
-
-class Decoding(NamedTuple):
-    """How holes are filled: threshold and temperature of `decode.make_fill`, the seed of the draws, and whether units
-    are written token by token from left to right."""
-
-    threshold: float = 0.95
-    temperature: float = 0.0
-    seed: int = 0
-    is_left_to_right: bool = False
-
-
-SURE = Decoding()
-
-
-class Question(NamedTuple):
-    """An example with a hole: is_hidden_L: bool [L]. block_size: tokens that are filled before the next ones."""
-
-    example: Tokenised
-    is_hidden_L: np.ndarray
-    block_size: int
-
-
-class Answer(NamedTuple):
-    """What was written. tokens_L: int32 [L], the example with its holes filled. probability_L: float32 [L], of each
-    token when it was accepted, 1 elsewhere. num_passes: forward passes."""
-
-    tokens_L: np.ndarray
-    probability_L: np.ndarray
-    num_passes: int
 
 
 class Written(NamedTuple):
@@ -80,7 +54,8 @@ class Generator:
       decoding: how.
 
     Raises:
-      ValueError: for trajectories that are no running text: their units have fixed slots, and a policy scores actions.
+      ValueError: for trajectories that are no running text: their units have fixed slots, and a policy scores actions;
+        for a prefix that is to be reused by weights on several devices.
     """
 
     def __init__(
@@ -96,36 +71,55 @@ class Generator:
         self._joint = task.vocabulary.frames.around([Kind.GOAL, Kind.THOUGHT, Kind.ACTION])[1].joint
         self._end_ids = sorted(task.vocabulary.frames.end_ids)
         ends = task.vocabulary.end_id, self._end_ids
-        if decode.is_block_causal(config) and (self._mesh is None or self._mesh.size == 1):
+        self._model_block = config.train.block_size if decode.is_block_causal(config) else None
+        if self._model_block and self._mesh.size == 1:
             self._fill = cached_decode.make_fill(config, model_config, *ends)
         else:
             self._fill = decode.make_fill(config, model_config, ends[0], self._mesh, closing_ids=ends[1])
-        self._model_block = config.train.block_size if decode.is_block_causal(config) else None
-        self._log_p = decode.make_log_p(config, model_config, self._mesh)
+        self._reuse = self._fill if self._model_block else prefix_decode.make_fill(config, model_config, *ends)
+        self._refuse_mesh(decoding)
         vocabulary = task.vocabulary
         self._is_word_V = np.zeros(model_config.vocab_size, bool)
         self._is_word_V[sorted(set(vocabulary.tokenizer.get_vocab().values()) - vocabulary.reserved_ids)] = True
+        may_V = self._is_word_V | np.isin(np.arange(len(self._is_word_V)), self._end_ids)
+        self.scores = Scores(config, model_config, params, (vocabulary.mask_id, vocabulary.pad_id), may_V)
+
+    def _refuse_mesh(self, decoding: Decoding) -> None:
+        if decoding.reuse_prefix and self._mesh.size > 1:
+            raise ValueError(
+                f"--reuse_prefix: expected weights on one device, they lie on {self._mesh.size}. Leave it out, or say "
+                "--mesh=data:1."
+            )
 
     @property
     def decoding(self) -> Decoding:
         """How holes are filled."""
         return self._decoding
 
-    def write(self, episodes: Sequence[Trajectory], kinds: Sequence[Sequence[Kind]]) -> list[Written]:
+    def write(
+        self, episodes: Sequence[Trajectory], kinds: Sequence[Sequence[Kind]], seeds: Sequence[int] | None = None,
+        unseen: Sequence[np.ndarray] | None = None,
+    ) -> list[Written]:  # fmt: skip
         """The next units of each episode, of the kinds given for it, all of an episode together.
 
         Args:
-          episodes: what has been seen; the units that are written follow their last one.
+          episodes: what has been seen; the units that are written follow their last one. The same one several times,
+            with as many seeds, gives several samples.
           kinds: of each episode, what to write, e.g. (THOUGHT, ACTION).
+          seeds: of the draws of each; default `decoding.seed` for all.
+          unseen: of each episode, numbers of units that the model does not see: they are hidden, and not asked.
         """
+        seeds = [self._decoding.seed] * len(episodes) if seeds is None else seeds
+        unseen = [np.zeros(0, int)] * len(episodes) if unseen is None else unseen
         written: list[Written | None] = [None] * len(episodes)
         blocks = [[1] * len(asked) for asked in kinds]
         passes = [0] * len(episodes)
         todo = list(range(len(episodes)))
         while todo:
-            questions = [self._question(episodes[i], kinds[i], blocks[i]) for i in todo]
+            questions = [self._without(self.question(episodes[i], kinds[i], blocks[i]), unseen[i]) for i in todo]
             longer = []
-            for i, question, answer in zip(todo, questions, self.fill(questions), strict=True):
+            answers = self.fill(questions, [seeds[i] for i in todo])
+            for i, question, answer in zip(todo, questions, answers, strict=True):
                 passes[i] += answer.num_passes
                 spans = self._spans(question.example, len(self._holes(kinds[i])))
                 endless = [k for k, span in enumerate(spans) if not np.isin(answer.tokens_L[span], self._end_ids).any()]
@@ -137,8 +131,15 @@ class Generator:
             todo = longer
         return [w for w in written if w is not None]
 
-    def fill(self, questions: Sequence[Question]) -> list[Answer]:
-        """Fills the holes of each question; those of a like length go through the model together."""
+    def fill(self, questions: Sequence[Question], seeds: Sequence[int] | None = None) -> list[Answer]:
+        """Fills the holes of each question; those of a like length go through the model together.
+
+        Args:
+          questions: examples with holes.
+          seeds: of the draws of each; default `decoding.seed` for all. A draw depends on its seed, what is seen and
+            where the holes are, not on what else is asked.
+        """
+        seeds = [self._decoding.seed] * len(questions) if seeds is None else seeds
         answers: list[Answer | None] = [None] * len(questions)
         shapes: dict[tuple[int, int], list[int]] = {}
         for i, question in enumerate(questions):
@@ -146,13 +147,13 @@ class Generator:
             if not num_holes:
                 answers[i] = Answer(question.example.tokens_L, np.ones(len(question.example), np.float32), 0)
                 continue
-            length = -(-len(question.example) // LENGTH_STEP) * LENGTH_STEP
-            shapes.setdefault((length, -(-num_holes // HOLE_STEP) * HOLE_STEP), []).append(i)
+            shape = padded(len(question.example), LENGTH_STEP), padded(num_holes, HOLE_STEP)
+            shapes.setdefault(shape, []).append(i)
         for (length, num_holes), members in sorted(shapes.items()):
             most = max_rows(length, self._mesh)
             for first in range(0, len(members), most):
                 chosen = members[first : first + most]
-                found = self._fill_batch([questions[i] for i in chosen], length, num_holes)
+                found = self._fill_batch([questions[i] for i in chosen], [seeds[i] for i in chosen], length, num_holes)
                 for i, answer in zip(chosen, found, strict=True):
                     answers[i] = answer
         return [answer for answer in answers if answer is not None]
@@ -164,24 +165,8 @@ class Generator:
           questions: as for `fill`.
           is_seen_L: bool [L] of each: what else the model sees; the rest is hidden too, and not asked.
         """
-        vocabulary = self._task.vocabulary
-        allowed_V = self._is_word_V | np.isin(np.arange(len(self._is_word_V)), self._end_ids)
-        found = []
-        for question, seen_L in zip(questions, is_seen_L, strict=True):
-            example, is_hidden_L, _ = question
-            places = np.flatnonzero(is_hidden_L)
-            length = -(-len(example) // LENGTH_STEP) * LENGTH_STEP
-            num_rows = sharding.num_row_shards(self._mesh)  # the first is asked, the others are padding
-            tokens_BL = np.full((num_rows, length), vocabulary.pad_id, np.int32)
-            tokens_BL[0, : len(example)] = np.where(seen_L & ~is_hidden_L, example.tokens_L, vocabulary.mask_id)
-            place_BH = np.zeros((num_rows, -(-len(places) // HOLE_STEP) * HOLE_STEP), np.int32)
-            place_BH[0, : len(places)] = places
-            lengths_B = np.zeros(num_rows, np.int32)
-            lengths_B[0] = len(example)
-            rows = sharding.place_batch((tokens_BL, lengths_B, place_BH), self._mesh)
-            log_p_BHV = self._log_p(self._params, *rows, allowed_V)
-            found.append(np.asarray(log_p_BHV[0, : len(places)]))
-        return found
+        pairs = zip(questions, is_seen_L, strict=True)
+        return [self.scores.log_p(Hole(q.example, q.is_hidden_L, ~seen_L)) for q, seen_L in pairs]
 
     @property
     def task(self) -> Task:
@@ -193,24 +178,22 @@ class Generator:
         """Tokens of a context; 0: no limit."""
         return self._budget
 
-    def question(self, episode: Trajectory, kinds: Sequence[Kind], blocks: Sequence[int]) -> Question:
-        """What comes next in an episode, as a hole of so many blocks for each kind."""
-        return self._question(episode, kinds, blocks)
-
-    def _fill_batch(self, questions: Sequence[Question], length: int, num_holes: int) -> list[Answer]:
+    def _fill_batch(
+        self, questions: Sequence[Question], seeds: Sequence[int], length: int, num_holes: int
+    ) -> list[Answer]:
         vocabulary = self._task.vocabulary
-        shards = sharding.num_row_shards(self._mesh)
-        num_rows = shards << (-(-len(questions) // shards) - 1).bit_length()  # 1, 2, 4, ... on each part of the mesh
+        num_rows = padded_rows(len(questions), self._mesh)
         tokens_BL = np.full((num_rows, length), vocabulary.pad_id, np.int32)
-        lengths_B = np.zeros(num_rows, np.int32)
+        lengths_B, seeds_B = np.zeros(num_rows, np.int32), np.zeros(num_rows, np.uint32)
         place_BH, unit_BH, block_BH = np.zeros((3, num_rows, num_holes), np.int32)
         block_BH -= 1
         is_end_BH = np.zeros((num_rows, num_holes), bool)
-        for b, (example, is_hidden_L, block_size) in enumerate(questions):
+        for b, (example, is_hidden_L, block_size, _) in enumerate(questions):
             places = np.flatnonzero(is_hidden_L)
             here = slice(0, len(places))
             tokens_BL[b, : len(example)] = np.where(is_hidden_L, vocabulary.mask_id, example.tokens_L)
             lengths_B[b] = len(example)
+            seeds_B[b] = keys.number(seeds[b], "generate", zlib.crc32(tokens_BL[b, : len(example)].tobytes()))
             place_BH[b, here], unit_BH[b, here] = places, example.slots_GL[0, places]
             is_new = np.diff(example.slots_GL[0, places], prepend=-1) != 0
             offset = np.arange(len(places)) - np.maximum.accumulate(np.where(is_new, np.arange(len(places)), 0))
@@ -221,13 +204,11 @@ class Generator:
             is_end_BH[b, here] = reaches_end(example, is_hidden_L)[places]
         is_end_V = np.isin(np.arange(len(self._is_word_V)), self._end_ids)
         allowed_BHV = self._is_word_V[None, None] | (is_end_BH[..., None] & is_end_V)
-        rows = (tokens_BL, lengths_B, decode.Holes(place_BH, unit_BH, block_BH), allowed_BHV)
-        filled = jax.device_get(
-            self._fill(
-                self._params, *sharding.place_batch(rows, self._mesh),
-                self._decoding.threshold, keys.key(self._decoding.seed, "generate"), self._decoding.temperature,
-            )
-        )  # fmt: skip
+        rows = (tokens_BL, lengths_B, decode.Holes(place_BH, unit_BH, block_BH), allowed_BHV, seeds_B)
+        *placed, seeds_B = sharding.place_batch(rows, self._mesh)
+        threshold, draws = self._decoding.threshold, self._decoding.draws
+        fill = self._reuse if self._decoding.reuse_prefix else self._fill
+        filled = jax.device_get(fill(self._params, *placed, threshold, seeds_B, draws))
         answers = []
         for b, question in enumerate(questions):
             tokens_L, probability_L = question.example.tokens_L.copy(), np.ones(len(question.example), np.float32)
@@ -237,7 +218,18 @@ class Generator:
             answers.append(Answer(tokens_L, probability_L, int(filled.passes_B[b])))
         return answers
 
-    def _question(self, episode: Trajectory, kinds: Sequence[Kind], blocks: Sequence[int]) -> Question:
+    def _without(self, question: Question, unseen: np.ndarray) -> Question:
+        """The question with the tokens of these units of the episode masked."""
+        if not len(unseen):
+            return question
+        assert question.number_U is not None
+        is_unseen_U = np.isin(question.number_U, unseen)
+        is_unseen_L = np.append(is_unseen_U, False)[question.example.slots_GL[0]]  # -1: what is of no unit
+        tokens_L = np.where(is_unseen_L, self._task.vocabulary.mask_id, question.example.tokens_L)
+        return question._replace(example=dataclasses.replace(question.example, tokens_L=tokens_L))
+
+    def question(self, episode: Trajectory, kinds: Sequence[Kind], blocks: Sequence[int]) -> Question:
+        """What comes next in an episode, as a hole of so many blocks for each kind."""
         step = next_step(episode, kinds[0])
         holes = self._holes(kinds)
         empty = tuple(Unit(kind, step, text="") for kind in holes)
@@ -260,7 +252,7 @@ class Generator:
         example = contexts.select(example, shown)
         is_hidden_L = example.slots_GL[0] >= len(example.kind_U) - len(holes)
         block_size = 1 if self._decoding.is_left_to_right else min(layout.blocks[kind] for kind in kinds)
-        return Question(example, is_hidden_L, block_size)
+        return Question(example, is_hidden_L, block_size, shown)
 
     def _holes(self, kinds: Sequence[Kind]) -> tuple[Kind, ...]:
         """The units that are written. Where nothing ends a thought inside its message, one: what follows it too."""
@@ -305,32 +297,10 @@ class Generator:
         )
 
 
-def max_rows(length: int, mesh: Mesh) -> int:
-    """Rows that go through the model together: the largest power of two that `sharding.rows_per_shard` allows, on each
-    part of the mesh."""
-    per_shard = 1 << (sharding.rows_per_shard(length).bit_length() - 1)
-    return per_shard * sharding.num_row_shards(mesh)
-
-
-def next_step(episode: Trajectory, kind: Kind) -> int:
-    """The step of a unit that follows the episode's last one: what an agent sees after its decision is the next."""
-    last = episode.units[-1]
-    return last.step + (kind in (Kind.OBSERVATION, Kind.USER) and last.kind in (*DECISION, Kind.TOOL))
-
-
-def reaches_end(example: Tokenised, is_hidden_L: np.ndarray) -> np.ndarray:
-    """bool [L]: hidden tokens with only hidden or end tokens behind them in their unit: there an end may stand."""
-    unit_L = example.slots_GL[0]
-    is_word_L = ~is_hidden_L & (example.field_L != Field.END) & (unit_L >= 0)
-    last_word_U = np.full(len(example.kind_U), -1)
-    places = np.flatnonzero(is_word_L)
-    np.maximum.at(last_word_U, unit_L[places], places)
-    return is_hidden_L & (np.arange(len(example)) > last_word_U[unit_L])
-
-
 def with_decoding(generator: Generator, decoding: Decoding) -> Generator:
     """The same model, decoding otherwise; what was compiled is kept."""
     other = object.__new__(Generator)
     other.__dict__.update(generator.__dict__)
     other._decoding = decoding
+    other._refuse_mesh(decoding)
     return other

@@ -3,7 +3,7 @@
 RULES = ("greedy", "sampled", "visit_penalty")
 """How the scores of a grid's action words become an action (`evaluation.policy`)."""
 
-CHOICE_NAMES = ("guided", "checked", "valid")
+CHOICE_NAMES = ("guided", "checked", "planned", "doubtful", "valid")
 """Of `choosing.CHOICES`."""
 
 UNTRAINED = ("random", "expert", "random_valid", "most_frequent", "repeat_last", "copy_request")

@@ -23,8 +23,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from anyorder_jax import keys
+from anyorder_jax.acting.decoding import SURE, Decoding
+from anyorder_jax.acting.doubt import Doubt
 from anyorder_jax.acting.episode import Decision, Episode, answers
-from anyorder_jax.acting.generator import SURE, Decoding, Generator, Written, with_decoding
+from anyorder_jax.acting.generator import Generator, Written, with_decoding
 from anyorder_jax.environments.calls import Call, Function, drawn, words_in
 from anyorder_jax.environments.server import SessionError
 from anyorder_jax.types import Kind, Trajectory, Unit
@@ -45,11 +47,12 @@ class Generated:
     Args:
       generator: of the checkpoint.
       kinds: what a decision is made of, the action last (`Task.decision`).
+      doubt: finds what is hidden of the history; None: all is seen.
     """
 
-    def __init__(self, generator: Generator, kinds: Sequence[Kind]) -> None:
+    def __init__(self, generator: Generator, kinds: Sequence[Kind], doubt: Doubt | None = None) -> None:
         assert kinds[-1] == Kind.ACTION, kinds
-        self._generator, self._kinds = generator, tuple(kinds)
+        self._generator, self._kinds, self._doubt = generator, tuple(kinds), doubt
         self._carefully = with_decoding(generator, generator.decoding._replace(is_left_to_right=True))
 
     def act(self, episodes: Sequence[Episode]) -> list[Decision]:
@@ -66,16 +69,20 @@ class Generated:
           seen: each as far as it was played.
           reasons_of: told the text of each action: why it does not parse, "" where it does.
         """
-        written = self._generator.write(seen, [self._kinds] * len(seen))
-        decisions = [Decision(w.units, w.num_passes, _num_tokens(w)) for w in written]
+        doubted = self._doubt.units(seen) if self._doubt else [(np.zeros(0, int), 0)] * len(seen)
+        unseen = [numbers for numbers, _ in doubted]
+        written = self._generator.write(seen, [self._kinds] * len(seen), unseen=unseen)
+        passes = [w.num_passes + more for w, (_, more) in zip(written, doubted, strict=True)]
+        decisions = [Decision(w.units, n, _num_tokens(w)) for w, n in zip(written, passes, strict=True)]
         reasons = reasons_of([d.units[-1].text or "" for d in decisions])
         broken = [i for i, reason in enumerate(reasons) if reason]
         thought = [dataclasses.replace(seen[i], units=seen[i].units + decisions[i].units[:-1]) for i in broken]
-        again = self._carefully.write(thought, [self._kinds[-1:]] * len(broken)) if broken else []
+        kinds = [self._kinds[-1:]] * len(broken)
+        again = self._carefully.write(thought, kinds, unseen=[unseen[i] for i in broken]) if broken else []
         for i, w in zip(broken, again, strict=True):
-            units, passes, tokens, *_ = decisions[i]
+            units, num_passes, tokens, *_ = decisions[i]
             new = (*units[:-1], *w.units)
-            decisions[i] = Decision(new, passes + w.num_passes, tokens + _num_tokens(w), num_repairs=1)
+            decisions[i] = Decision(new, num_passes + w.num_passes, tokens + _num_tokens(w), num_repairs=1)
         return decisions
 
 

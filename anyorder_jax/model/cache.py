@@ -49,14 +49,17 @@ class CachedModel:
     Args:
       config: of the run: compute type, LoRA and `train.block_size`.
       model_config: the model's shape.
+      is_full: everybody sees everybody. Then no keys and values are final, and passes over an open window read those
+        of an earlier state (`prefix_decode`).
 
     Raises:
       ValueError: for blocks that `ModelConfig.refuse_straddling` refuses.
     """
 
-    def __init__(self, config: Config, model_config: ModelConfig) -> None:
-        model_config.refuse_straddling(config.train.block_size)
-        self.block_size = config.train.block_size
+    def __init__(self, config: Config, model_config: ModelConfig, is_full: bool = False) -> None:
+        if not is_full:
+            model_config.refuse_straddling(config.train.block_size)
+        self.block_size, self._is_full = config.train.block_size, is_full
         self._model_config, self._lora = model_config, config.lora
         self._dtype = jnp.dtype(config.model.compute_dtype)
 
@@ -71,12 +74,12 @@ class CachedModel:
 
         Args:
           params: the model's tree.
-          tokens_BS: int32 [B, S], S a multiple of the block size.
+          tokens_BS: int32 [B, S], S a multiple of the block size (if not `is_full`).
           lengths_B: int32 [B], tokens of each row.
         """
         B, S = tokens_BS.shape
         ids_BS = (jnp.arange(S, dtype=jnp.int32)[None] < lengths_B[:, None]).astype(jnp.int32)
-        attention = BlockCausal(self.block_size, ids_BS)
+        attention: Attention = Segments(ids_BS) if self._is_full else BlockCausal(self.block_size, ids_BS)
         angles = Rotary(*(jnp.broadcast_to(x, (B, *x.shape[1:])) for x in self.angles(S)))
 
         def mix(q: jax.Array, k: jax.Array, v: jax.Array, _: Any) -> jax.Array:

@@ -40,7 +40,7 @@ class Setting:
         holes = decode.Holes(place, np.zeros_like(place), (place - self.context) // min(BLOCK, self.hole))
         lengths = np.full(rows, length, np.int32)
         allowed = np.arange(self.model.vocab_size)[None, None] != END  # an end would end the unit early
-        return tokens, lengths, holes, allowed, np.float32(2), jax.random.key(0), 0.0
+        return tokens, lengths, holes, allowed, np.float32(2), np.zeros(rows, np.uint32), decode.LIKELIEST
 
     def scoring(self) -> tuple[Any, ...]:
         """Arguments of `score` behind the parameters: two rows, a quarter of the tokens asked."""
@@ -69,9 +69,11 @@ def run(rows: Rows, size: Size) -> None:
     rows.add(what, "weights", weights, "GiB")
     for batch in setting.batches:
         arguments = jax.device_put(setting.filling(batch)[:-1])
-        filled = setting.fill(params, *arguments, 0.0)
+        filled = setting.fill(params, *arguments, decode.LIKELIEST)
         passes = int(np.asarray(filled.passes_B).max())
-        seconds = seconds_of(lambda arguments=arguments: setting.fill(params, *arguments, 0.0), size.of(1, toy=1))
+        seconds = seconds_of(
+            lambda arguments=arguments: setting.fill(params, *arguments, decode.LIKELIEST), size.of(1, toy=1)
+        )
         name = f"filling {setting.hole} of {setting.context + setting.hole} tokens, batch {batch}"
         rows.judge(name, "every pass fills one token", passes == setting.hole, f"{passes} passes")
         rows.add(name, "a pass", seconds / passes * 1e3, "ms", note="full attention, nothing cached")

@@ -84,7 +84,8 @@ class _Pass:
         self.dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
         self.tokens = tokens
         self.texts = _texts(tokens, min(questions.LENGTH, self.config.max_position_embeddings))
-        self.embedding_VD, self.head_DV = checkpoint.top("embedding"), jnp.asarray(checkpoint.top("head"))
+        self.checkpoint = checkpoint
+        self.embedding_VD: np.ndarray | None = checkpoint.top("embedding")
         self.final_norm_D = checkpoint.top("final_norm")
         self.others = {name: rows for name, rows in self.texts.by_name.items() if name not in SCORED}
         self.rest = self._begun(_joined([*self.others.values(), self.texts.sentences]))
@@ -93,13 +94,19 @@ class _Pass:
         if tries != "none":
             for x in alternatives.of_config(self.config):
                 self.live.append((x, self._begun(self.texts.scored, x.config, x.shift)))
-        self.aim_TD = experts.aim(self.texts.scored, self.final_norm_D, self.head_DV) if tries == "layers" else None
+        self.embedding_VD = None  # every reading has its own rows of it
+        self.aim_TD = experts.aim(self.texts.scored, self.final_norm_D, self.head()) if tries == "layers" else None
         self.loads: list[np.ndarray] = []
         self.orders: dict[int, Edit] = {}
         self.biases: dict[int, Edit] = {}
 
     def _begun(self, rows: Rows, config: ModelConfig | None = None, shift: int = 0) -> Reading:
+        assert self.embedding_VD is not None
         return begin(config or self.config, rows, self.embedding_VD, self.dtype, shift)
+
+    def head(self) -> jax.Array:
+        """The head [D, V], read anew: it is asked at both ends of the pass, and not held while layers are."""
+        return jnp.asarray(self.checkpoint.top("head"))
 
     def layer(self, n: int, group: str, weights: Weights) -> None:
         """Every reading goes through layer n."""
@@ -141,16 +148,17 @@ class _Pass:
                 said = f"layer {n}: the experts do not stand where the router sends their tokens"
                 yield Alternative(PERMUTED, said, config, range(n, n + 1), self.orders[n])
 
-    def losses(self) -> tuple[dict[str, np.ndarray], list[tuple[str, str]]]:
+    def losses(self, head_DV: jax.Array) -> tuple[dict[str, np.ndarray], list[tuple[str, str]]]:
         """(nats by text, the sentences as they were and as they are filled in)."""
-        found = dict(zip(SCORED, self._cut(self.scored, [self.texts.by_name[name] for name in SCORED]), strict=True))
-        *rest, sentences = self._cut(self.rest, [*self.others.values(), self.texts.sentences])
+        scored = self._cut(self.scored, [self.texts.by_name[name] for name in SCORED], head_DV)
+        found = dict(zip(SCORED, scored, strict=True))
+        *rest, sentences = self._cut(self.rest, [*self.others.values(), self.texts.sentences], head_DV)
         found |= dict(zip(self.others, rest, strict=True))
         nll = {name: own[0] for name, own in found.items()}
         return nll, self._filled(sentences[1])
 
-    def _cut(self, reading: Reading, parts: Sequence[Rows]) -> list[tuple[np.ndarray, np.ndarray]]:
-        nll, best = answers(reading, self.final_norm_D, self.head_DV)
+    def _cut(self, reading: Reading, parts: Sequence[Rows], head_DV: jax.Array) -> list[tuple[np.ndarray, np.ndarray]]:
+        nll, best = answers(reading, self.final_norm_D, head_DV)
         ends = np.cumsum([part.is_asked.sum() for part in parts])[:-1]
         return list(zip(np.split(nll, ends), np.split(best, ends), strict=True))
 
@@ -168,12 +176,12 @@ class _Pass:
             pairs.append((decode(targets[place].tolist()), f"{before}[{answer}]{behind}"))
         return pairs
 
-    def trials(self) -> list[Trial]:
+    def trials(self, head_DV: jax.Array) -> list[Trial]:
         """What each repair saves, the best first."""
-        base, _ = answers(self.scored, self.final_norm_D, self.head_DV)
+        base, _ = answers(self.scored, self.final_norm_D, head_DV)
         found = []
         for alternative, reading in self.live:
-            nll, _ = answers(reading, self.final_norm_D, self.head_DV, alternative.head_shift)
+            nll, _ = answers(reading, self.final_norm_D, head_DV, alternative.head_shift)
             gain = base.astype(np.float64) - nll
             gain = np.where(np.isfinite(gain), gain, 0)  # where the reading itself is not finite
             found.append(Trial(alternative, *mean_and_error(gain.tolist())))
@@ -195,22 +203,24 @@ def examine(checkpoint: Checkpoint, tokens: Tokens | None, tries: str) -> Examin
     start = time.perf_counter()
     config = checkpoint.model_config
     collector = Collector(config)
-    walk = None if tokens is None else _Pass(checkpoint, tokens, tries)
     special = {"mask": tokens.mask_id if tokens else config.mask_token_id, "pad": config.pad_token_id}
     num_used = tokens.num_used if tokens else 0
     collector.add_rows("embedding", checkpoint.top("embedding"), special, num_used)
     collector.add_rows("head", checkpoint.top("head").T, special, num_used)
     collector.add("final_norm", checkpoint.top("final_norm"))
+    walk = None if tokens is None else _Pass(checkpoint, tokens, tries)
     with Progress(checkpoint.num_bytes, "doctor") as bar:
         for n, group, weights in checkpoint.layers():
             collector.add_layer(n, weights)
             if walk is not None:
                 walk.layer(n, group, weights)
             bar.update(sum(value.nbytes for value in weights.values()))
+            del weights  # before the next layer is read
     checkpoint.finish()
     if walk is None:
         nothing = np.zeros((0, config.num_experts))
         return Examined(collector, {}, [], nothing, [], time.perf_counter() - start)
-    losses, filled = walk.losses()
-    trials = walk.trials()
+    head_DV = walk.head()
+    losses, filled = walk.losses(head_DV)
+    trials = walk.trials(head_DV)
     return Examined(collector, losses, filled, np.array(walk.loads), trials, time.perf_counter() - start)
