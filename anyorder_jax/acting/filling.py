@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from anyorder_jax.acting.generator import Question
+from anyorder_jax.acting.question import Question
 from anyorder_jax.data import contexts
 from anyorder_jax.data.running_text import Layout
 from anyorder_jax.masking import holes
