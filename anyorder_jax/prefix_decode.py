@@ -12,6 +12,7 @@ first pass of each unit is exact, the later ones are an approximation, which not
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,8 +43,11 @@ def make_fill(config: Config, model_config: ModelConfig, end_id: int, closing_id
     """
     assert not decode.is_block_causal(config), "cached_decode is exact"
     exact = decode.make_fill(config, model_config, end_id, closing_ids=closing_ids)
-    jitted = jax.jit(_make_windowed(config, model_config, end_id, closing_ids), static_argnums=(7, 8))
     step = _step(model_config)
+
+    @functools.cache
+    def jitted(width: int) -> Any:
+        return jax.jit(_make_windowed(config, model_config, end_id, closing_ids, width), static_argnums=7)
 
     def fill(
         params: Any, tokens_BL: Any, lengths_B: Any, holes: Holes, allowed_BHV: Any, threshold: float, seeds_B: Any,
@@ -51,7 +55,7 @@ def make_fill(config: Config, model_config: ModelConfig, end_id: int, closing_id
     ) -> Filled:  # fmt: skip
         given = (params, tokens_BL, lengths_B, holes, allowed_BHV, threshold, seeds_B, draws)
         width = window(np.asarray(lengths_B), holes, step)
-        return jitted(*given, width) if 2 * width <= tokens_BL.shape[1] else exact(*given)
+        return jitted(width)(*given) if 2 * width <= tokens_BL.shape[1] else exact(*given)
 
     return fill
 
@@ -75,13 +79,15 @@ def _step(model_config: ModelConfig) -> int:
     return model_config.block_size or 1 if model_config.expert_capacity is not None else 1
 
 
-def _make_windowed(config: Config, model_config: ModelConfig, end_id: int, closing_ids: Sequence[int]) -> Any:
+def _make_windowed(
+    config: Config, model_config: ModelConfig, end_id: int, closing_ids: Sequence[int], width: int
+) -> Any:
     model = cache.CachedModel(config, model_config, is_full=True)
     step = _step(model_config)
 
     def windowed(
         params: Any, tokens_BL: jax.Array, lengths_B: jax.Array, holes: Holes, allowed_BHV: jax.Array,
-        threshold: float, seeds_B: jax.Array, draws: decode.Draws, width: int,
+        threshold: float, seeds_B: jax.Array, draws: decode.Draws,
     ) -> Filled:  # fmt: skip
         L = tokens_BL.shape[1]
         first_B = jnp.where(holes.block_BH >= 0, holes.place_BH, L).min(-1)
