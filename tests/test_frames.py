@@ -255,7 +255,7 @@ def test_holes_stand_where_training_showed_units(data):
     episode = shop.make_trajectory(3)
     for num, kinds in ((3, (Kind.THOUGHT, Kind.ACTION)), (6, (Kind.ACTION,)), (8, (Kind.TOOL,)), (4, (Kind.ACTION,))):
         seen = dataclasses.replace(episode, units=episode.units[:num])
-        question = generator._question(seen, kinds, [1] * len(kinds))
+        question = generator.question(seen, kinds, [1] * len(kinds))
         whole = dataclasses.replace(episode, units=episode.units[: num + len(kinds)])
         trained = units.tokenise(whole, RENDERER, opened.vocabulary, opened.layout)
         first = int(np.argmax(question.is_hidden_L))
@@ -373,7 +373,7 @@ def test_a_decision_is_written_as_one_message(data, monkeypatch):
     start = int(np.argmax(whole.slots_GL[0] == 3))
     said = [i for i in whole.tokens_L[start:].tolist() if i != opened.vocabulary.end_id]
 
-    def fill(questions):
+    def fill(questions, seeds):
         (question,) = questions
         assert question.is_hidden_L.sum() >= 32 and question.is_hidden_L.sum() % 16 == 0
         tokens_L = question.example.tokens_L.copy()
