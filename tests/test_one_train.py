@@ -60,7 +60,11 @@ def test_a_requeued_job_waits_for_the_one_before_it(tmp_path, monkeypatch):
 
 
 def test_a_terminal_that_is_closed_saves_like_sigterm(folder):
-    one = begin(folder, "closed", *ENDLESS)
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, also by what is started
+    try:
+        one = begin(folder, "closed", *ENDLESS)
+    finally:
+        signal.signal(signal.SIGHUP, before)
     wait_for_step(folder / "closed", 7, one)
     one.send_signal(signal.SIGHUP)
     code, output = finish(one)
