@@ -20,7 +20,7 @@ def about(name: str) -> dict[str, str]:
     """
     given = [argument for argument in sys.argv[1:] if not argument.startswith(("--out=", "--output="))]
     asked = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
+    commit = subprocess.run(asked, capture_output=True, text=True, encoding="utf-8", check=False).stdout.strip()
     return {
         "command": " ".join(["python", f"benchmarks/{name}.py", *given]), "commit": commit or "unknown",
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),

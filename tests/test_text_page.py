@@ -117,7 +117,7 @@ def test_what_counts_as_a_call_is_what_the_renderer_cuts():
 def test_an_answer_is_what_generate_writes(reader):
     (answer,) = reader.answer([(0, [(SEARCH, 1)])])
     (hole,) = answer["holes"]
-    written = generate._filled(reader._generator, reader._generator.task, EPISODE, f"{SEARCH}.1")
+    (written,) = generate._filled(reader._generator, reader._generator.task, EPISODE, f"{SEARCH}.1", [0])
     assert [text if text is not None else "<end>" for text, _, _ in hole["tokens"]] == [
         text for text, _ in written["units"][0]["tokens"]
     ]

@@ -274,5 +274,5 @@ def test_a_policy_sees_what_a_record_shows(data):
     live = play_text_episode(session, str(recorded.source["seed"]))
     for end in (2, len(live.units) - 1):
         pair = [dataclasses.replace(t, units=t.units[:end]) for t in (recorded, live)]
-        one, two = (generator._question(t, (Kind.ACTION,), [1]) for t in pair)
+        one, two = (generator.question(t, (Kind.ACTION,), [1]) for t in pair)
         assert one.example.tokens_L.tolist() == two.example.tokens_L.tolist()
