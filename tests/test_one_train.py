@@ -56,7 +56,7 @@ def test_a_requeued_job_waits_for_the_one_before_it(tmp_path, monkeypatch):
             began = time.monotonic()
             with pytest.raises(ValueError, match=rf"process {os.getpid()} on"), run_directory.alone(tmp_path):
                 raise AssertionError("two are inside")
-            assert least <= time.monotonic() - began < least + 5
+            assert least <= time.monotonic() - began < least + 30
 
 
 def test_a_terminal_that_is_closed_saves_like_sigterm(folder):

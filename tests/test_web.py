@@ -176,7 +176,7 @@ def test_a_page_that_never_stops_asking_is_lost_in_time(page, opened, monkeypatc
     begun = time.monotonic()
     with pytest.raises(tab.LostError, match="does not answer"):
         do(page, f"click('{bid_of(page, 'button', 'Ask')}')")
-    assert time.monotonic() - begun < 10 and len(page.notices) == tab.MAX_NOTICES
+    assert time.monotonic() - begun < 60 and len(page.notices) == tab.MAX_NOTICES
 
 
 @needs_browser
@@ -196,7 +196,7 @@ def test_a_page_that_never_loads_is_stopped_and_told(page, opened, monkeypatch):
         begun = time.monotonic()
         do(page, f"click('{bid_of(page, 'link', 'slow')}')")
         assert page.notices == ["the page did not load within 1 seconds, and was stopped"]
-        assert time.monotonic() - begun < 10
+        assert time.monotonic() - begun < 60  # not for ever
     page.notices = []
     do(page, f"goto('{address}')")  # nobody listens any more
     assert "cannot be opened" in page.notices[0]
@@ -227,7 +227,7 @@ def test_a_large_page_is_read_in_time_and_within_the_budget(page, opened):
     rows = "".join(f"<div><button>Buy {n}</button><p>{'about it ' * 220}{n}</p></div>" for n in range(1000))
     assert len(rows) > 2_000_000
     lines = opened(rows)
-    assert time.monotonic() - begun < 60 and len(lines) > 2000
+    assert time.monotonic() - begun < 300 and len(lines) > 2000
     text = page_text(page.look(), 12_000)
     assert len(text) <= 12_000 and "nodes left out" in text
 

@@ -125,13 +125,13 @@ def test_a_site_that_stops_answering_is_an_outcome(opened, forge, monkeypatch):
     opened.reset("4")
     begun = time.monotonic()
     page = do(opened, "goto('__GITLAB__/slow')").units[0].text  # a script of it waits for an answer that never comes
-    assert "link 'Starred'" in do(opened, "noop()", 1).units[0].text and time.monotonic() - begun < 15
+    assert "link 'Starred'" in do(opened, "noop()", 1).units[0].text and time.monotonic() - begun < 60
     with running(Forge()) as other:
         opened._tab.run(f"document.querySelector('a').href = {other.url!r}")
     step = do(opened, f"click('{bid_of(page, 'link', 'Starred')}')", 2)
     assert not step.is_done and not step.is_invalid and "can’t be reached" in step.units[0].text
     do(opened, "goto('__GITLAB__/never')", 3)
-    assert time.monotonic() - begun < 40
+    assert time.monotonic() - begun < 120
 
 
 @needs_browser
