@@ -43,7 +43,6 @@ from anyorder_jax import command, files, paths, process, recipes, terminal
 from anyorder_jax.config import path_keys
 from anyorder_jax.evaluation import comparison, page, results, reuse
 from anyorder_jax.evaluation.suite import Suite
-from anyorder_jax.statistics import require_holm
 
 INTERRUPT_SECONDS = 8.0
 """What is running has so long to end after Ctrl-C, then it is killed: a compiler does not listen."""
@@ -371,7 +370,7 @@ def ablate(
       size: "small" or "full", where the suite has sizes.
 
     Raises:
-      ValueError: an unknown suite, size, variant or job, or statsmodels is missing.
+      ValueError: an unknown suite, size, variant or job.
       RuntimeError: a run failed; the others are finished first.
       InterruptedError: SIGTERM came. KeyboardInterrupt: Ctrl-C.
     """
@@ -383,7 +382,6 @@ def ablate(
         with stoppable(output_dir) as runner:
             run_one(suite, *jobs[job], directory, runner)
         return ""
-    require_holm()
     print(f"{suite.question}\n{len(jobs)} runs in {paths.shown(directory)}", flush=True)
     with stoppable(output_dir) as runner:
         run_all(suite, jobs, directory, num_workers, runner)

@@ -10,7 +10,6 @@ compared over seeds alone, whatever the number of episodes, and a single seed ha
 from __future__ import annotations
 
 import functools
-import importlib.util
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -281,25 +280,13 @@ def paired_difference(a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.
     return paired_over_seeds(sums[0] / sums[1], sums[2] / sums[3])
 
 
-def require_holm() -> None:
-    """Asks for what `holm` needs: before hours of runs, not after them.
-
-    Raises:
-      ValueError: when statsmodels is not installed.
-    """
-    if importlib.util.find_spec("statsmodels") is None:
-        raise ValueError("comparing needs statsmodels, which is missing: run `pip install 'anyorder-jax[report]'`.")
-
-
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values adjusted for their number (S. Holm 1979, by statsmodels): the k-th smallest times (n - k), never
-    decreasing. NaN, where nothing was tested, stays and is not counted."""
-    from statsmodels.stats.multitest import multipletests  # late: of the extra `report`
-
+    """p-values adjusted for their number (S. Holm, A simple sequentially rejective multiple test procedure, 1979): the
+    k-th smallest times (n - k), never decreasing, at most 1. NaN, where nothing was tested, stays and is not counted.
+    """
     p = np.asarray(p_values, float)
-    is_tested = ~np.isnan(p)
-    if is_tested.any():
-        p[is_tested] = multipletests(p[is_tested], method="holm")[1]
+    order = np.argsort(p)[: np.count_nonzero(~np.isnan(p))]  # NaN comes last
+    p[order] = np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)).clip(max=1)
     return p.tolist()
 
 
