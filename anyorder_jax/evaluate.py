@@ -5,6 +5,7 @@
         [--rules=greedy,sampled,visit_penalty --num_windows=8 --goals="red ball,blue key"]
         [--mesh=data:2,expert:4 --dtype=bfloat16 | int8]
         [--held_out=seed | layout] [--choosing=guided,checked] [--weights=last | ema] [--split=test]
+        [--threshold=0.95] [--reuse_prefix]                   (how a run of text writes its actions; docs/decoding.md)
 
 It leaves in the output directory:
 
@@ -55,6 +56,7 @@ from typing import Any
 from anyorder_jax import command, paths, process, run_directory, terminal, weights
 from anyorder_jax.acting import evaluation as playing
 from anyorder_jax.acting.choosing import CHOICES
+from anyorder_jax.acting.decoding import SURE, Decoding
 from anyorder_jax.acting.generator import Generator
 from anyorder_jax.asking import rows
 from anyorder_jax.asking.evaluation import Selection, choose_split
@@ -91,6 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 which=Which(tuple(filter(None, flags.goals.split(","))), flags.held_out),
                 is_average=flags.weights == "ema",
                 split=flags.split,
+                decoding=Decoding(flags.threshold, reuse_prefix=flags.reuse_prefix),
             )
             evaluate(flags.checkpoint, request)
         except (ValueError, OSError, ModuleNotFoundError) as error:
@@ -132,6 +135,8 @@ def _one_source(subject: Subject, directory: Path, request: Request) -> dict[str
     if not is_of_text(subject.config):
         if request.choosing:
             raise ValueError("--choosing: only runs of text act so; leave it out (--parts=decoding has a grid's ways).")
+        if request.decoding != SURE:
+            raise ValueError("--threshold, --reuse_prefix: only runs of text write their actions so; leave them out.")
         if request.split not in ("", "test"):
             raise ValueError("--split: only runs of text are asked about other splits than test; leave it out.")
         return of_grid.evaluate(subject, directory, request, say)
@@ -209,7 +214,7 @@ def _request_of(request: Request, is_text: bool, has_test: bool) -> tuple[Reques
     if not is_text:
         if not has_test:
             return None, "it has no test split, whose episodes would be asked about"
-        return dataclasses.replace(request, choosing=(), split=""), ""
+        return dataclasses.replace(request, choosing=(), split="", decoding=SURE), ""
     if "report" not in request.parts or request.subfolder:
         return None, "text is asked about its test episodes by --parts=report alone, held out as they are"
     return dataclasses.replace(request, parts=("report",)), ""
@@ -238,7 +243,7 @@ def _act_in_text(
       request: what is asked.
     """
     task = open_task(subject.config, loaded.tokenizer)
-    generator = Generator(subject.config, loaded.model_config, loaded.params, task)
+    generator = Generator(subject.config, loaded.model_config, loaded.params, task, request.decoding)
     split, _ = choose_split(task.directory, request.split)
     tasks = playing.tasks_of(task.directory, split, request.num_episodes)
     if request.environment:
@@ -296,6 +301,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--num_windows", type=int, default=8, help="windows asked per episode and question")
     parser.add_argument("--choosing", default="", help=f"of a run of text: also act so, of {', '.join(CHOICES)}")
+    parser.add_argument(
+        "--threshold", type=float, default=SURE.threshold,
+        help="of a run of text: probability from which a token of an action is taken; above 1: one a pass",
+    )  # fmt: skip
+    parser.add_argument("--reuse_prefix", action="store_true", help="of a run of text: as of `generate`; one device")
     parser.add_argument("--mesh", default="", help="AXIS:SIZE,...; default the run's, or one device")
     parser.add_argument(
         "--dtype", default="", choices=weights.DTYPES[1:], metavar=",".join(weights.DTYPES[1:]),

@@ -13,11 +13,13 @@ from pathlib import Path
 import pytest
 
 import shop_world
-from anyorder_jax import weights
+from anyorder_jax import evaluate, weights
 from anyorder_jax.acting import evaluation
+from anyorder_jax.acting.decoding import Decoding
 from anyorder_jax.acting.generator import Generator
 from anyorder_jax.data import sources
 from anyorder_jax.environments import registry
+from anyorder_jax.evaluation.request import Request
 from anyorder_jax.task import open_task
 from anyorder_jax.types import Kind
 
@@ -75,3 +77,11 @@ def test_it_is_solved_with_arguments_copied_from_the_page(trained):
         if unit.kind in (Kind.ACTION, Kind.OBSERVATION)
     }
     assert len(bought) >= 15 and not bought & seen and len(seen) > 100  # never seen in training, not learned by heart
+
+
+def test_the_command_acts_with_a_reused_prefix(trained, tmp_path):
+    """An approximation: most of the tasks must be solved all the same."""
+    how = Decoding(reuse_prefix=True)
+    found = evaluate.evaluate(str(trained[0]), Request(num_episodes=20, output_dir=str(tmp_path), decoding=how))
+    success = found["acting"]["measures"]["model"]["success"]
+    assert success["count"] == 20 and success["value"] >= 0.8, success

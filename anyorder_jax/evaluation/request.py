@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from anyorder_jax.acting.choosing import CHOICES
+from anyorder_jax.acting.decoding import SURE, Decoding
 from anyorder_jax.data.manifest import SPLITS
 from anyorder_jax.evaluation import policy
 from anyorder_jax.evaluation.held_out import HELD_OUT, Which
@@ -27,7 +28,7 @@ class Request:
     other ways in which the model chooses its actions, of `acting.choosing.CHOICES`. is_average: the running average of
     the weights (config.optimizer.ema_decay) in place of the last ones; the default output_dir then ends in "ema".
     which: which episodes: with certain goals, held out by seed or by layout. split: of text: which split's, of
-    `SPLITS`; empty: see `asking.evaluation.choose_split`.
+    `SPLITS`; empty: see `asking.evaluation.choose_split`. decoding: of text: how an action is written.
 
     Raises:
       ValueError: for a number that is too small, or a name that there is not.
@@ -46,6 +47,7 @@ class Request:
     is_average: bool = False
     which: Which = Which()  # noqa: RUF009 (a tuple)
     split: str = ""
+    decoding: Decoding = SURE
 
     def __post_init__(self) -> None:
         if self.num_episodes < 1 or self.num_windows < 1 or (self.seed is not None and self.seed < 0):
@@ -62,6 +64,7 @@ class Request:
             raise ValueError(f"--choosing: expected names out of {', '.join(CHOICES)}, got {strange}.")
         if self.split and self.split not in SPLITS:
             raise ValueError(f"--split: expected one of {', '.join(SPLITS)}, got {self.split!r}.")
+        self.decoding.refuse_nonsense()
         if self.which.held_out not in HELD_OUT:
             raise ValueError(f"--held_out: expected one of {', '.join(HELD_OUT)}, got {self.which.held_out!r}.")
 
