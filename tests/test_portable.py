@@ -7,11 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import exports
 import torch_model
+from anyorder_jax import decode
 from conversion.__main__ import main
 from saved_runs import MODEL, save_run, write_model
 
@@ -216,6 +218,12 @@ def test_draws_follow_the_distribution_and_the_generator():
     assert torch.equal(draw(0), draw(0)) and not torch.equal(draw(0), draw(1))
     share = float((draw(0)[:, 5] == top).float().mean())
     assert abs(share - float(logits.softmax(-1)[top])) < 5 * (0.25 / 512) ** 0.5
+    kept_V = np.isfinite(np.asarray(decode.nucleus(jnp.asarray(logits.numpy()), 0.2)))
+    generator = torch.Generator().manual_seed(0)
+    few = model.infill(row, mask_token_id=299, temperature=1.0, top_p=0.2, generator=generator).tokens_BL[:, 5]
+    assert 1 < kept_V.sum() < 100 and set(few.tolist()) == set(np.flatnonzero(kept_V))
+    with pytest.raises(ValueError, match="top_p: expected a share"):
+        model.infill(row, mask_token_id=299, temperature=1.0, top_p=0)
     with pytest.raises(ValueError, match="pass mask_token_id="):
         model.infill(row)
     with pytest.raises(TypeError, match="treshold"):

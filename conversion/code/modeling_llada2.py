@@ -334,12 +334,14 @@ class LLaDA2MoeModel(LLaDA2MoePreTrainedModel):
 
 class Decoding(NamedTuple):
     """How holes are filled. A token is accepted from probability `threshold` on, and the surest of the block always;
-    temperature 0 takes the likeliest, 1 draws from the distribution (with `generator`). Blocks of `block_length` are
+    temperature 0 takes the likeliest, 1 draws from the distribution (with `generator`), of which `top_p` below 1 leaves
+    the smallest set of likeliest tokens that holds that share of the probability. Blocks of `block_length` are
     filled one after another. `end_token_ids` end a unit: none is accepted while anything before it in its unit is open,
     and what follows is filled with the first of them. None: those of config.json."""
 
     threshold: float = 0.95
     temperature: float = 0.0
+    top_p: float = 1.0
     block_length: int = 32
     causal_block_size: int | None = None
     mask_token_id: int | None = None
@@ -441,7 +443,8 @@ class LLaDA2MoeModelLM(LLaDA2MoePreTrainedModel):
             drawn_BN = logits_BNV.argmax(-1)
             if how.temperature:
                 uniform = torch.rand(logits_BNV.shape, generator=how.generator, device=logits_BNV.device)
-                drawn_BN = (logits_BNV - how.temperature * (-uniform.clamp(min=1e-30).log()).log()).argmax(-1)
+                tempered_BNV = _nucleus(logits_BNV / how.temperature, how.top_p)
+                drawn_BN = (tempered_BNV - (-uniform.clamp(min=1e-30).log()).log()).argmax(-1)
             p_BN = logits_BNV.softmax(-1).gather(2, drawn_BN[..., None])[..., 0]
             is_held_BN = torch.isin(drawn_BN, end_ids) & (is_before_BNN & is_open_BN[:, None]).any(-1)
             lowest_B1 = block_BN.masked_fill(~is_open_BN, torch.iinfo(block_BN.dtype).max).amin(1, keepdim=True)
@@ -478,6 +481,19 @@ class LLaDA2MoeModelLM(LLaDA2MoePreTrainedModel):
 def _at(x_BLX: torch.Tensor, place_BN: torch.Tensor) -> torch.Tensor:
     """x at places of each row: [B, N, X]."""
     return x_BLX.gather(1, place_BN[..., None].expand(-1, -1, x_BLX.shape[-1]))
+
+
+def _nucleus(logits_BNV: torch.Tensor, top_p: float) -> torch.Tensor:
+    """-inf for what is outside of the smallest set of likeliest tokens that holds `top_p` of the probability."""
+    if not 0 < top_p <= 1:
+        raise ValueError(f"top_p: expected a share of the probability above 0 and at most 1, got {top_p}.")
+    if top_p == 1:
+        return logits_BNV
+    p_BNV = logits_BNV.softmax(-1)
+    falling_BNV = p_BNV.sort(-1, descending=True).values
+    is_needed_BNV = falling_BNV.cumsum(-1) - falling_BNV < top_p
+    least_BN1 = falling_BNV.masked_fill(~is_needed_BNV, torch.inf).amin(-1, keepdim=True)
+    return logits_BNV.masked_fill(p_BNV < least_BN1, -torch.inf)
 
 
 def _runs(is_hidden_BL: torch.Tensor, block_length: int) -> tuple[torch.Tensor, torch.Tensor]:
