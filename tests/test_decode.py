@@ -180,8 +180,9 @@ def writer(parts):
     return parts[-1], Generator(*parts)
 
 
-def test_a_batch_writes_what_single_episodes_write(writer):
+def test_a_batch_writes_what_single_episodes_write(writer, monkeypatch):
     opened, generator = writer
+    monkeypatch.setattr("anyorder_jax.acting.generator.MAX_BLOCKS", 2)  # random weights never end; each length compiles
     assert opened.decision() == (Kind.THOUGHT, Kind.ACTION)  # two turns of three begin with a thought
     seen = zip(map(shop.make_trajectory, range(5)), (3, 6, 10, 3, 10), strict=True)
     episodes = [dataclasses.replace(episode, units=episode.units[:num]) for episode, num in seen]
@@ -209,7 +210,8 @@ def test_samples_of_one_context_in_a_batch_are_those_of_single_runs(writer, monk
     assert len({written.units for written in together}) == 3
 
 
-def test_a_mesh_writes_what_one_device_writes(writer, parts):
+def test_a_mesh_writes_what_one_device_writes(writer, parts, monkeypatch):
+    monkeypatch.setattr("anyorder_jax.acting.generator.MAX_BLOCKS", 1)
     config, model_config, params, opened = parts
     mesh = mesh_of(config, "data:2,fsdp:2,expert:2")
     shapes = state.abstract_params(model_config, mesh, "float32")
