@@ -1,5 +1,6 @@
 """Masking: what may be hidden, what is asked, how often, for every order and granularity."""
 
+import dataclasses
 import pickle
 from collections import Counter
 
@@ -8,9 +9,12 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from anyorder_jax.config import ORDERS, MaskingConfig
+import shop
+from anyorder_jax.config import ORDERS, MaskingConfig, defaults, freeze
+from anyorder_jax.data import units
 from anyorder_jax.masking import rates
 from anyorder_jax.masking.sampler import AnyOrderMaskSampler, complement
+from anyorder_jax.task import open_task
 from anyorder_jax.types import GRID_LEVELS, Field, Hidden, Kind, Tokenised
 
 G, O, A, W = Kind.GOAL, Kind.OBSERVATION, Kind.ACTION, Kind.THOUGHT  # noqa: E741
@@ -363,3 +367,45 @@ def test_granularity_takes_the_whole_slot(granularity, expected):
         for h in draws(sampler(rate=1e-9, granularity=granularity), example, 100)
     }
     assert expected in shown
+
+
+def test_partly_written_decisions_show_words_and_never_an_end():
+    example = make_example([(G, True, [[2]]), (O, True, [[3]]), (A, True, [[4]]), (O, True, [[2]])])
+    places = np.flatnonzero(example.slots_GL[0] == 2)
+    fields = example.field_L.copy()
+    fields[places[-1]] = Field.END  # two words, the first end, one more
+    example = dataclasses.replace(example, field_L=fields)
+    whole = AnyOrderMaskSampler(MaskingConfig(order="causal"))(np.random.default_rng(0), example)
+    partly = AnyOrderMaskSampler(MaskingConfig(order="causal", partial=1.0))
+    draws = [partly(np.random.default_rng(seed), example) for seed in range(2000)]
+    shown_NL = np.array([whole.is_hidden_L & ~draw.is_hidden_L for draw in draws])
+    share_L = shown_NL.mean(0)
+    assert (np.abs(share_L[places[:2]] - 0.5) < 0.05).all() and share_L.sum() == share_L[places[:2]].sum()
+    both = (shown_NL[:, places[:2]].all(1)).mean(), (~shown_NL[:, places[:2]].any(1)).mean()
+    np.testing.assert_allclose(both, 1 / 3, atol=0.05)  # one probability for both: a third each, not a quarter
+    for draw in draws:
+        np.testing.assert_array_equal(draw.is_target_L, whole.is_target_L & draw.is_hidden_L)
+    half = AnyOrderMaskSampler(MaskingConfig(order="causal", partial=0.5))
+    same = [(half(np.random.default_rng(seed), example).is_hidden_L == whole.is_hidden_L).all() for seed in range(2000)]
+    assert abs(np.mean(same) - (0.5 + 0.5 / 3)) < 0.05
+    with pytest.raises(ValueError, match=r"masking.partial: expected a share in \[0, 1\]"):
+        MaskingConfig(partial=1.5)
+
+
+def test_the_first_end_of_a_text_is_never_shown(tmp_path):
+    shop.write(tmp_path)
+    config = defaults()
+    config.data.path, config.data.num_episodes, config.data.num_tokens = str(tmp_path), 0, 300
+    config.data.blocks = "action:16,thought:16"
+    opened = open_task(freeze(config))
+    partly = AnyOrderMaskSampler(MaskingConfig(order="causal", causal_step="any", partial=1.0))
+    end_ids, num_shown = sorted(opened.vocabulary.frames.end_ids), 0
+    for number in range(40):
+        example = units.tokenise(shop.make_trajectory(number), opened.codec, opened.vocabulary, opened.layout)
+        hidden = partly(np.random.default_rng(number), example)
+        asked = np.unique(example.slots_GL[0][hidden.is_target_L])
+        for unit in asked:
+            is_end_L = (example.slots_GL[0] == unit) & np.isin(example.tokens_L, end_ids)
+            assert is_end_L.any() and hidden.is_target_L[is_end_L].all()
+            num_shown += np.count_nonzero((example.slots_GL[0] == unit) & ~hidden.is_hidden_L)
+    assert num_shown > 40

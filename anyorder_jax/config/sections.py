@@ -98,12 +98,14 @@ class MaskingConfig:
     schedule: str = "constant"  # "constant", "linear" or "cosine"
     rates: str = ""  # what p is multiplied by, by role ("observation:0,action:2"); default 1, and 0 for system text
     causal_step: str = "last"  # which action `causal` asks: "last" of the example (windows), or "any"
+    partial: float = 0.0  # share of draws of the orders that name whole units that show a random part of what they ask
     branches: float = 0.0  # share of `forward` and `prefix` draws that ask what a recorded branch led to
     complementary: bool = False  # also train on the inverse of every mask, in the same batch
 
     def __post_init__(self) -> None:
         orders = parse_mixture(self.order, ORDERS, "masking.order")
         require(0 <= self.branches <= 1, "masking.branches", "a share in [0, 1]", self.branches)
+        require(0 <= self.partial <= 1, "masking.partial", "a share in [0, 1]", self.partial)
         require(
             not self.branches or bool({"forward", "prefix"} & orders.keys()),
             "masking.branches", "0 with an order that has no forward and no prefix", self.branches,

@@ -41,7 +41,8 @@ class AnyOrderMaskSampler:
 
     `orders` has the pictures of all orders, `granularity` those of all granularities. The granularity is that
     of the random set of `any_order` and `suffix`; the other orders name whole units, and report "unit". The
-    scales of the configuration thin the random set only: an order that names what it hides, hides it.
+    scales of the configuration thin the random set only: an order that names what it hides, hides it (whole, or
+    with `partial` some of its words).
 
     An order that an example cannot answer (causal or inverse without an expert action, prefix or forward
     without a later observation, goal without a goal) becomes `any_order` for it, and `Hidden.order` says so.
@@ -80,7 +81,8 @@ class AnyOrderMaskSampler:
         choice = self._choose(rng, example, order, rate)
         if choice is not None:
             rate_of_targets = rate if order == "inverse" else 1.0
-            return spread(example, slots_of(example, "unit"), choice, order, "unit", rate_of_targets)
+            hidden = spread(example, slots_of(example, "unit"), choice, order, "unit", rate_of_targets)
+            return self._partly_written(rng, example, hidden)
         return self._draw_random(rng, example, order, granularity, rate)
 
     def complement(self, example: Tokenised, hidden: Hidden) -> Hidden:
@@ -100,6 +102,21 @@ class AnyOrderMaskSampler:
             case "goal":
                 return orders.goal(example)
         return None
+
+    def _partly_written(self, rng: np.random.Generator, example: Tokenised, hidden: Hidden) -> Hidden:
+        """`masking.partial` of the draws as a decoder sees them on its way: each word of what is asked is shown with
+        one probability drawn from U[0, 1]. A unit's ends stay hidden, since no decoder writes them before its words.
+
+            whole      x x   x x x      (the action "take red apple", then ends)
+            partly     x red x x x
+        """
+        if not self.config.partial or rng.random() >= self.config.partial:
+            return hidden
+        is_shown_L = rng.random(len(example)) >= rng.random()
+        is_shown_L &= hidden.is_target_L & _is_word(example)
+        return hidden._replace(
+            is_hidden_L=hidden.is_hidden_L & ~is_shown_L, is_target_L=hidden.is_target_L & ~is_shown_L
+        )
 
     def _draw_random(
         self, rng: np.random.Generator, example: Tokenised, order: str, granularity: str, rate: float
@@ -154,6 +171,17 @@ def _complement(example: Tokenised, hidden: Hidden, scales: np.ndarray) -> Hidde
         return rest
     picked = candidates[zlib.crc32(example.tokens_L.tobytes()) % len(candidates)]
     return _add_slot(rest, example, slots, picked)
+
+
+def _is_word(example: Tokenised) -> np.ndarray:
+    """bool [L]: the tokens of units before their first end, which is the last one that is not `Field.END`. A unit
+    of one token has none: it is written whole."""
+    unit_L = example.slots_GL[0]
+    is_own_L = (unit_L >= 0) & ~np.isin(example.field_L, (Field.FRAME, Field.FILLER, Field.END))
+    places = np.flatnonzero(is_own_L)
+    is_last = np.append(unit_L[places][1:] != unit_L[places][:-1], True)[: len(places)]
+    is_own_L[places[is_last]] = False
+    return is_own_L
 
 
 def _eligible_slots(example: Tokenised, slots: Slots, scale_U: np.ndarray) -> np.ndarray:
