@@ -150,6 +150,7 @@ def _one_source(subject: Subject, directory: Path, request: Request) -> dict[str
     if request.environment:
         registry.make_session(request.environment).close()  # before anything is loaded
     mesh = mesh_of(subject.config, request.mesh)
+    request.decoding.refuse_devices(mesh.size)  # before hours of asking
     report.make_directory(directory)
     loaded = weights.load_for_inference(subject.path, mesh, request.dtype, subject.is_average)
     if request.environment:

@@ -4,6 +4,7 @@ The real commands (a minute or two of two cores): collect, train, then the check
 codes no training episode has.
 """
 
+import dataclasses
 import os
 import re
 import subprocess
@@ -81,7 +82,10 @@ def test_it_is_solved_with_arguments_copied_from_the_page(trained):
 
 def test_the_command_acts_with_a_reused_prefix(trained, tmp_path):
     """An approximation: most of the tasks must be solved all the same."""
-    how = Decoding(reuse_prefix=True)
-    found = evaluate.evaluate(str(trained[0]), Request(num_episodes=20, output_dir=str(tmp_path), decoding=how))
+    request = Request(num_episodes=20, output_dir=str(tmp_path / "out"), decoding=Decoding(reuse_prefix=True))
+    with pytest.raises(ValueError, match="--reuse_prefix: expected weights on one device, they lie on 8"):
+        evaluate.evaluate(str(trained[0]), request)
+    assert not (tmp_path / "out").exists()  # refused before anything is asked
+    found = evaluate.evaluate(str(trained[0]), dataclasses.replace(request, mesh="data:1"))
     success = found["acting"]["measures"]["model"]["success"]
     assert success["count"] == 20 and success["value"] >= 0.8, success

@@ -21,6 +21,18 @@ class Decoding(NamedTuple):
     top_p: float = 1.0
     reuse_prefix: bool = False
 
+    def refuse_devices(self, num_devices: int) -> None:
+        """Raises ValueError where weights on so many devices cannot be decoded so.
+
+        Args:
+          num_devices: of the mesh.
+        """
+        if self.reuse_prefix and num_devices > 1:
+            raise ValueError(
+                f"--reuse_prefix: expected weights on one device, they lie on {num_devices}. Leave it out, or say "
+                "--mesh=data:1."
+            )
+
     @property
     def draws(self) -> decode.Draws:
         """How tokens are drawn."""

@@ -77,19 +77,12 @@ class Generator:
         else:
             self._fill = decode.make_fill(config, model_config, ends[0], self._mesh, closing_ids=ends[1])
         self._reuse = self._fill if self._model_block else prefix_decode.make_fill(config, model_config, *ends)
-        self._refuse_mesh(decoding)
+        decoding.refuse_devices(self._mesh.size)
         vocabulary = task.vocabulary
         self._is_word_V = np.zeros(model_config.vocab_size, bool)
         self._is_word_V[sorted(set(vocabulary.tokenizer.get_vocab().values()) - vocabulary.reserved_ids)] = True
         may_V = self._is_word_V | np.isin(np.arange(len(self._is_word_V)), self._end_ids)
         self.scores = Scores(config, model_config, params, (vocabulary.mask_id, vocabulary.pad_id), may_V)
-
-    def _refuse_mesh(self, decoding: Decoding) -> None:
-        if decoding.reuse_prefix and self._mesh.size > 1:
-            raise ValueError(
-                f"--reuse_prefix: expected weights on one device, they lie on {self._mesh.size}. Leave it out, or say "
-                "--mesh=data:1."
-            )
 
     @property
     def decoding(self) -> Decoding:
@@ -302,5 +295,5 @@ def with_decoding(generator: Generator, decoding: Decoding) -> Generator:
     other = object.__new__(Generator)
     other.__dict__.update(generator.__dict__)
     other._decoding = decoding
-    other._refuse_mesh(decoding)
+    decoding.refuse_devices(other._mesh.size)
     return other
