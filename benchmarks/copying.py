@@ -39,6 +39,8 @@ def config_of(data: Path, steps: int, seed: int) -> Config:
     """The recipe, any order alone: every update asks for observations."""
     values = runpy.run_path(recipes.find_recipe("textworld_cooking"))["get_config"]()
     values.seed, values.data.path, values.masking.order = seed, str(data), "any_order"
+    values.masking.rates, values.masking.rate, values.masking.rate_max = "goal:0", 0.15, 0.5
+    values.model.preset = "text"  # whose attention is changed
     values.train.num_steps = values.log.validate_every_steps = steps
     return freeze_typed(values)
 
