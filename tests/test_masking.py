@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import shop
-from anyorder_jax.config import ORDERS, MaskingConfig, defaults, freeze
+from anyorder_jax.config import ORDERS, Config, LossConfig, MaskingConfig, defaults, freeze
 from anyorder_jax.data import units
 from anyorder_jax.masking import rates
 from anyorder_jax.masking.sampler import AnyOrderMaskSampler, complement
@@ -390,6 +390,8 @@ def test_partly_written_decisions_show_words_and_never_an_end():
     assert abs(np.mean(same) - (0.5 + 0.5 / 3)) < 0.05
     with pytest.raises(ValueError, match=r"masking.partial: expected a share in \[0, 1\]"):
         MaskingConfig(partial=1.5)
+    with pytest.raises(ValueError, match=r"masking.partial: expected 0 with loss.normalisation 'rate'"):
+        Config(masking=MaskingConfig(partial=0.5), loss=LossConfig(normalisation="rate"))
 
 
 def test_the_first_end_of_a_text_is_never_shown(tmp_path):

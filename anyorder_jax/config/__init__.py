@@ -68,6 +68,11 @@ class Config:
             "optimizer.expert_bias_rate", "0 with LoRA (lora.rank > 0), whose base is frozen",
             self.optimizer.expert_bias_rate,
         )  # fmt: skip
+        require(
+            not (self.masking.partial and self.loss.normalisation == "rate"),
+            "masking.partial", "0 with loss.normalisation 'rate' (its 1/t is not that of a partly shown unit)",
+            self.masking.partial,
+        )  # fmt: skip
         orders = parse_mixture(self.masking.order, ORDERS, "masking.order")
         require(
             not ("causal" in orders and self.data.window == 0 and self.masking.causal_step == "last"),

@@ -70,7 +70,8 @@ class AnyOrderMaskSampler:
 
         Returns:
           Hidden. Its rate is p for `any_order`, `suffix` and `inverse` (before the kinds' scales), and 1 for
-          the other orders, whose targets are hidden with certainty. Filler is hidden with its slot and never
+          the other orders, whose targets are hidden with certainty (also where `partial` then shows some words:
+          the configuration refuses it where a loss divides by the rate). Filler is hidden with its slot and never
           a target; frame is never hidden.
         """
         order, granularity = self._orders.draw(rng), self._granularities.draw(rng)
@@ -105,7 +106,8 @@ class AnyOrderMaskSampler:
 
     def _partly_written(self, rng: np.random.Generator, example: Tokenised, hidden: Hidden) -> Hidden:
         """`masking.partial` of the draws as a decoder sees them on its way: each word of what is asked is shown with
-        one probability drawn from U[0, 1]. A unit's ends stay hidden, since no decoder writes them before its words.
+        one probability drawn from U[0, 1], as LLaDA's fine-tuning hides an answer (arXiv 2502.09992). A unit's ends
+        stay hidden, since no decoder writes them before its words.
 
             whole      x x   x x x      (the action "take red apple", then ends)
             partly     x red x x x
@@ -175,7 +177,8 @@ def _complement(example: Tokenised, hidden: Hidden, scales: np.ndarray) -> Hidde
 
 def _is_word(example: Tokenised) -> np.ndarray:
     """bool [L]: the tokens of units before their first end, which is the last one that is not `Field.END`. A unit
-    of one token has none: it is written whole."""
+    of one token has none: it is written whole. (In units of fixed slots, without ends, this leaves out the last word.)
+    """
     unit_L = example.slots_GL[0]
     is_own_L = (unit_L >= 0) & ~np.isin(example.field_L, (Field.FRAME, Field.FILLER, Field.END))
     places = np.flatnonzero(is_own_L)
