@@ -253,7 +253,8 @@ def _act_in_text(
         task, generator, world, tasks, seed=request.seed or 0,
         choosing={name: CHOICES[name] for name in request.choosing}, say=say,
     )  # fmt: skip
-    content = playing.as_json(found)
+    how = {"threshold": request.decoding.threshold, "reuse_prefix": request.decoding.reuse_prefix}
+    content = {"decoding": how} | playing.as_json(found)
     report.write_json(directory / "acting.json", content)  # before it is printed: nobody may be there
     playing.write_played(directory / "played", world, found["policies"][playing.MODEL]["episodes"])
     print("\n" + playing.table(found))

@@ -87,5 +87,6 @@ def test_the_command_acts_with_a_reused_prefix(trained, tmp_path):
         evaluate.evaluate(str(trained[0]), request)
     assert not (tmp_path / "out").exists()  # refused before anything is asked
     found = evaluate.evaluate(str(trained[0]), dataclasses.replace(request, mesh="data:1"))
+    assert found["acting"]["decoding"] == {"threshold": 0.95, "reuse_prefix": True}
     success = found["acting"]["measures"]["model"]["success"]
     assert success["count"] == 20 and success["value"] >= 0.8, success
