@@ -128,7 +128,7 @@ def test_what_is_sent_is_text_on_the_pages(stand_ins):
     assert "&lt;script&gt;1&lt;/script&gt;" in ask(forum + headers["Location"])[1]
 
 
-def test_stores_are_put_back_at_once(stand_ins):
+def test_stores_are_put_back(stand_ins):
     forum, forge = stand_ins.addresses["reddit"], stand_ins.addresses["gitlab"]
     page = f"{forum}/user/MarvelsGrantMan136"
     before = ask(page)[1], ask(f"{forge}/byteblaze")[1]
