@@ -5,6 +5,8 @@
                 `moment_dtype`)
     adamw8bit   2 bytes + 2/64              one GPU, or fewer: block-wise 8 bits (arXiv 2110.02861)
     adafactor   ~0                          nothing else fits (arXiv 1804.04235)
+    muon        4 bytes, 8 outside layers   random weights are to learn from few updates: the layers'
+                                            matrices by Muon (arXiv 2502.16982), all others by AdamW
 
 `offload` lets any of these wait on the host between updates (step.py, sharding.fetch).
 Bfloat16 weights lose updates below 1/256 of their size; `stochastic_rounding` keeps them on average.
@@ -12,12 +14,15 @@ Bfloat16 weights lose updates below 1/256 of their size; `stochastic_rounding` k
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import re
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from optax.contrib import MuonDimensionNumbers, MuonState, scale_by_muon
 
 from anyorder_jax.config import OptimizerConfig
 from anyorder_jax.model import lora
@@ -212,7 +217,66 @@ def apply_updates(params: Any, updates: Any, key: jax.Array | None) -> Any:
     return treedef.unflatten(summed)
 
 
-def _rule(config: OptimizerConfig) -> optax.GradientTransformation:
+MUON_RMS = 0.2
+"""Root mean square of Muon's updates before the learning rate: about Adam's, so that rate and decay mean the same in
+both (arXiv 2502.16982, section 2.2)."""
+
+LABELS = frozenset({"trained", "frozen", "muon", "adamw"})
+"""By which `optax.partition` sorts weights: keys in front of a weight's path in the optimizer's state."""
+
+
+def _is_layer_matrix(path: tuple[Any, ...]) -> bool:
+    return path[-1].key in lora.ALL_MATRICES
+
+
+def scale_by_matrix_muon(head_width: int, moment_dtype: str) -> optax.GradientTransformation:
+    """Optax's Muon for the matrices of stacked layers. Each layer, expert and head is orthogonalised by itself, gate
+    and up too: as one matrix, values with their large gradients would hold back queries and keys.
+
+    The momentum has the weight's shape, so it lies where the weight does.
+
+    Args:
+      head_width: dims of a head; the last dimension of `query_key_value` counts heads times these.
+      moment_dtype: of the momentum.
+    """
+
+    def by_head(tree: Any) -> Any:
+        def view(path: Any, x: jax.Array) -> jax.Array:
+            return x.reshape(*x.shape[:-1], -1, head_width) if path[-1].key == "query_key_value" else x
+
+        return jax.tree_util.tree_map_with_path(view, tree)
+
+    def dimensions(tree: Any) -> Any:
+        return jax.tree_util.tree_map_with_path(
+            lambda path, x: MuonDimensionNumbers(lora.in_dim(path[-1].key), x.ndim - 1), tree
+        )
+
+    muon = scale_by_muon(mu_dtype=moment_dtype, weight_dimension_numbers=dimensions)
+
+    def update(grads: Any, state: MuonState, params: Any = None) -> tuple[Any, MuonState]:
+        del params
+        directions, moved = muon.update(by_head(grads), state._replace(mu=by_head(state.mu)))
+
+        def scaled(path: Any, x: jax.Array, grad: jax.Array) -> jax.Array:
+            longer = max(x.shape[lora.in_dim(path[-1].key)], x.shape[-1])
+            return (MUON_RMS * math.sqrt(longer) * x).reshape(grad.shape)
+
+        shaped = jax.tree.map(lambda mu, old: mu.reshape(old.shape), moved.mu, state.mu)
+        return jax.tree_util.tree_map_with_path(scaled, directions, grads), moved._replace(mu=shaped)
+
+    return optax.GradientTransformation(muon.init, update)
+
+
+def _rule(config: OptimizerConfig, params: Any) -> optax.GradientTransformation:
+    if config.name == "muon":
+        adamw = _rule(dataclasses.replace(config, name="adamw"), params)
+        matrices = scale_by_matrix_muon(params["moe"]["key_norm"].shape[-1], config.moment_dtype)
+        return optax.partition(
+            {"muon": matrices, "adamw": adamw},
+            lambda tree: jax.tree_util.tree_map_with_path(
+                lambda path, _: "muon" if _is_layer_matrix(path) else "adamw", tree
+            ),
+        )
     if config.name == "adafactor":
         return optax.chain(
             optax.scale_by_factored_rms(decay_rate=0.8, min_dim_size_to_factor=64), optax.clip_by_block_rms(1.0)
@@ -274,7 +338,7 @@ def make_optimizer(
     rule = optax.chain(
         clip_by_global_norm(config.clip_norm),
         optax.chain(  # as optax.adamw
-            _rule(config),
+            _rule(config, params),
             optax.add_decayed_weights(config.weight_decay, mask=lambda tree: match_rules(tree, DECAY[config.decay])),
             optax.scale_by_learning_rate(schedule),
         ),

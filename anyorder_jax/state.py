@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +14,7 @@ from anyorder_jax import sharding
 from anyorder_jax.config import NO_LORA, LoRAConfig
 from anyorder_jax.model import lora, transformer
 from anyorder_jax.model.config import ModelConfig
+from anyorder_jax.optimizer import LABELS
 
 
 class TrainState(NamedTuple):
@@ -90,9 +92,9 @@ def state_shardings(
 
 def _dict_keys(path: Any) -> tuple[str, ...]:
     """The part of a path that names a weight: an optimizer wraps the model's dictionaries in its own tuples, and
-    `optax.partition` in a dictionary of labels."""
+    `optax.partition` in dictionaries of labels."""
     keys = tuple(p.key for p in path if isinstance(p, jax.tree_util.DictKey))
-    return keys[1:] if keys and keys[0] == "trained" else keys
+    return tuple(itertools.dropwhile(LABELS.__contains__, keys))
 
 
 def create(

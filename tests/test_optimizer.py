@@ -1,6 +1,7 @@
 """What each optimizer holds, that its rounding is right on average, and that it learns."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -22,12 +23,13 @@ OPTIONS = {
     "bfloat16 moments": (OptimizerConfig(moment_dtype="bfloat16"), ModelSelection()),
     "8 bits": (OptimizerConfig(name="adamw8bit"), ModelSelection()),
     "adafactor": (OptimizerConfig(name="adafactor"), ModelSelection()),
+    "muon": (OptimizerConfig(name="muon"), ModelSelection()),
     "bfloat16 weights": (OptimizerConfig(stochastic_rounding=True, moment_dtype="bfloat16"), NARROW),
     "bfloat16 weights, 8 bits": (OptimizerConfig(stochastic_rounding=True, name="adamw8bit"), NARROW),
 }
 BYTES_PER_WEIGHT = {
     "float32": 12, "float32, computed in bfloat16": 12, "bfloat16 moments": 8, "8 bits": 6.13, "adafactor": 4.6,
-    "bfloat16 weights": 6, "bfloat16 weights, 8 bits": 4.13,
+    "muon": 9, "bfloat16 weights": 6, "bfloat16 weights, 8 bits": 4.13,
 }  # fmt: skip
 
 
@@ -59,6 +61,55 @@ def test_quantised_moments_lie_with_their_weights_on_a_mesh(devices):
     bits, weight = moments.first["moe"]["expert_down"].bits, trainer.state.params["moe"]["expert_down"]
     assert bits.sharding == weight.sharding and not bits.sharding.is_fully_replicated
     alone = Trainer(config_of("8 bits"))
+    np.testing.assert_allclose(trainer.run([BATCH] * 3), alone.run([BATCH] * 3), rtol=1e-2)
+
+
+def test_muon_moves_every_head_gate_and_expert_alike_and_the_rest_as_adamw():
+    shapes = Trainer(config_of("muon")).state.params
+    grads = jax.tree.map(lambda p: jax.random.normal(jax.random.key(p.size), p.shape), shapes)
+    width = shapes["moe"]["key_norm"].shape[-1]
+    grads["moe"]["query_key_value"] = grads["moe"]["query_key_value"].at[..., :width].multiply(1e3)  # a loud head
+    config = dataclasses.replace(OPTIONS["muon"][0], weight_decay=0, clip_norm=1e9, learning_rate=1.0, warmup_steps=1)
+    moved = {}
+    for name in ("muon", "adamw"):
+        rule, _ = optimizer.make_optimizer(dataclasses.replace(config, name=name), 100, shapes)
+        moved[name] = rule.update(grads, rule.init(shapes), shapes)[0]
+    for path in (("embedding",), ("head",), ("moe", "router"), ("moe", "input_norm")):
+        one, other = (functools.reduce(lambda node, key: node[key], path, moved[name]) for name in ("muon", "adamw"))
+        np.testing.assert_array_equal(one, other)
+    qkv = np.asarray(moved["muon"]["moe"]["query_key_value"])
+    heads = np.moveaxis(qkv.reshape(*qkv.shape[:2], -1, width), 2, 1)
+    gates = np.moveaxis(np.asarray(moved["muon"]["moe"]["expert_gate_up"]), 3, 2)
+    for matrices in (heads, gates, np.asarray(moved["muon"]["moe"]["attention_output"])):
+        sizes = np.sqrt(np.square(matrices).mean((-2, -1)))
+        # five Newton-Schulz steps bring singular values near 1, not to it
+        assert (abs(sizes / optimizer.MUON_RMS - 1) < 0.25).all()
+    assert np.linalg.cond(heads).max() < 3
+
+
+def test_muon_on_a_plain_matrix_is_optaxs():
+    tree = {"down": jax.random.normal(jax.random.key(0), (1, 12, 8))}
+    ours = optimizer.scale_by_matrix_muon(4, "float32")
+    theirs = optax.contrib.muon(1.0, consistent_rms=optimizer.MUON_RMS)
+    plain = {"down": tree["down"][0]}
+    states = [ours.init(tree), theirs.init(plain)]
+    for scale in (1.0, -0.5):
+        one, states[0] = ours.update(jax.tree.map(lambda x, s=scale: x * s, tree), states[0])
+        other, states[1] = theirs.update(jax.tree.map(lambda x, s=scale: x * s, plain), states[1], plain)
+        np.testing.assert_allclose(one["down"][0], -other["down"], rtol=1e-5)
+
+
+def test_muons_momentum_lies_with_its_weights_on_a_mesh(devices):
+    mesh = MeshConfig(data=1, fsdp=2, expert=2)
+    trainer = Trainer(config_of("muon", mesh=mesh), devices[:4])
+    rule = trainer.state.opt_state.inner_states["trained"].inner_state[1][0]
+    momentum = rule.inner_states["muon"].inner_state.mu["moe"]
+    for name in ("query_key_value", "expert_down"):
+        weight = trainer.state.params["moe"][name]
+        assert momentum[name].sharding == weight.sharding and not weight.sharding.is_fully_replicated
+    second = rule.inner_states["adamw"].inner_state.nu["embedding"]
+    assert second.sharding == trainer.state.params["embedding"].sharding
+    alone = Trainer(config_of("muon"))
     np.testing.assert_allclose(trainer.run([BATCH] * 3), alone.run([BATCH] * 3), rtol=1e-2)
 
 

@@ -69,6 +69,10 @@ class Config:
             self.optimizer.expert_bias_rate,
         )  # fmt: skip
         require(
+            not (self.optimizer.name == "muon" and self.lora.rank),
+            "optimizer.name", "'adamw' with LoRA (lora.rank > 0): Muon is for whole matrices", self.optimizer.name,
+        )  # fmt: skip
+        require(
             not (self.masking.partial and self.loss.normalisation == "rate"),
             "masking.partial", "0 with loss.normalisation 'rate' (its 1/t is not that of a partly shown unit)",
             self.masking.partial,

@@ -193,8 +193,8 @@ NO_LORA = LoRAConfig()
 class OptimizerConfig:
     """Which optimizer, with warm-up and cosine decay, clipping by the global norm."""
 
-    name: str = "adamw"  # "adamw", "adamw8bit" or "adafactor": optimizer.py says when
-    moment_dtype: str = "float32"  # of adamw; "bfloat16" halves its state
+    name: str = "adamw"  # "adamw", "adamw8bit", "adafactor" or "muon": optimizer.py says when
+    moment_dtype: str = "float32"  # of adamw and muon; "bfloat16" halves their state
     offload: bool = False  # moments wait in the host's memory (pinned) and are on the device during the update only
     stochastic_rounding: bool = False  # of bfloat16 weights (model.param_dtype), in place of float32 masters
     learning_rate: float = 2e-3
@@ -213,8 +213,8 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         require(
-            self.name in ("adamw", "adamw8bit", "adafactor"),
-            "optimizer.name", "'adamw', 'adamw8bit' or 'adafactor'", self.name,
+            self.name in ("adamw", "adamw8bit", "adafactor", "muon"),
+            "optimizer.name", "'adamw', 'adamw8bit', 'adafactor' or 'muon'", self.name,
         )  # fmt: skip
         require(
             self.moment_dtype in ("float32", "bfloat16"),
