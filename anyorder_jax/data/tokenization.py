@@ -115,6 +115,7 @@ class Vocabulary:
     def trained(cls, texts: Iterable[str], codec: Codec, num_tokens: int) -> Vocabulary:
         """A byte-pair tokenizer (byte-level, so that it spells any text) with the merges that `texts` suggest.
 
+        A digit is always a token of its own: a number is then written alike wherever it stands, and can be copied.
         The same texts in the same order give the same ids.
 
         Args:
@@ -123,7 +124,9 @@ class Vocabulary:
           num_tokens: rows of the embedding at most: 256 bytes, the reserved tokens, and merges.
         """
         backend = Tokenizer(models.BPE())
-        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
+        backend.pre_tokenizer = pre_tokenizers.Sequence(  # type: ignore[assignment]
+            [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        )
         backend.decoder = decoders.ByteLevel()  # type: ignore[assignment]
         backend.post_processor = processors.ByteLevel(trim_offsets=False)  # type: ignore[assignment]
         markers = [_marker(kind) for kind in Kind]

@@ -18,6 +18,9 @@ from anyorder_jax.types import Codec, Unit
 TRAINING_CHARACTERS = 50_000_000
 """Of text that a tokenizer is trained on at most: the first episodes of the training splits."""
 
+FORM = 2
+"""Raised when the same texts give another tokenizer, so that none is taken that was kept before."""
+
 
 def trained_vocabulary(collections: Sequence[tuple[Path, Codec]], data: DataConfig) -> Vocabulary:
     """The byte-pair tokenizer of some collections, made for the first one's codec; kept beside the first one's data.
@@ -34,7 +37,7 @@ def trained_vocabulary(collections: Sequence[tuple[Path, Codec]], data: DataConf
         shards = [[shard.file, shard.sha256] for shard in manifest.splits.get("train", ())]
         is_written = its_codec.is_running_text and its_codec.name != "text"  # units that may be read otherwise, too
         parts.append([shards, data.num_tokens, data.num_episodes, *[its_codec.name] * is_written])
-    content = json.dumps(parts[0] if len(parts) == 1 else parts).encode()
+    content = json.dumps([FORM, *parts]).encode()
     folder = directory / "tokenizers" / f"{data.num_tokens}-{hashlib.sha256(content).hexdigest()[:12]}"
     if (folder / "tokenizer.json").is_file():
         return Vocabulary.from_directory(folder, codec)
