@@ -1,10 +1,10 @@
-"""How soon does attention of some shape copy? `python benchmarks/copying.py --data=DIR [--steps=500 --out=FILE]`.
+"""How soon does a small model copy? `python benchmarks/copying.py --data=DIR [--steps=300 --seeds=1 --out=FILE]`.
 
 An observation of CookingWorld repeats what stands some hundred tokens before it: rooms are described again, things that
 were taken are named. Who can copy writes it; who cannot knows only how often words occur. The recipe
-`textworld_cooking` is trained for a few updates with the same everything but the attention's shape:
+`textworld_cooking` is trained for a few updates with the same everything but the optimizer and the attention's shape:
 
-    heads x dims (key heads)      held-out nats per hidden observation token, share right, seconds an update
+    optimizer, rate, heads x dims (key heads)     held-out nats per hidden observation token, share right, s an update
 """
 
 from __future__ import annotations
@@ -31,16 +31,19 @@ from anyorder_jax.model import presets
 from anyorder_jax.training.loop import train
 from benchmarks.about import about
 
-SHAPES = ((2, 1, 32), (4, 2, 32), (2, 1, 64), (4, 2, 64))
-"""(heads, key and value heads, dims of a head); the first is that of the preset `tiny`, the last of `text`."""
+WAYS = (
+    ("adamw", 4e-3, 2, 1, 32), ("adamw", 4e-3, 2, 2, 64), ("adamw", 1e-2, 2, 2, 64), ("adamw", 4e-3, 4, 2, 64),
+    ("muon", 2e-2, 2, 1, 32), ("muon", 4e-3, 2, 2, 64), ("muon", 2e-2, 2, 2, 64), ("muon", 2e-2, 4, 2, 64),
+)  # fmt: skip
+"""(optimizer, learning rate, heads, key and value heads, dims of a head). Two heads of 32 are those of the preset
+`tiny`, two of 64 those of `text`; the last but one is the recipe."""
 
 
 def config_of(data: Path, steps: int, seed: int) -> Config:
     """The recipe, any order alone: every update asks for observations."""
     values = runpy.run_path(recipes.find_recipe("textworld_cooking"))["get_config"]()
     values.seed, values.data.path, values.masking.order = seed, str(data), "any_order"
-    values.masking.rates, values.masking.rate, values.masking.rate_max = "goal:0", 0.15, 0.5
-    values.model.preset = "text"  # whose attention is changed
+    values.masking.rate, values.masking.rate_max = 0.15, 0.5
     values.train.num_steps = values.log.validate_every_steps = steps
     return freeze_typed(values)
 
@@ -71,13 +74,16 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(args.seeds):
-            for heads, key_heads, dims in SHAPES:
+            for name, rate, heads, key_heads, dims in WAYS:
                 shape = {"num_attention_heads": heads, "num_key_value_heads": key_heads, "head_dim": dims}
                 presets.PRESETS["text"] = dataclasses.replace(presets.get("text"), **shape)
                 with contextlib.redirect_stdout(sys.stderr):
                     config = config_of(args.data.resolve(), args.steps, seed)
-                    found = run_one(config, Path(folder) / f"{heads}-{dims}-{seed}")
-                rows.append({"heads": heads, "key_heads": key_heads, "dims": dims, "seed": seed, **found})
+                    rule = dataclasses.replace(config.optimizer, name=name, learning_rate=rate)
+                    config = dataclasses.replace(config, optimizer=rule)
+                    found = run_one(config, Path(folder) / f"{name}-{rate}-{heads}-{dims}-{seed}")
+                way = {"optimizer": name, "learning_rate": rate, "heads": heads, "key_heads": key_heads, "dims": dims}
+                rows.append({**way, "seed": seed, **found})
                 print(json.dumps(rows[-1]), flush=True)
     if args.out:
         write_whole(args.out, json.dumps({**about("copying"), "rows": rows}, indent=2) + "\n")

@@ -4,9 +4,9 @@ python -m anyorder_jax.collect --env=BFCL-made-wordings --num_episodes=10000 --o
 python -m anyorder_jax.train --config=configs/bfcl.py
 python -m anyorder_jax.evaluate --checkpoint=runs/bfcl
 
-The signatures (long lists shortened), the first request and the latest steps stand in the context. Most draws ask
-the next call; the others any calls, arguments and words. The smoke variant was trained and evaluated; the whole one was
-not, so no result is stated.
+The signatures, the first request and the latest steps stand in the context. Most draws ask the next call; the others
+anything, in calls, arguments and words. Settings are those of textworld_cooking. The smoke variant was trained and
+evaluated; the whole one was not, so no result is stated.
 """
 
 from anyorder_jax.config import defaults

@@ -4,9 +4,9 @@ python -m anyorder_jax.collect --env=MiniWoB-trained --num_episodes=5000 --outpu
 python -m anyorder_jax.train --config=configs/miniwob.py
 python -m anyorder_jax.evaluate --checkpoint=runs/miniwob
 
-75 kinds of tasks are trained, 12 held out. An example is the goal and the latest pages and actions that fit; no page
-of these tasks has more than 1,000 tokens. Half of the draws ask the next action alone, the others any actions, their
-arguments (`node`) and words; what is seen is always there. Not trained to its end yet, so no result is stated.
+75 kinds of tasks are trained, 12 held out. An example is the goal and the latest pages and actions that fit; a longer
+page is shortened, with a mark. Most draws ask the next action alone, the others any nodes, actions and words. Settings
+are those of textworld_cooking. Not trained to its end yet, so no result is stated.
 """
 
 from anyorder_jax.config import defaults
@@ -20,14 +20,16 @@ def get_config(variant=""):
     config.data.context_tokens = config.data.row_length = 1024
     config.data.max_unit_tokens = 896
     config.data.blocks = "action:16"
-    config.masking.order = "any_order:0.5,causal:0.5"
+    config.model.preset = "text"
+    config.masking.order = "any_order:0.4,causal:0.6"
     config.masking.granularity = "unit:0.5,node:0.2,token:0.3"
-    config.masking.rates = "observation:0,goal:0"
-    config.masking.rate, config.masking.rate_max = 0.3, 0.9
+    config.masking.partial = 0.5
+    config.masking.rates = "goal:0"
+    config.masking.rate, config.masking.rate_max = 0.05, 0.4
     config.loss.end_weight = 0.1
-    config.optimizer.learning_rate = 4e-3
+    config.optimizer.name, config.optimizer.learning_rate = "muon", 2e-2
     config.train.batch_size = 8
     if variant != "smoke":
-        config.train.num_steps, config.log.validate_every_steps = 4000, 1000
+        config.train.num_steps, config.log.validate_every_steps = 6000, 1000
         config.optimizer.warmup_steps = 50
     return config

@@ -19,15 +19,17 @@ def get_config(variant=""):
     config.data.num_tokens = 2000
     config.data.context_tokens = config.data.row_length = 768
     config.data.max_unit_tokens = 160
-    config.data.blocks = "action:16"
-    config.masking.order = "any_order:0.5,causal:0.5"
+    config.data.blocks = "action:8"
+    config.model.preset = "text"
+    config.masking.order = "any_order:0.4,causal:0.6"
     config.masking.granularity = "unit:0.6,token:0.4"
-    config.masking.rates = "observation:0,goal:0"
-    config.masking.rate, config.masking.rate_max = 0.3, 0.9
+    config.masking.partial = 0.5
+    config.masking.rates = "goal:0"
+    config.masking.rate, config.masking.rate_max = 0.05, 0.4
     config.loss.end_weight = 0.1
-    config.optimizer.learning_rate = 4e-3
+    config.optimizer.name, config.optimizer.learning_rate = "muon", 2e-2
     config.train.batch_size = 8
     if variant != "smoke":
-        config.train.num_steps, config.log.validate_every_steps = 4000, 1000
+        config.train.num_steps, config.log.validate_every_steps = 6000, 1000
         config.optimizer.warmup_steps = 50
     return config
