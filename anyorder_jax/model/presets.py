@@ -41,7 +41,7 @@ _BABYAI = dataclasses.replace(
 )  # fmt: skip
 
 # Text is learned by copying from the page, which is attention's work: heads of 64 dims find a word again among some
-# hundred tokens in fewer updates than `tiny`'s of 32, and two of them in less time than four (benchmarks/copying.py).
+# hundred tokens in fewer updates than `tiny`'s of 32. Four of them take twice the time (benchmarks/copying.py).
 _TEXT = dataclasses.replace(_TINY, num_key_value_heads=2, head_dim=64)
 
 # Published: inclusionAI/LLaDA2.0-mini and -flash, config.json.
