@@ -230,14 +230,15 @@ def _is_layer_matrix(path: tuple[Any, ...]) -> bool:
 
 
 def scale_by_matrix_muon(head_width: int, moment_dtype: str) -> optax.GradientTransformation:
-    """Optax's Muon for the matrices of stacked layers. Each layer, expert and head is orthogonalised by itself, gate
-    and up too: as one matrix, values with their large gradients would hold back queries and keys.
+    """Optax's Muon (arXiv 2502.16982) for the matrices of stacked layers [N, (E,) in, .., out]. Each layer, expert and
+    head is orthogonalised by itself, gate and up too: they are matrices of their own, held in one array. (Whether one
+    orthogonalisation of queries, keys and values together would do as well was not measured.)
 
-    The momentum has the weight's shape, so it lies where the weight does.
+    The momentum has the weight's shape, so it lies where the weight does. Updates are float32 with `MUON_RMS`.
 
     Args:
       head_width: dims of a head; the last dimension of `query_key_value` counts heads times these.
-      moment_dtype: of the momentum.
+      moment_dtype: of the momentum, "float32" or "bfloat16".
     """
 
     def by_head(tree: Any) -> Any:
